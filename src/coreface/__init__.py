@@ -1,0 +1,69 @@
+"""coreface: face images with identities go in; a face encoder, its honest error rates and its thresholds come out."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Names are imported on first use, so that `coreface --help` and `import coreface` stay quick without torch.
+_HOME = {
+    "ArcFace": "coreface.losses.margins",
+    "CosFace": "coreface.losses.margins",
+    "CoReFaceLoss": "coreface.losses.contrastive",
+    "MarginClassifier": "coreface.losses.classifier",
+    "FaceEncoder": "coreface.models.encoder",
+    "backbones": "coreface.models.registry",
+    "Recipe": "coreface.training.recipe",
+    "train": "coreface.run",
+    "evaluate": "coreface.run",
+    "load_image": "coreface.images",
+    "CoreFaceError": "coreface.errors",
+    "DataError": "coreface.errors",
+    "EvaluationError": "coreface.errors",
+    "ImageError": "coreface.errors",
+    "InputError": "coreface.errors",
+    "MissingExtraError": "coreface.errors",
+    "ModelError": "coreface.errors",
+    "RecipeError": "coreface.errors",
+    "RunError": "coreface.errors",
+}
+_ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "training")
+
+__all__ = [*_HOME, *_ROOMS, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from coreface import data, errors, evaluation, images, losses, models, training
+    from coreface.errors import (
+        CoreFaceError,
+        DataError,
+        EvaluationError,
+        ImageError,
+        InputError,
+        MissingExtraError,
+        ModelError,
+        RecipeError,
+        RunError,
+    )
+    from coreface.images import load_image
+    from coreface.losses.classifier import MarginClassifier
+    from coreface.losses.contrastive import CoReFaceLoss
+    from coreface.losses.margins import ArcFace, CosFace
+    from coreface.models.encoder import FaceEncoder
+    from coreface.models.registry import backbones
+    from coreface.run import evaluate, train
+    from coreface.training.recipe import Recipe
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"coreface.{name}")
+    else:
+        raise AttributeError(f"module 'coreface' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,37 @@
+"""One tree of errors. Each message says what was got, what was expected and what to do."""
+
+
+class CoreFaceError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class InputError(CoreFaceError, ValueError):
+    """An argument of a public call has the wrong shape, type or range."""
+
+
+class ImageError(CoreFaceError):
+    """An image cannot be read: unknown format, damaged, or larger than the limits."""
+
+
+class DataError(CoreFaceError):
+    """A source of faces is missing, empty or does not fit what it is used for."""
+
+
+class ModelError(CoreFaceError):
+    """A backbone is unknown, or saved weights do not fit or cannot be trusted."""
+
+
+class RecipeError(CoreFaceError):
+    """A recipe or an override on the command line is not valid."""
+
+
+class RunError(CoreFaceError):
+    """A run folder is in the way, is missing, or is not a run."""
+
+
+class EvaluationError(CoreFaceError):
+    """Scores or embeddings that cannot be measured: of one kind only, constant, or not finite."""
+
+
+class MissingExtraError(CoreFaceError):
+    """An optional dependency is needed for this call; the message names the extra that installs it."""
