@@ -29,7 +29,35 @@ _HOME = {
 }
 _ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "training")
 
-__all__ = [*_HOME, *_ROOMS, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "ArcFace",
+    "CoreFaceError",
+    "CoReFaceLoss",
+    "CosFace",
+    "DataError",
+    "EvaluationError",
+    "FaceEncoder",
+    "ImageError",
+    "InputError",
+    "MarginClassifier",
+    "MissingExtraError",
+    "ModelError",
+    "Recipe",
+    "RecipeError",
+    "RunError",
+    "__version__",
+    "backbones",
+    "data",
+    "errors",
+    "evaluate",
+    "evaluation",
+    "images",
+    "load_image",
+    "losses",
+    "models",
+    "train",
+    "training",
+]
 
 if TYPE_CHECKING:
     from coreface import data, errors, evaluation, images, losses, models, training

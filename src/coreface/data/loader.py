@@ -1,0 +1,180 @@
+"""From a source of faces to training batches, in an order that depends on (seed, epoch) and on nothing else."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from coreface.data.source import FaceSource
+from coreface.errors import DataError, ImageError, InputError
+from coreface.images import fit_square
+from coreface.pixels import to_network_input
+
+
+class _Draw(NamedTuple):
+    """One image of an epoch: which, and whether it is mirrored."""
+
+    image: int
+    flip: bool
+
+
+class _Pixels(NamedTuple):
+    """A batch as it comes from a worker: uint8 (batch, size, size, 3), int64 (batch,), and what could not be read."""
+
+    images: torch.Tensor
+    identities: torch.Tensor
+    unreadable: dict[int, str]
+
+
+class _Faces(Dataset[Any]):
+    def __init__(self, source: FaceSource, image_size: int) -> None:
+        self._source = source
+        self._image_size = image_size
+
+    def __getitems__(self, draws: list[_Draw]) -> _Pixels:
+        size = self._image_size
+        images = np.empty((len(draws), size, size, 3), dtype=np.uint8)
+        identities: list[int] = []
+        unreadable: dict[int, str] = {}
+        for draw in draws:
+            try:
+                image, identity = self._source[draw.image]
+            except ImageError as error:
+                unreadable[draw.image] = str(error)
+                continue
+            image = fit_square(image, size)
+            images[len(identities)] = image[:, ::-1] if draw.flip else image
+            identities.append(identity)
+        return _Pixels(torch.from_numpy(images[: len(identities)]), torch.tensor(identities), unreadable)
+
+
+class _Schedule(Sampler[list[_Draw]]):
+    """The batches of one epoch; the loader sets them before it starts the epoch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[_Draw]] = []
+
+    def __iter__(self) -> Iterator[list[_Draw]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _start_worker(_: int) -> None:
+    # The training process owns the cores: decoding must never take time from a step, and OpenCV and torch must not
+    # start a pool of threads in every worker.
+    os.nice(19)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+class FaceLoader:
+    """Shuffled, randomly mirrored, normalised batches of a source, on a device.
+
+    The order of the images and their flips are drawn from ``(seed, epoch)`` alone: neither the number of workers nor
+    the batch an epoch is entered at changes what any batch holds. The incomplete last batch of an epoch is dropped. An
+    image that cannot be read is left out of its batch and noted in `unreadable`; a batch left with fewer than two
+    images is passed over, since BatchNorm has no statistics of one.
+
+    Args:
+        source: where the faces come from.
+        batch_size: images a batch, at least 2.
+        image_size: side of the square images, in pixels; others are padded and resized (`coreface.images.fit_square`).
+        seed: of the order and the flips.
+        workers: processes that decode; 0 decodes in this one.
+        device: where the batches go. They travel as uint8.
+        flip: mirror half of the images at random.
+
+    Raises:
+        InputError: ``batch_size`` or ``workers`` is out of range.
+        DataError: the source cannot fill one batch.
+
+    Attributes:
+        unreadable: what could not be read so far: index of the image -> message.
+    """
+
+    def __init__(
+        self,
+        source: FaceSource,
+        batch_size: int,
+        *,
+        image_size: int = 112,
+        seed: int = 0,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+        flip: bool = True,
+    ) -> None:
+        if batch_size < 2:
+            raise InputError(
+                f"batch_size is {batch_size}, expected at least 2: BatchNorm has no statistics of one image"
+            )
+        if workers < 0:
+            raise InputError(f"workers is {workers}, expected 0 or more")
+        if len(source) < batch_size:
+            raise DataError(
+                f"{len(source)} images cannot fill one batch of {batch_size}: lower the batch size or add images"
+            )
+        self.unreadable: dict[int, str] = {}
+        self._source = source
+        self._batch_size = batch_size
+        self._seed = seed
+        self._flip = flip
+        self._device = torch.device(device)
+        self._schedule = _Schedule()
+        self._next_epoch = 1
+        self._loader: DataLoader[Any] = DataLoader(
+            _Faces(source, image_size),
+            batch_sampler=self._schedule,
+            collate_fn=_as_is,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            pin_memory=self._device.type == "cuda",
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._source) // self._batch_size
+
+    def draws(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the order of the images in an epoch and whether each is mirrored, both (len(source),)."""
+        rng = np.random.default_rng([self._seed, epoch])
+        order = rng.permutation(len(self._source))
+        flips = rng.random(len(self._source)) < 0.5
+        return order, flips if self._flip else np.zeros_like(flips)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of an epoch, from batch ``start`` on.
+
+        Yields:
+            images (batch, 3, size, size) float32 in [-1, 1] and identities (batch,) int64, both on the device.
+        """
+        order, flips = self.draws(number)
+        size = self._batch_size
+        self._schedule.batches = [
+            [_Draw(int(i), bool(f)) for i, f in zip(order[at : at + size], flips[at : at + size], strict=True)]
+            for at in range(start * size, len(self) * size, size)
+        ]
+        for pixels in self._loader:
+            self.unreadable.update(pixels.unreadable)
+            if len(pixels.identities) < 2:
+                continue
+            images = pixels.images.to(self._device, non_blocking=True)
+            yield to_network_input(images), pixels.identities.to(self._device, non_blocking=True)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the next epoch: the first iteration is epoch 1, the second epoch 2, and so on."""
+        epoch = self._next_epoch
+        self._next_epoch += 1
+        return self.epoch(epoch)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

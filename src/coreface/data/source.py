@@ -1,0 +1,121 @@
+"""What every source of faces is: a length, images with identities, and the bytes as they are stored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.errors import DataError, ImageError
+from coreface.images import load_image
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about a source that its owner should know, and that does not stop the work.
+
+    Attributes:
+        message: one line with a count.
+        items: what the count counts, one line each.
+    """
+
+    message: str
+    items: tuple[str, ...]
+
+
+class FaceSource(ABC):
+    """Face images with identities, readable in any order and from any process.
+
+    ``len(source)`` is the number of images; ``source[i]`` is ``(image, identity)`` with a uint8 RGB array
+    (height, width, 3) and an int in ``0 .. num_identities - 1``. A source holds no open file, so it can be pickled to
+    worker processes.
+
+    Attributes:
+        identities: (len,) int64, the identity of every image.
+        identity_names: one name per identity, as the storage spells it.
+    """
+
+    def __init__(self, identities: NDArray[np.int64], identity_names: Sequence[str]) -> None:
+        self.identities = identities
+        self.identity_names = tuple(identity_names)
+
+    @property
+    def num_identities(self) -> int:
+        return len(self.identity_names)
+
+    @property
+    def origin(self) -> "FaceSource":
+        """The source that a selection was made from; any other source itself."""
+        return self
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        """Return image ``index`` and its identity.
+
+        Raises:
+            ImageError: the image cannot be decoded; the message says where it lies.
+        """
+        index = range(len(self))[index]
+        try:
+            image = self._decode(index)
+        except ImageError as error:
+            where = self.locate(index)
+            raise ImageError(str(error) if where in str(error) else f"{where}: {error}") from error
+        return image, int(self.identities[index])
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        return load_image(self.encoded(index))
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """Return image ``index`` as it is stored, undecoded."""
+
+    @abstractmethod
+    def locate(self, index: int) -> str:
+        """Say in words where image ``index`` lies, for messages."""
+
+    def notices(self) -> list[Notice]:
+        """List what is odd about this source: here, identities with a single image."""
+        counts = np.bincount(self.identities, minlength=self.num_identities)
+        singles = tuple(self.identity_names[i] for i in np.flatnonzero(counts == 1))
+        if not singles:
+            return []
+        noun = "identity has" if len(singles) == 1 else "identities have"
+        return [Notice(f"{len(singles)} {noun} a single image: no genuine pair comes from it", singles)]
+
+    def select(self, indices: NDArray[np.int64]) -> "FaceSource":
+        """Return the images at ``indices`` as a source of its own, identities renumbered from 0 in the same order."""
+        return _Selection(self, indices)
+
+
+class _Selection(FaceSource):
+    def __init__(self, source: FaceSource, indices: NDArray[np.int64]) -> None:
+        kept, identities = np.unique(source.identities[indices], return_inverse=True)
+        super().__init__(identities.astype(np.int64), [source.identity_names[i] for i in kept])
+        self._source = source
+        self._indices = indices
+
+    @property
+    def origin(self) -> FaceSource:
+        return self._source.origin
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        return self._source[int(self._indices[index])][0]
+
+    def encoded(self, index: int) -> bytes:
+        return self._source.encoded(int(self._indices[index]))
+
+    def locate(self, index: int) -> str:
+        return self._source.locate(int(self._indices[index]))
+
+
+def require_identities(source: FaceSource, least: int, what_for: str) -> None:
+    """Raise `DataError` where ``source`` has fewer than ``least`` identities for the purpose named."""
+    if source.num_identities < least:
+        raise DataError(
+            f"{what_for} needs at least {least} identities, got {source.num_identities} "
+            f"({len(source)} images): add folders of other people"
+        )

@@ -1,0 +1,298 @@
+"""Verification on embeddings: every pair of images is compared once, and the error rates carry their uncertainty."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coreface.errors import EvaluationError, InputError
+from coreface.evaluation.metrics import (
+    Eer,
+    Floats,
+    Roc,
+    TarAtFar,
+    allowed_false_matches,
+    checked_floats,
+    eer,
+    roc,
+    tar_at_far,
+)
+from coreface.evaluation.uncertainty import Interval, PairScores, Statistic, percentile_interval, resample
+
+_BLOCK = 1 << 22  # scores computed at a time
+_PAIR_REPLICATES = 2_000_000_000  # pairs x replicates that take about 20 s on one core
+_USUAL_REPLICATES, _FEWEST_REPLICATES = 1000, 100
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two images, by their index (``first`` < ``second``), and their cosine."""
+
+    first: int
+    second: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """The pairs that a threshold gets wrong first, the worst first.
+
+    Attributes:
+        impostor: pairs of different identities with the highest scores.
+        genuine: pairs of one identity with the lowest scores.
+    """
+
+    impostor: tuple[ScoredPair, ...]
+    genuine: tuple[ScoredPair, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """Error rates over all pairs of a set of images.
+
+    Attributes:
+        eer: equal error rate.
+        eer_interval: its interval under resampling of identities; None if ``replicates`` is 0.
+        tar: true accept rate at each target false accept rate, in the order asked for.
+        tar_intervals: their intervals; None if ``replicates`` is 0 or the rate is not resolvable.
+        images: number of images, N.
+        identities: number of identities.
+        single_image_identities: how many identities have one image, and so make impostor pairs only.
+        genuine: number of pairs of one identity.
+        impostor: number of pairs of different identities.
+        replicates: bootstrap replicates behind the intervals.
+        interval_note: why there are no intervals or fewer replicates than usual; None if there is nothing to say.
+        worst: the worst mistakes.
+        genuine_scores: (genuine,) cosines in the precision of the embeddings, for plots; not in ``to_dict``.
+        impostor_scores: (impostor,) likewise.
+    """
+
+    eer: Eer
+    eer_interval: Interval | None
+    tar: tuple[TarAtFar, ...]
+    tar_intervals: tuple[Interval | None, ...]
+    images: int
+    identities: int
+    single_image_identities: int
+    genuine: int
+    impostor: int
+    replicates: int
+    interval_note: str | None
+    worst: Mistakes
+    genuine_scores: Floats = field(repr=False)
+    impostor_scores: Floats = field(repr=False)
+
+    @cached_property
+    def roc(self) -> Roc:
+        """The full ROC, computed on first use: its arrays are five times as large as the scores. Thin it to draw it."""
+        return roc(self.genuine_scores, self.impostor_scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the scores and the ROC as plain Python values."""
+        kept = (entry.name for entry in fields(self) if entry.name not in ("genuine_scores", "impostor_scores"))
+        return {name: _plain(getattr(self, name)) for name in kept}
+
+
+def verify(
+    embeddings: ArrayLike,
+    identities: ArrayLike,
+    *,
+    fars: Sequence[float] = (1e-1, 1e-2, 1e-3),
+    replicates: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    max_pairs: int = 200_000_000,
+    worst: int = 10,
+) -> Verification:
+    """Compare every image with every other, N (N - 1) / 2 cosines, and measure the error rates.
+
+    Args:
+        embeddings: (N, D) float, one row an image; made unit length here, in their own precision, at least float32.
+        identities: (N,) integers, who is on each image.
+        fars: target false accept rates of ``tar``.
+        replicates: bootstrap replicates; 0 for no intervals; None for 1000, or as many as about 20 s allow if at
+            least 100, or else none. The number depends on the number of pairs only, never on the machine.
+        confidence: nominal coverage of the intervals.
+        seed: of the bootstrap.
+        max_pairs: refuse sets with more pairs than this, before any memory is taken. The scores take 4 bytes a pair
+            (float32), the measuring a few times that.
+        worst: how many of the worst mistakes of each kind to list.
+
+    Raises:
+        InputError: wrong shape, dtype or range of an argument.
+        EvaluationError: the embeddings cannot be measured: not finite, zero or all the same rows, fewer than two
+            identities, no genuine pair, lengths that do not fit, or too many pairs.
+    """
+    for far in fars:
+        allowed_false_matches(far, 0)
+    vectors = checked_floats(embeddings, "embeddings", 2)
+    labels, images_per_identity = _identity_index(identities, len(vectors))
+    count = len(vectors) * (len(vectors) - 1) // 2
+    if count > max_pairs:
+        raise EvaluationError(
+            f"{len(vectors)} images make {count} pairs, more than max_pairs = {max_pairs}; raise max_pairs if the "
+            "memory allows it, or measure on fewer identities"
+        )
+    pairs = _AllPairs(labels)
+    genuine, impostor = pairs.compare(_unit_rows(vectors))
+    tar = tuple(tar_at_far(genuine, impostor, far) for far in fars)
+    replicates, note = _planned(count) if replicates is None else (replicates, None)
+    intervals: list[Interval | None] = [None] * (1 + len(tar))
+    if replicates:
+        statistics: list[Statistic] = ["eer", *(("tar", far) for far in fars)]
+        values = resample(pairs.with_identities(genuine, impostor), statistics, replicates=replicates, seed=seed)
+        measured = [True, *(rate.resolvable for rate in tar)]
+        intervals = [
+            percentile_interval(column, confidence) if ok else None
+            for column, ok in zip(values.T, measured, strict=True)
+        ]
+    return Verification(
+        eer=eer(genuine, impostor),
+        eer_interval=intervals[0],
+        tar=tar,
+        tar_intervals=tuple(intervals[1:]),
+        images=len(vectors),
+        identities=len(images_per_identity),
+        single_image_identities=int(np.count_nonzero(images_per_identity == 1)),
+        genuine=len(genuine),
+        impostor=len(impostor),
+        replicates=replicates,
+        interval_note=note,
+        worst=Mistakes(
+            impostor=pairs.locate(_lowest(-impostor, worst), impostor, genuine=False),
+            genuine=pairs.locate(_lowest(genuine, worst), genuine, genuine=True),
+        ),
+        genuine_scores=genuine,
+        impostor_scores=impostor,
+    )
+
+
+def pixel_embeddings(images: NDArray[np.uint8], mean: ArrayLike | None = None) -> NDArray[np.float32]:
+    """Raw pixels as embeddings: the baseline that every encoder has to beat.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+        mean: (H, W, 3) image to subtract, 0 .. 255; that of the training images keeps the baseline free of the test
+            images. None subtracts the mean of ``images`` themselves.
+
+    Returns:
+        (N, H * W * 3) float32, not unit length.
+
+    Raises:
+        InputError: wrong shape or dtype.
+        EvaluationError: there are no images, or ``mean`` is not finite.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+        raise InputError(f"images have shape {images.shape} and dtype {images.dtype}; expected uint8 (N, H, W, 3)")
+    if images.size == 0:
+        raise EvaluationError(f"there are no pixels (images have shape {images.shape}); at least one image is needed")
+    centre = images.mean(axis=0, dtype=np.float64) if mean is None else checked_floats(mean, "pixels of mean", 3)
+    if centre.shape != images.shape[1:]:
+        raise InputError(f"mean has shape {centre.shape}; expected that of one image, {images.shape[1:]}")
+    pixels = images.astype(np.float32)
+    pixels -= centre.astype(np.float32)
+    return pixels.reshape(len(images), -1)
+
+
+class _AllPairs:
+    """Every pair of images once, with the images in the order of their identities.
+
+    Image n then makes genuine pairs with its neighbours n + 1 .. ends[n] - 1 and impostor pairs with ends[n] .. N - 1,
+    and the scores of each kind follow one another by n: slices, where any other order needs a mask of every pair.
+    """
+
+    def __init__(self, labels: NDArray[np.int32]) -> None:
+        self.order = np.argsort(labels, kind="stable")
+        self.labels = labels[self.order]
+        self.ends = np.searchsorted(self.labels, self.labels, side="right")
+        self.genuine = self.ends - np.arange(len(labels)) - 1  # number of pairs by n
+        self.impostor = len(labels) - self.ends
+
+    def compare(self, unit: Floats) -> tuple[Floats, Floats]:
+        """Return the cosines of all genuine and of all impostor pairs of the rows of ``unit``, in row blocks."""
+        unit = unit[self.order]
+        genuine, impostor = (np.empty(counts.sum(), unit.dtype) for counts in (self.genuine, self.impostor))
+        after_genuine, after_impostor = np.cumsum(self.genuine), np.cumsum(self.impostor)
+        rows = max(1, _BLOCK // len(unit))
+        for start in range(0, len(unit), rows):
+            for n, scores in enumerate(unit[start : start + rows] @ unit[start:].T, start):
+                end = self.ends[n] - start
+                genuine[after_genuine[n] - self.genuine[n] : after_genuine[n]] = scores[n + 1 - start : end]
+                impostor[after_impostor[n] - self.impostor[n] : after_impostor[n]] = scores[end:]
+        return genuine, impostor
+
+    def with_identities(self, genuine: Floats, impostor: Floats) -> PairScores:
+        same, first = np.repeat(self.labels, self.genuine), np.repeat(self.labels, self.impostor)
+        second = np.concatenate([same, *(self.labels[end:] for end in self.ends)])
+        return PairScores(np.concatenate([genuine, impostor]), np.concatenate([same, first]), second)
+
+    def locate(self, positions: NDArray[np.intp], scores: Floats, genuine: bool) -> tuple[ScoredPair, ...]:
+        """Name the images of the pairs at ``positions`` of the ``scores`` of one kind."""
+        after = np.cumsum(self.genuine if genuine else self.impostor)
+        n = np.searchsorted(after, positions, side="right")
+        partner = positions - after[n] + (self.ends[n] if genuine else len(self.order))
+        first, second = np.sort(self.order[[n, partner]], axis=0).tolist()
+        return tuple(map(ScoredPair, first, second, scores[positions].tolist()))
+
+
+def _identity_index(identities: ArrayLike, images: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    labels = np.asarray(identities)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise InputError(f"identities have shape {labels.shape} and dtype {labels.dtype}; expected (N,) integers")
+    if len(labels) != images:
+        raise EvaluationError(f"there are {images} embeddings and {len(labels)} identities; expected one identity each")
+    _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        raise EvaluationError(f"all {images} images show one identity; expected two or more, to form impostor pairs")
+    if len(counts) == images:
+        raise EvaluationError(
+            f"each of the {images} images shows another identity; expected two or more of some, to form genuine pairs"
+        )
+    return index.astype(np.int32), counts
+
+
+def _unit_rows(vectors: Floats) -> Floats:
+    vectors = vectors.astype(np.result_type(vectors, np.float32), copy=False)
+    largest = np.abs(vectors).max(axis=1, keepdims=True)
+    if (largest == 0).any():
+        zero = np.flatnonzero(largest == 0)
+        raise EvaluationError(
+            f"{len(zero)} of {len(vectors)} embeddings are zero (the first is row {zero[0]}) and have no "
+            "direction to compare; look at what the encoder was given there"
+        )
+    unit: Floats = vectors / largest  # squares of the raw values could overflow or vanish
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    # 1 - cosine is half the squared distance: below the rounding of a cosine, scores would rank noise.
+    if np.square(unit - unit[0]).sum(axis=1).max() / 2 <= np.finfo(unit.dtype).eps:
+        raise EvaluationError(
+            f"all {len(unit)} embeddings are the same up to length and rounding: the encoder has collapsed, or was "
+            "given one image again and again"
+        )
+    return unit
+
+
+def _planned(pairs: int) -> tuple[int, str | None]:
+    affordable = _PAIR_REPLICATES // pairs
+    if affordable >= _USUAL_REPLICATES:
+        return _USUAL_REPLICATES, None
+    if affordable >= _FEWEST_REPLICATES:
+        return affordable, f"{affordable} replicates instead of {_USUAL_REPLICATES}, to save time with {pairs} pairs"
+    return 0, f"no intervals: {pairs} pairs allow only {affordable} replicates in reasonable time; set replicates"
+
+
+def _lowest(scores: Floats, count: int) -> NDArray[np.intp]:
+    count = min(count, len(scores))
+    if count < 1:
+        return np.empty(0, np.intp)
+    candidates = np.flatnonzero(scores <= np.partition(scores, count - 1)[count - 1])
+    return candidates[np.argsort(scores[candidates], kind="stable")[:count]]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value

@@ -1,0 +1,91 @@
+"""The identity centres that training compares embeddings with; evaluation never sees them."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from coreface.errors import InputError
+from coreface.losses.margins import Margin
+from coreface.losses.unit import at_least_float32, unit_rows
+
+
+class MarginClassifier(nn.Module):
+    """Softmax over the cosines with one centre an identity, with a margin on the target.
+
+    Cosines and softmax are computed in float32 (float64 for float64 embeddings), under autocast too.
+
+    Args:
+        margin: an `ArcFace`, `CosFace` or any other `Margin`.
+        embedding_size: D.
+        identities: C, number of identities.
+
+    Raises:
+        InputError: a number is out of range.
+
+    Attributes:
+        weight: (C, D), the centres; only their directions matter. Initialised N(0, 0.01).
+    """
+
+    def __init__(self, margin: Margin, embedding_size: int, identities: int) -> None:
+        super().__init__()
+        if embedding_size < 1 or identities < 1:
+            raise InputError(f"got {identities} identities of {embedding_size} numbers, expected at least 1 of both")
+        self.margin = margin
+        self.weight = nn.Parameter(torch.empty(identities, embedding_size))
+        nn.init.normal_(self.weight, std=0.01)
+
+    def logits(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
+        """Return what enters the softmax: scaled cosines, the targets with the margin.
+
+        Args:
+            embeddings: (batch, D), any float dtype, not necessarily unit length.
+            identities: (batch,), int64 in 0 .. C - 1.
+
+        Returns:
+            (batch, C), float32 or float64.
+
+        Raises:
+            InputError: shapes do not fit, or (checked on the CPU only, where it costs no synchronisation) an identity
+                has no centre.
+        """
+        return self._logits_and_penalty(embeddings, identities)[0]
+
+    def forward(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
+        """Return the mean cross-entropy of the logits, a scalar. Arguments and errors as for `logits`."""
+        logits, penalty = self._logits_and_penalty(embeddings, identities)
+        loss = F.cross_entropy(logits, identities)
+        return loss if penalty is None else loss + penalty
+
+    def _logits_and_penalty(
+        self, embeddings: torch.Tensor, identities: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self._check(embeddings, identities)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = at_least_float32(embeddings)
+            norms = torch.linalg.vector_norm(embeddings, dim=1)
+            cosines = unit_rows(embeddings) @ unit_rows(self.weight.to(embeddings.dtype)).t()
+            columns = identities.unsqueeze(1)
+            target = self.margin.target(cosines.gather(1, columns).squeeze(1), norms)
+            logits = self.margin.others(cosines, target) * self.margin.scale
+            logits.scatter_(1, columns, (target * self.margin.scale).unsqueeze(1))
+            return logits, self.margin.penalty(norms)
+
+    def _check(self, embeddings: torch.Tensor, identities: torch.Tensor) -> None:
+        count, size = self.weight.shape
+        if embeddings.ndim != 2 or embeddings.shape[1] != size or not embeddings.is_floating_point():
+            raise InputError(
+                f"got embeddings {embeddings.dtype} {tuple(embeddings.shape)}, expected floats (batch, {size})"
+            )
+        if identities.shape != embeddings.shape[:1] or identities.dtype != torch.int64:
+            raise InputError(
+                f"got identities {identities.dtype} {tuple(identities.shape)}, expected int64 ({len(embeddings)},)"
+            )
+        if identities.device.type == "cpu" and len(identities):
+            lowest, highest = int(identities.min()), int(identities.max())
+            if lowest < 0 or highest >= count:
+                raise InputError(
+                    f"got identities {lowest} to {highest}, expected 0 to {count - 1}: there are {count} centres"
+                )
+
+    def extra_repr(self) -> str:
+        return f"identities={self.weight.shape[0]}, embedding_size={self.weight.shape[1]}"

@@ -1,0 +1,265 @@
+"""The contrastive regularisation of CoReFace: images compared with images, as evaluation does.
+
+Source: "CoReFace: Sample-Guided Contrastive Regularization for Deep Face Recognition", arXiv 2304.11668. Formulas and
+symbols as in docs/method.md: z, z' unit-length views, c_ij = z_i . z'_j, s the scale, m the margin.
+"""
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from coreface.errors import InputError
+from coreface.losses.unit import at_least_float32, unit_rows
+
+Mask = Literal["exclude", "zero"]
+Protocol = Literal["one_way", "two_way", "all", "half"]
+
+
+class ContrastStatistics(NamedTuple):
+    """What the last call saw, as scalar tensors on its device; reading one is the only synchronisation.
+
+    Attributes:
+        positive: mean cosine of the positives.
+        hardest_negative: mean, over the anchors that have a negative, of their largest negative cosine (in "zero" mode
+            a masked entry is a negative of cosine 0); nan where no anchor has one.
+        margin: the margin that was subtracted.
+        masked: number of (anchor, candidate) entries masked because they show the same identity.
+    """
+
+    positive: torch.Tensor
+    hardest_negative: torch.Tensor
+    margin: torch.Tensor
+    masked: torch.Tensor
+
+
+class CoReFaceLoss(nn.Module):
+    """L_con = -mean_i log [ e^{s (c_ii - m)} / (e^{s (c_ii - m)} + sum over negatives j of e^{s c_ij}) ].
+
+    The loss stays nearly constant by construction, because m follows the gap it would measure: watch `last` instead.
+
+    Args:
+        scale: s.
+        margin: ``"adaptive"``: the running mean of (positive cosine - hardest negative cosine); or a fixed number.
+        ema: a, the weight of the NEW value in m <- a m_batch + (1 - a) m. The published 0.99
+            smooths almost nothing.
+        mask: what becomes of other images of the anchor's identity: ``"exclude"`` takes them out of the softmax,
+            ``"zero"`` leaves them in with a cosine of 0, as the authors' release does.
+        protocol: which of the cosines between the views enter: ``"one_way"`` (N anchors, as published), ``"two_way"``
+            (both directions), ``"all"`` (2N anchors against all other views, as SimCLR), ``"half"`` (each unordered
+            pair of images once).
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Attributes:
+        running_margin: m, a buffer: float32, float64 once float64 views were given. Updated in training mode only,
+            before it is used.
+        last: `ContrastStatistics` of the last call; None before the first.
+    """
+
+    running_margin: torch.Tensor
+
+    def __init__(
+        self,
+        scale: float = 64.0,
+        margin: Literal["adaptive"] | float = "adaptive",
+        ema: float = 0.99,
+        mask: Mask = "exclude",
+        protocol: Protocol = "one_way",
+    ) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise InputError(f"scale is {scale}, expected a positive number such as 64")
+        if margin != "adaptive" and not isinstance(margin, int | float):
+            raise InputError(f"margin is {margin!r}, expected 'adaptive' or a number")
+        if not 0 <= ema <= 1:
+            raise InputError(f"ema is {ema}, expected the weight of the new value, 0 to 1")
+        if mask not in get_args(Mask):
+            raise InputError(f"mask is {mask!r}, expected one of {get_args(Mask)}")
+        if protocol not in get_args(Protocol):
+            raise InputError(f"protocol is {protocol!r}, expected one of {get_args(Protocol)}")
+        self.scale = scale
+        self.adaptive = margin == "adaptive"
+        self.ema = ema
+        self.mask = mask
+        self.protocol = protocol
+        self.register_buffer("running_margin", torch.tensor(0.0 if margin == "adaptive" else float(margin)))
+        self.last: ContrastStatistics | None = None
+
+    def extra_repr(self) -> str:
+        return (
+            f"scale={self.scale}, adaptive={self.adaptive}, ema={self.ema}, mask={self.mask}, protocol={self.protocol}"
+        )
+
+    def forward(self, view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
+        """Compare two views of a batch.
+
+        Args:
+            view1: (batch, embedding_size), any float dtype, not necessarily unit length.
+            view2: the same images' other view, same shape.
+            identities: (batch,), integers.
+
+        Returns:
+            The loss, a scalar in float32 (float64 for float64 views), whatever autocast says.
+
+        Raises:
+            InputError: shapes or types do not fit.
+        """
+        _check(view1, view2, identities)
+        with torch.autocast(view1.device.type, enabled=False):
+            z1, z2 = unit_rows(at_least_float32(view1)), unit_rows(at_least_float32(view2))
+            anchors, candidates = (z1, z2) if self.protocol != "all" else (torch.cat([z1, z2]),) * 2
+            with torch.no_grad():
+                value, gradient = self._compare(anchors, candidates, identities)
+            return _attach_gradient(value, gradient, anchors, candidates)
+
+    def _compare(
+        self, anchors: torch.Tensor, candidates: torch.Tensor, identities: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss and its gradient with respect to the cosines (anchors, candidates); set `last`."""
+        same = identities.unsqueeze(1) == identities.unsqueeze(0)
+        masked = same.sum() - len(identities)
+        rows = torch.arange(len(anchors), device=anchors.device)
+        positives, absent = rows, None
+        if self.protocol == "all":
+            same = same.repeat(2, 2)
+            positives = rows.roll(len(identities))
+            absent = rows.unsqueeze(1) == rows.unsqueeze(0)  # never itself
+        elif self.protocol == "half":
+            absent = rows.unsqueeze(1) > rows.unsqueeze(0)  # each pair of images once
+
+        # The scale enters on the smaller factor: everything below is a logit, s c.
+        logits = torch.mm(anchors * self.scale, candidates.t())
+        softmaxes = [_Softmax(logits, positives, same, absent, self.mask)]
+        if self.protocol == "two_way":
+            softmaxes.insert(0, _Softmax(logits.t().contiguous(), positives, same, absent, self.mask))
+        for softmax in softmaxes:
+            softmax.mask_same_identity()
+
+        positive = torch.cat([softmax.positive for softmax in softmaxes]) / self.scale
+        hardest = torch.cat([softmax.hardest for softmax in softmaxes]) / self.scale
+        has_negative = torch.cat([softmax.has_negative for softmax in softmaxes])
+        gap = _mean_where(has_negative, positive - hardest)
+        margin = self._updated_margin(gap)
+
+        losses = torch.cat([softmax.losses(self.scale * margin) for softmax in softmaxes])
+        gradients = [softmax.gradient(self.scale / len(losses)) for softmax in softmaxes]
+        gradient = gradients[-1] if len(gradients) == 1 else gradients[-1].add_(gradients[0].t())
+        entries = {"one_way": 1, "two_way": 2, "all": 4, "half": 0.5}[self.protocol]
+        self.last = ContrastStatistics(
+            positive=positive.mean(),
+            hardest_negative=_mean_where(has_negative, hardest),
+            margin=margin,
+            masked=(masked * entries).long(),
+        )
+        return losses.mean(), gradient
+
+    def _updated_margin(self, gap: torch.Tensor) -> torch.Tensor:
+        """Return m, in training mode after this batch's gap, if it is finite, has entered it."""
+        if gap.dtype == torch.float64 and self.running_margin.dtype != torch.float64:
+            self.running_margin = self.running_margin.double()
+        if self.adaptive and self.training:
+            updated = self.ema * gap + (1 - self.ema) * self.running_margin
+            self.running_margin.copy_(torch.where(gap.isfinite(), updated, self.running_margin))
+        return self.running_margin.to(gap.dtype, copy=True)
+
+
+class _Softmax:
+    """The softmax of every anchor over its candidates, with its own loss and gradient.
+
+    Autograd would keep five matrices of anchors x candidates. Here one matrix holds the logits, then the exponentials,
+    then the gradient.
+    """
+
+    def __init__(
+        self,
+        logits: torch.Tensor,
+        positives: torch.Tensor,
+        same: torch.Tensor,
+        absent: torch.Tensor | None,
+        mask: Mask,
+    ) -> None:
+        self._matrix = logits
+        self._columns = positives.unsqueeze(1)
+        self._same = same
+        self._absent = absent
+        self._mask = mask
+        self.positive = logits.gather(1, self._columns).squeeze(1)
+
+    def mask_same_identity(self) -> None:
+        """Mask the same identity, and find the hardest negative of every anchor."""
+        candidates = self._matrix.shape[1]
+        if self._mask == "exclude":
+            self._matrix.masked_fill_(self._same, -torch.inf)
+        else:
+            self._matrix.masked_fill_(self._same, 0.0)
+        if self._absent is not None:
+            self._matrix.masked_fill_(self._absent, -torch.inf)
+        # In "zero" mode the positive's own place is one of the zeros: the published maximum counts it.
+        self.hardest = self._matrix.amax(dim=1)
+        if self._mask == "exclude":
+            self.has_negative = self.hardest != -torch.inf  # true for nan, which must reach the margin's guard
+        elif self._absent is None:
+            self.has_negative = torch.full_like(self.hardest, candidates > 1, dtype=torch.bool)
+        else:
+            self.has_negative = self._absent.sum(dim=1) < candidates - 1
+
+    def losses(self, margin: torch.Tensor) -> torch.Tensor:
+        """Return the loss of every anchor, the margin (a logit) taken off its positive."""
+        target = self.positive - margin
+        top = torch.maximum(self.hardest, target)
+        exponentials = self._matrix.sub_(top.unsqueeze(1)).exp_()
+        exponentials.scatter_(1, self._columns, 0.0)
+        # The positive is kept apart from the rest: where the rest is small, 1 - p would lose it in rounding.
+        self._rest = exponentials.sum(dim=1)
+        positive = (target - top).exp()
+        self._total = self._rest + positive
+        return torch.log1p(self._rest + (positive - 1)) + (top - target)
+
+    def gradient(self, weight: float) -> torch.Tensor:
+        """Return ``weight`` times the gradient of the summed losses with respect to the logits, after `losses`."""
+        if self._mask == "zero":
+            self._matrix.masked_fill_(self._same, 0.0)
+        self._matrix.scatter_(1, self._columns, -self._rest.unsqueeze(1))
+        return self._matrix.mul_((weight / self._total).unsqueeze(1))
+
+
+class _AttachGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: torch.Tensor, gradient: torch.Tensor, anchors: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(gradient, anchors, candidates)
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradient, anchors, candidates = ctx.saved_tensors
+        return None, None, upstream * (gradient @ candidates), upstream * (gradient.t() @ anchors)
+
+
+def _attach_gradient(
+    value: torch.Tensor, gradient: torch.Tensor, anchors: torch.Tensor, candidates: torch.Tensor
+) -> torch.Tensor:
+    """Return ``value``, whose gradient with respect to ``anchors @ candidates.T`` is known to be ``gradient``."""
+    attached: torch.Tensor = _AttachGradient.apply(value, gradient, anchors, candidates)  # type: ignore[no-untyped-call]
+    return attached
+
+
+def _mean_where(condition: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the values where the condition holds; nan where it holds nowhere. No synchronisation."""
+    return torch.where(condition, values, 0.0).sum() / condition.sum()
+
+
+def _check(view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor) -> None:
+    if view1.ndim != 2 or view1.shape != view2.shape or not len(view1):
+        raise InputError(
+            f"got views {tuple(view1.shape)} and {tuple(view2.shape)}, expected the same (batch, embedding_size) twice"
+        )
+    if not view1.is_floating_point() or view1.dtype != view2.dtype:
+        raise InputError(f"got views of {view1.dtype} and {view2.dtype}, expected one float dtype")
+    if identities.shape != view1.shape[:1] or identities.is_floating_point():
+        raise InputError(f"got identities {identities.dtype} {tuple(identities.shape)}, expected one integer an image")

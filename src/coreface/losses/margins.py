@@ -1,0 +1,107 @@
+"""Margins on the target cosine: what makes a softmax over identity centres a margin-softmax.
+
+A margin sees three things of a batch, each at its own time, so that one that needs the length of an embedding (MagFace,
+AdaFace) or a running state (CurricularFace) is written without a change to the classifier: `target` gets the target
+cosines and the embeddings' norms, `others` the cosines to all other identities, `penalty` the norms.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from coreface.errors import InputError
+
+
+class Margin(nn.Module):
+    """A margin-softmax loss, less its classifier. Sub-classes override `target`, and the others where they need to.
+
+    Args:
+        scale: s, what the cosines are multiplied by before the softmax.
+    """
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise InputError(f"scale is {scale}, expected a positive number such as 64")
+        self.scale = scale
+
+    def target(self, cosines: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+        """Return the target cosines with the margin.
+
+        Args:
+            cosines: (batch,), cosine of each embedding with its own identity's centre.
+            norms: (batch,), length of each embedding, with its gradient.
+        """
+        raise NotImplementedError
+
+    def others(self, cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the cosines with the other identities as they enter the softmax; may change them in place.
+
+        Args:
+            cosines: (batch, some or all identities); the entries of the targets are overwritten afterwards.
+            target: (batch,), what `target` returned.
+        """
+        return cosines
+
+    def penalty(self, norms: torch.Tensor) -> torch.Tensor | None:
+        """Return a scalar that is added to the loss, or None."""
+        return None
+
+
+class ArcFace(Margin):
+    """cos(theta + m); where theta + m > pi, cos(theta) - m sin(m), which goes on falling.
+
+    Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition" (CVPR 2019), equation 3.
+    No arccos is taken. The exact factor of the gradient, sin(theta + m) / sin(theta), is evaluated at
+    |cos| <= 1 - 1e-7, so that it is finite everywhere.
+
+    Args:
+        scale: s.
+        margin: m in radians, 0 <= m < pi.
+    """
+
+    def __init__(self, scale: float = 64.0, margin: float = 0.5) -> None:
+        super().__init__(scale)
+        if not 0 <= margin < math.pi:
+            raise InputError(f"margin is {margin}, expected an angle 0 <= margin < pi such as 0.5")
+        self.margin = margin
+
+    def target(self, cosines: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+        cos_m, sin_m = math.cos(self.margin), math.sin(self.margin)
+        with torch.no_grad():
+            bounded = cosines.clamp(-1.0, 1.0)
+            inside = bounded.clamp(-1 + 1e-7, 1 - 1e-7)
+            within = bounded >= -cos_m  # theta + m <= pi
+            value = torch.where(within, bounded * cos_m - _sine(bounded) * sin_m, bounded - self.margin * sin_m)
+            slope = torch.where(within, cos_m + inside / _sine(inside) * sin_m, 1.0)
+        # The value is exact and the slope is the one of above: autograd alone would divide by sin(theta) = 0 at +-1.
+        return value + slope * (cosines - cosines.detach())
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}, margin={self.margin}"
+
+
+class CosFace(Margin):
+    """cos(theta) - m. Source: Wang et al., "CosFace: Large Margin Cosine Loss" (CVPR 2018), equation 4.
+
+    Args:
+        scale: s.
+        margin: m, 0 <= m < 2.
+    """
+
+    def __init__(self, scale: float = 64.0, margin: float = 0.35) -> None:
+        super().__init__(scale)
+        if not 0 <= margin < 2:
+            raise InputError(f"margin is {margin}, expected a difference of cosines 0 <= margin < 2 such as 0.35")
+        self.margin = margin
+
+    def target(self, cosines: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+        return cosines - self.margin
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale}, margin={self.margin}"
+
+
+def _sine(cosines: torch.Tensor) -> torch.Tensor:
+    return ((1 - cosines) * (1 + cosines)).sqrt()

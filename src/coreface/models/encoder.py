@@ -1,0 +1,195 @@
+"""The face encoder: what is trained, saved, loaded and asked for embeddings."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from coreface.errors import InputError
+from coreface.images import fit_square
+from coreface.models import weights
+from coreface.models.registry import build_backbone
+from coreface.models.views import ViewStatistics, dropout_views
+from coreface.pixels import to_network_input
+
+
+class FaceEncoder(nn.Module):
+    """A backbone with dropout views, and everything needed to use it on photographs.
+
+    Args:
+        backbone: a name from `coreface.backbones`.
+        embedding_size: D, numbers in an embedding.
+        image_size: side of the square input, a multiple of 16 pixels.
+        dropout: rate of the masks on the features in training mode, 0 <= dropout < 1.
+
+    Raises:
+        ModelError: an unknown backbone or a size out of range.
+        InputError: ``dropout`` is out of range.
+    """
+
+    def __init__(
+        self, backbone: str = "iresnet50", embedding_size: int = 512, image_size: int = 112, dropout: float = 0.4
+    ) -> None:
+        super().__init__()
+        self.backbone_name = backbone
+        self.backbone = build_backbone(backbone, embedding_size, image_size)
+        self.dropout = _checked_rate(dropout)
+
+    @property
+    def embedding_size(self) -> int:
+        return self.backbone.embedding_size
+
+    @property
+    def image_size(self) -> int:
+        return self.backbone.image_size
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Embed a batch.
+
+        Args:
+            batch: (batch, 3, image_size, image_size), normalised float as `coreface.pixels.to_network_input` makes it.
+
+        Returns:
+            (batch, embedding_size), not unit length.
+        """
+        return self.views(batch, 1)[0]
+
+    def views(
+        self,
+        batch: torch.Tensor,
+        count: int = 2,
+        dropout: float | None = None,
+        *,
+        statistics: ViewStatistics = "separate",
+    ) -> list[torch.Tensor]:
+        """Embed a batch ``count`` times with independent dropout masks; the trunk runs once.
+
+        Args:
+            batch: (batch, 3, image_size, image_size), normalised float.
+            count: number of views, at least 1.
+            dropout: rate of the masks; None takes the encoder's own. Eval mode drops nothing.
+            statistics: ``separate``: BatchNorm sees each view as its own batch, as published; ``joint``: all as one.
+
+        Returns:
+            ``count`` tensors (batch, embedding_size), not unit length.
+
+        Raises:
+            InputError: the batch has another shape or type than said, or an argument is out of range.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if batch.ndim != 4 or tuple(batch.shape[1:]) != expected or not batch.is_floating_point():
+            raise InputError(
+                f"got a batch of {batch.dtype} {tuple(batch.shape)}, expected floats (batch, *{expected}): "
+                "uint8 photographs go through embed()"
+            )
+        if count < 1:
+            raise InputError(f"views is {count}, expected at least 1")
+        if statistics not in ("separate", "joint"):
+            raise InputError(f"statistics is {statistics!r}, expected 'separate' or 'joint'")
+        rate = self.dropout if dropout is None else _checked_rate(dropout)
+        return dropout_views(self.backbone, self.backbone.trunk(batch), count, rate, statistics)
+
+    def embed(
+        self,
+        images: NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]],
+        flip: bool = True,
+        *,
+        batch_size: int = 64,
+    ) -> NDArray[np.float32]:
+        """Embed photographs for comparison: eval mode, unit length, cosine similarity is the inner product.
+
+        Args:
+            images: uint8 RGB: one batch (n, height, width, 3), or a sequence of images (height, width, 3) of any sizes,
+                or one such image. Other sizes than the encoder's are padded to a square and resized.
+            flip: add the embedding of the mirrored image before the length is taken out, as the field evaluates.
+            batch_size: images at a time.
+
+        Returns:
+            (n, embedding_size) float32, every row of unit length. The encoder's mode is left as it was.
+
+        Raises:
+            InputError: the images are not uint8 RGB.
+        """
+        photographs = _as_photographs(images)
+        out = np.empty((len(photographs), self.embedding_size), dtype=np.float32)
+        device = next(self.parameters()).device
+        with _evaluating(self), torch.inference_mode():
+            for start in range(0, len(photographs), batch_size):
+                stack = np.stack(
+                    [fit_square(image, self.image_size) for image in photographs[start : start + batch_size]]
+                )
+                batch = to_network_input(torch.from_numpy(stack).to(device))
+                embedding = self(batch)
+                if flip:
+                    embedding = embedding + self(batch.flip(3))
+                out[start : start + batch_size] = nn.functional.normalize(embedding).cpu().numpy()
+        return out
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Save to a folder: config.json, preprocess.json, README.md and model.safetensors.
+
+        Every file is replaced in one step, the weights last; whoever loads meanwhile gets the old encoder or the new
+        one.
+        """
+        weights.save(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "FaceEncoder":
+        """Load what `save_pretrained` wrote. Nothing in the files is executed.
+
+        Raises:
+            ModelError: a file is missing or damaged, the weights do not fit, or the content digest differs.
+        """
+        return weights.load(cls, folder).eval()
+
+    @classmethod
+    def from_insightface(cls, path: str | os.PathLike[str], backbone: str) -> "FaceEncoder":
+        """Load a public InsightFace ``backbone.pth``, strictly by name and shape. Nothing in the file is executed.
+
+        Args:
+            path: the file.
+            backbone: which one it is, such as ``iresnet50``. Embedding and image size are read off the shapes.
+
+        Raises:
+            ModelError: the file is no plain state_dict, or its names or shapes are another network's.
+        """
+        return weights.load_insightface(cls, path, backbone).eval()
+
+
+def _checked_rate(rate: float) -> float:
+    if not 0 <= rate < 1:
+        raise InputError(f"dropout is {rate}, expected 0 <= dropout < 1")
+    return rate
+
+
+def _as_photographs(
+    images: NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]],
+) -> Sequence[NDArray[np.uint8]]:
+    if isinstance(images, torch.Tensor):
+        images = images.cpu().numpy()
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        images = images[None]
+    photographs = [np.asarray(image) for image in images]
+    for index, image in enumerate(photographs):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise InputError(
+                f"image {index} is {image.dtype} {image.shape}, expected uint8 RGB (height, width, 3): "
+                "coreface.load_image makes that of any file"
+            )
+    return photographs
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Switch every sub-module to eval mode, and each back to the mode it had: some may be frozen on purpose."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

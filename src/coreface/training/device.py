@@ -1,0 +1,48 @@
+"""Which processor a run takes, and at what precision."""
+
+from typing import Literal
+
+import torch
+
+from coreface.errors import RecipeError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        RecipeError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(
+            f"device {name!r} is not there: expected auto, cpu, cuda or mps ({_first_line(error)})"
+        ) from error
+    return device
+
+
+def choose_precision(name: Literal["auto", "float32", "bf16"], device: torch.device) -> torch.dtype:
+    """Return the precision of the trunk's products; ``auto`` takes bf16 where the processor has units for it."""
+    if name == "auto":
+        return torch.bfloat16 if has_bf16_units(device) else torch.float32
+    return {"float32": torch.float32, "bf16": torch.bfloat16}[name]
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Say whether bf16 products are faster than float32 there: elsewhere they are emulated, and many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

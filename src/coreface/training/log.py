@@ -1,0 +1,107 @@
+"""What a run says and writes down: a progress bar or plain lines, `metrics.jsonl`, TensorBoard if installed."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
+
+
+class RunLog:
+    """Writes the rows of a run and shows how far it is. Use it as a context manager.
+
+    Args:
+        folder: the run folder, which exists.
+        total_steps: steps of the whole run.
+        console: where to show progress; None shows it on standard error.
+    """
+
+    def __init__(self, folder: Path, total_steps: int, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._total = total_steps
+        self._rows = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._board = _tensorboard(folder)
+        self._progress: Progress | None = None
+        self._started = self._last_line = time.monotonic()
+        self._first_step: int | None = None
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("{task.fields[state]}"),
+                TimeRemainingColumn(compact=True),
+                console=self._console,
+            )
+            self._task = self._progress.add_task("training", total=total_steps, state="")
+
+    def __enter__(self) -> "RunLog":
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+        if self._board:
+            self._board.close()
+        self._rows.close()
+
+    def say(self, message: str) -> None:
+        """Show one line."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def row(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Append one row to metrics.jsonl; what is not finite is written as null."""
+        row = {"kind": kind, **{key: _plain(value) for key, value in values.items()}}
+        self._rows.write(json.dumps(row, allow_nan=False) + "\n")
+        self._rows.flush()
+        if self._board and "step" in row:
+            for key, value in row.items():
+                if isinstance(value, int | float) and key not in ("step", "epoch"):
+                    self._board.add_scalar(f"{kind}/{key}", value, row["step"])
+
+    def advance(self, step: int, epoch: int, state: str) -> None:
+        """Show that ``step`` steps are done; ``state`` is a short text such as the loss and the images per second."""
+        if self._first_step is None:
+            self._first_step = step - 1
+        description = f"epoch {epoch}"
+        if self._progress:
+            self._progress.update(self._task, completed=step, description=description, state=state)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _PLAIN_EVERY or step == self._total:
+            self._last_line = now
+            share = (now - self._started) / max(1, step - self._first_step)
+            self.say(
+                f"{description}  step {step}/{self._total}  {state}  ETA {_duration(share * (self._total - step))}"
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,68 @@
+"""What is minimised: classification of every view, plus the weighted contrastive term."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from coreface.losses.classifier import MarginClassifier
+from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
+from coreface.losses.margins import ArcFace, CosFace, Margin
+from coreface.training.recipe import MarginRecipe, Recipe
+
+
+class Losses(NamedTuple):
+    """One step's losses, scalar tensors; the contrastive ones are None in a stage without the term."""
+
+    total: torch.Tensor
+    classification: torch.Tensor
+    contrastive: torch.Tensor | None
+    contrast: ContrastStatistics | None
+
+
+class Objective(nn.Module):
+    """L = mean over the views of M(h, y) + lambda L_con: docs/method.md, equations 1 and 5.
+
+    Args:
+        recipe: its classifier and stages are built.
+        embedding_size: D.
+        identities: C.
+
+    Attributes:
+        classifier: the identity centres, shared by all stages.
+        contrasts: stage index (as text) -> its contrastive loss.
+    """
+
+    def __init__(self, recipe: Recipe, embedding_size: int, identities: int) -> None:
+        super().__init__()
+        self.classifier = MarginClassifier(build_margin(recipe.classifier.margin), embedding_size, identities)
+        self.contrasts = nn.ModuleDict()
+        self._weights: dict[int, float] = {}
+        for index, stage in enumerate(recipe.stages):
+            if (term := stage.contrastive) is not None:
+                self.contrasts[str(index)] = CoReFaceLoss(term.scale, term.margin, term.ema, term.mask, term.protocol)
+                self._weights[index] = term.weight
+
+    def forward(self, stage: int, views: list[torch.Tensor], identities: torch.Tensor) -> Losses:
+        """Return the losses of a batch.
+
+        Args:
+            stage: index of the stage.
+            views: tensors (batch, embedding_size), one a view.
+            identities: (batch,), int64.
+        """
+        # One call for all views: the mean over their rows is the mean of their means, and the centres are read once.
+        classification = self.classifier(torch.cat(views), identities.repeat(len(views)))
+        if stage not in self._weights:
+            return Losses(classification, classification.detach(), None, None)
+        contrast = self.contrasts[str(stage)]
+        assert isinstance(contrast, CoReFaceLoss)
+        contrastive = contrast(views[0], views[1], identities)
+        total = classification + self._weights[stage] * contrastive
+        return Losses(total, classification.detach(), contrastive.detach(), contrast.last)
+
+
+def build_margin(recipe: MarginRecipe) -> Margin:
+    """Build the margin a recipe asks for."""
+    margin = {"arcface": ArcFace, "cosface": CosFace}[recipe.name]
+    return margin(recipe.scale) if recipe.margin is None else margin(recipe.scale, recipe.margin)

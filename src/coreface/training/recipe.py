@@ -1,0 +1,301 @@
+"""The recipe of a run: everything that decides its result, each thing said once.
+
+Plain dataclasses, checked when they are made; nothing here imports torch.
+"""
+
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from coreface.errors import RecipeError
+
+
+def _require(condition: bool, name: str, got: object, expected: str) -> None:
+    if not condition:
+        raise RecipeError(f"{name} is {got!r}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The encoder.
+
+    Attributes:
+        backbone: iresnet18, 34, 50, 100, 200 or mobilefacenet.
+        embedding_size: Numbers in an embedding.
+        view_statistics: Whether BatchNorm sees two views as two batches (separate, as published) or as one (joint).
+    """
+
+    backbone: str = "iresnet50"
+    embedding_size: int = 512
+    view_statistics: Literal["separate", "joint"] = "separate"
+
+    def __post_init__(self) -> None:
+        _require(self.embedding_size >= 1, "model.embedding_size", self.embedding_size, "at least 1")
+
+
+@dataclass(frozen=True)
+class MarginRecipe:
+    """The margin of the softmax over identities.
+
+    Attributes:
+        name: arcface or cosface.
+        scale: What cosines are multiplied by.
+        margin: Radians for arcface, a difference of cosines for cosface; null is the published one (0.5, 0.35).
+    """
+
+    name: Literal["arcface", "cosface"] = "arcface"
+    scale: float = 64.0
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.scale > 0, "classifier.margin.scale", self.scale, "a positive number")
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """The identity centres.
+
+    Attributes:
+        margin: The margin-softmax.
+    """
+
+    margin: MarginRecipe = field(default_factory=MarginRecipe)
+
+
+@dataclass(frozen=True)
+class ContrastiveRecipe:
+    """The CoReFace term.
+
+    Attributes:
+        weight: Its weight in the loss, the lambda of the paper.
+        scale: What cosines are multiplied by.
+        margin: adaptive, or a fixed number.
+        ema: Weight of the new value in the running margin.
+        mask: What becomes of other images of the same identity, exclude or zero (as the authors' release).
+        protocol: Which cosines between the views enter.
+    """
+
+    weight: float = 0.05
+    scale: float = 64.0
+    margin: Literal["adaptive"] | float = "adaptive"
+    ema: float = 0.99
+    mask: Literal["exclude", "zero"] = "exclude"
+    protocol: Literal["one_way", "two_way", "all", "half"] = "one_way"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.weight > 0, "contrastive.weight", self.weight, "a positive number (leave the term out to go without)"
+        )
+        _require(self.scale > 0, "contrastive.scale", self.scale, "a positive number")
+        _require(0 <= self.ema <= 1, "contrastive.ema", self.ema, "a weight from 0 to 1")
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """A stretch of epochs, up to the next stage.
+
+    Attributes:
+        from_epoch: First epoch of the stage; epochs are numbered from 1.
+        views: Dropout views of every image, each classified. The contrastive term needs 2.
+        dropout: Rate of the masks on the features.
+        contrastive: The CoReFace term; null goes without.
+    """
+
+    from_epoch: int = 1
+    views: int = 1
+    dropout: float = 0.4
+    contrastive: ContrastiveRecipe | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.from_epoch >= 1, "stages.from_epoch", self.from_epoch, "at least 1")
+        _require(self.views >= 1, "stages.views", self.views, "at least 1")
+        _require(0 <= self.dropout < 1, "stages.dropout", self.dropout, "a rate from 0 to below 1")
+        if self.contrastive is not None:
+            _require(self.views == 2, "stages.views", self.views, "2 where a stage has a contrastive term")
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """The optimizer and its schedule.
+
+    Attributes:
+        name: sgd or adamw.
+        lr: Learning rate after the warm-up.
+        momentum: Of SGD; the first beta of AdamW.
+        weight_decay: On every parameter, as published.
+        batch_size: Images a step.
+        epochs: Passes over the images, numbered from 1.
+        schedule: step drops the rate tenfold at the start of each of lr_drops; cosine and polynomial fall to 0.
+        lr_drops: Epochs at whose start the rate drops tenfold.
+        power: Of the polynomial.
+        warmup_epochs: The rate rises from 0 over so many epochs.
+        clip_norm: Largest norm of the gradient; null does not clip.
+        clip: What the norm is taken over, all parameters or those of the backbone (as the authors' release).
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5.0e-4
+    batch_size: int = 128
+    epochs: int = 20
+    schedule: Literal["step", "cosine", "polynomial"] = "step"
+    lr_drops: list[int] = field(default_factory=list)
+    power: float = 2.0
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = 5.0
+    clip: Literal["all", "backbone"] = "all"
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "optimizer.lr", self.lr, "a positive number")
+        _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "0 to below 1")
+        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        _require(self.batch_size >= 2, "optimizer.batch_size", self.batch_size, "at least 2")
+        _require(self.epochs >= 1, "optimizer.epochs", self.epochs, "at least 1")
+        _require(self.power > 0, "optimizer.power", self.power, "a positive number")
+        _require(
+            0 <= self.warmup_epochs < self.epochs,
+            "optimizer.warmup_epochs",
+            self.warmup_epochs,
+            "0 or more, and fewer than epochs",
+        )
+        _require(
+            self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "positive, or null"
+        )
+        drops = self.lr_drops
+        _require(
+            drops == sorted(set(drops)) and all(d >= 2 for d in drops),
+            "optimizer.lr_drops",
+            drops,
+            "rising epochs from 2",
+        )
+        _require(not drops or self.schedule == "step", "optimizer.lr_drops", drops, "none unless schedule is step")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """The faces.
+
+    Attributes:
+        train: A folder <identity>/<image>, or the word orl for the faces of the demo.
+        image_size: Side of the input in pixels, a multiple of 16.
+        workers: Processes that decode; 0 decodes in the training process.
+        flip: Mirror half of the images at random.
+        holdout: Identities kept from training to evaluate on, a number or a share below 1; 0 keeps none.
+        holdout_seed: Draws them; null takes them in the order of the source.
+        holdout_fold: Which slice of that order.
+    """
+
+    train: str = ""
+    image_size: int = 112
+    workers: int = 2
+    flip: bool = True
+    holdout: int | float = 0
+    holdout_seed: int | None = 0
+    holdout_fold: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.image_size >= 16 and self.image_size % 16 == 0, "data.image_size", self.image_size, "a multiple of 16"
+        )
+        _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        whole = isinstance(self.holdout, int) or 0 < self.holdout < 1
+        _require(self.holdout >= 0 and whole, "data.holdout", self.holdout, "a whole number, or a share below 1")
+
+
+@dataclass(frozen=True)
+class EvaluationRecipe:
+    """What is measured while training goes on.
+
+    Attributes:
+        faces: Other people to evaluate on, a folder as data.train; null takes the held-out identities.
+        every: Epochs between evaluations; the last epoch is always evaluated.
+    """
+
+    faces: str | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "evaluation.every", self.every, "at least 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Attributes:
+        model: The encoder.
+        classifier: The identity centres and their margin.
+        data: The faces.
+        stages: What is trained from which epoch on.
+        optimizer: The optimizer and its schedule.
+        evaluation: What is measured while training goes on.
+        seed: Of weights, order, flips and dropout masks.
+        precision: auto takes bf16 autocast where the processor has units for it, and float32 elsewhere.
+        compile: Compile the trunk with torch.compile.
+        device: auto takes a GPU where there is one; or cpu, cuda, mps.
+        log_every: Steps between two rows of metrics.
+    """
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    classifier: ClassifierRecipe = field(default_factory=ClassifierRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    stages: list[StageRecipe] = field(default_factory=lambda: [StageRecipe()])
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    seed: int = 1
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    compile: bool = False
+    device: str = "auto"
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        starts = [stage.from_epoch for stage in self.stages]
+        _require(bool(starts) and starts[0] == 1, "stages", starts, "a first stage with from_epoch 1")
+        _require(starts == sorted(set(starts)), "stages.from_epoch", starts, "rising epochs")
+        _require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+    def stage_at(self, epoch: int) -> int:
+        """Return the index of the stage that ``epoch`` belongs to."""
+        return sum(stage.from_epoch <= epoch for stage in self.stages) - 1
+
+    def learning_rate(self, epoch: float) -> float:
+        """Return the rate at a point in time; 1.0 is the start of epoch 1, 1.5 its middle."""
+        optimizer = self.optimizer
+        done = epoch - 1.0
+        if done < optimizer.warmup_epochs:
+            return optimizer.lr * done / optimizer.warmup_epochs
+        if optimizer.schedule == "step":
+            return optimizer.lr / float(10 ** sum(drop <= epoch for drop in optimizer.lr_drops))
+        share = (done - optimizer.warmup_epochs) / (optimizer.epochs - optimizer.warmup_epochs)
+        if optimizer.schedule == "cosine":
+            return optimizer.lr * 0.5 * (1 + math.cos(math.pi * share))
+        return optimizer.lr * math.pow(1 - share, optimizer.power)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values, as they stand in a recipe file."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], overrides: list[str] | None = None) -> "Recipe":
+        """Read a recipe file.
+
+        Args:
+            path: a YAML file.
+            overrides: as on the command line: ``["--optimizer.lr", "0.05"]``.
+
+        Raises:
+            RecipeError: the file is missing, is no YAML, or has an unknown field or a value out of range.
+        """
+        from coreface.training.recipe_file import read_recipe
+
+        return read_recipe(Path(path), overrides or [])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole recipe, defaults included, to a YAML file."""
+        from coreface.training.recipe_file import recipe_text
+
+        Path(path).write_text(recipe_text(self), encoding="utf-8")

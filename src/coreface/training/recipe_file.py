@@ -1,0 +1,139 @@
+"""Recipes as YAML with overrides from the command line. Reading one imports and executes nothing.
+
+jsonargparse does the work. What it would do silently or at length is refused before it sees it: unknown fields, names
+of classes to import, whole sections from other files, and `--stages.x`, which would change the last stage only.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from coreface.errors import RecipeError
+from coreface.training.recipe import Recipe
+
+_FORBIDDEN = ("class_path", "init_args")
+
+
+def recipe_parser(prog: str, description: str) -> ArgumentParser:
+    """Return a parser that knows every field of a recipe, for reading one and for printing its help."""
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="a recipe file (the RECIPE argument)")
+    parser.add_class_arguments(Recipe, as_group=False)
+    return parser
+
+
+def read_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """Read a recipe file and apply overrides. Errors: see `Recipe.load`."""
+    _check_sections(Recipe, _read_yaml(path), str(path), "")
+    _check_overrides(overrides)
+    parser = recipe_parser("coreface train", "")
+    try:
+        values = parser.parse_args([f"--config={path}", *overrides])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
+            made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
+        raise RecipeError(f"{path}: {_one_line(error)}") from error
+    return Recipe(**{field.name: made[field.name] for field in dataclasses.fields(Recipe)})
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as YAML, every field spelt out."""
+    return yaml.safe_dump(recipe.to_dict(), sort_keys=False, width=120)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such recipe; the ones that come with coreface lie in recipes/") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({_one_line(error)})") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {_one_line(error)}") from error
+
+
+def _check_sections(section: type, values: Any, where: str, prefix: str) -> None:
+    """Walk what was read beside the dataclasses; raise at the first key that is no field."""
+    if not isinstance(values, dict):
+        named = f"{prefix[:-1]} is" if prefix else "holds"
+        raise RecipeError(f"{where}: {named} a {type(values).__name__}, expected fields such as {_fields(section)[0]}")
+    hints = typing.get_type_hints(section)
+    for key, value in values.items():
+        if key in _FORBIDDEN:
+            raise RecipeError(f"{where}: {prefix}{key} names a class to import; a recipe holds values only: remove it")
+        if key not in hints:
+            raise RecipeError(f"{where}: there is no field {prefix}{key}; {_nearest(str(key), _fields(section))}")
+        inner, many = _section_of(hints[key])
+        if inner is None or value is None:
+            continue
+        if not many:
+            _check_sections(inner, value, where, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            for item in value:
+                _check_sections(inner, item, where, f"{prefix}{key}.")
+
+
+def _check_overrides(overrides: list[str]) -> None:
+    known = set(_leaves(Recipe, ""))
+    for token in overrides:
+        if any(word in token for word in _FORBIDDEN):
+            raise RecipeError(f"{token} names a class to import; a recipe holds values only: remove it")
+        if not token.startswith("--"):
+            continue
+        name = token[2:].split("=")[0]
+        if name.startswith("stages."):
+            raise RecipeError(
+                f"--{name} does not say which stage: change the recipe, or give all of them: --stages '[{{...}}, ...]'"
+            )
+        if any(leaf.startswith(f"{name}.") for leaf in known):
+            raise RecipeError(f"--{name} is a section: give its fields, such as --{min(_under(known, name))}")
+        if name not in known:
+            raise RecipeError(f"there is no field {name}; {_nearest(name, sorted(known))}")
+
+
+def _under(known: set[str], section: str) -> Iterator[str]:
+    return (leaf for leaf in known if leaf.startswith(f"{section}."))
+
+
+def _leaves(section: type, prefix: str) -> Iterator[str]:
+    for name, hint in typing.get_type_hints(section).items():
+        inner, many = _section_of(hint)
+        if inner is None or many:
+            yield f"{prefix}{name}"
+        else:
+            yield from _leaves(inner, f"{prefix}{name}.")
+
+
+def _section_of(hint: Any) -> tuple[type | None, bool]:
+    """Return the dataclass behind a type such as X, X | None or list[X], and whether it is a list."""
+    if dataclasses.is_dataclass(hint):
+        return typing.cast(type, hint), False
+    if typing.get_origin(hint) in (list, types.UnionType, typing.Union):
+        for argument in typing.get_args(hint):
+            if dataclasses.is_dataclass(argument):
+                return typing.cast(type, argument), typing.get_origin(hint) is list
+    return None, False
+
+
+def _fields(section: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(section)]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
