@@ -1,4 +1,4 @@
-"""The one image loader (a path, bytes, a PIL image or an array goes in, uint8 RGB comes out) and the square a network sees.
+"""The one image loader (path, bytes, PIL image or array in, uint8 RGB out), and the square that a network sees.
 
 A file must be whole and within the limits before a decoder touches it.
 """
@@ -43,7 +43,7 @@ def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: 
 
     Returns:
         uint8 RGB of shape (H, W, 3), C-contiguous and writable, with the EXIF orientation applied. An array that is all
-        this already is returned itself, not copied. 16-bit values v become round(v / 257).
+        this already is passed through without a copy. 16-bit values v become round(v / 257).
 
     Raises:
         ImageError: the file is missing, damaged, cut off, of an unknown format or beyond a limit. The message names it.
@@ -55,7 +55,8 @@ def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: 
         _check_bytes("image bytes", memoryview(source).nbytes, max_bytes)
         return _decode("image bytes", bytes(source), max_pixels)
     if isinstance(source, str | os.PathLike):
-        return _decode(repr(os.fspath(source)), _read(source, max_bytes), max_pixels)
+        path = os.fsdecode(source)
+        return _decode(repr(path), _read(path, max_bytes), max_pixels)
     pil = sys.modules.get("PIL.Image")  # an object of PIL's exists only if PIL has been imported
     if pil is not None and isinstance(source, pil.Image):
         return _from_pil(source, max_pixels)
@@ -78,13 +79,9 @@ def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Raises:
         InputError: another shape or dtype, ``size`` below 1, or an image to pad that is longer than 16384 pixels.
     """
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim != 3
-        or image.shape[2] != 3
-        or 0 in image.shape
-    ):
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"got {type(image).__name__}, expected a uint8 array (H, W, 3); use load_image first")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(f"got {image.dtype} of shape {image.shape}, expected uint8 (H, W, 3); use load_image first")
     if size < 1:
         raise InputError(f"size is {size}, expected at least 1 pixel; pass the side the network was trained with")
@@ -97,14 +94,15 @@ def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
             raise InputError(f"cannot pad {width} x {height} pixels, expected sides up to {_MAX_SQUARE}; crop it first")
         top, left = (side - height) // 2, (side - width) // 2
         bottom, right = side - height - top, side - width - left
-        image = cv2.copyMakeBorder(np.ascontiguousarray(image), top, bottom, left, right, cv2.BORDER_REPLICATE)
+        padded = cv2.copyMakeBorder(np.ascontiguousarray(image), top, bottom, left, right, cv2.BORDER_REPLICATE)
+        image = np.asarray(padded, np.uint8)
     interpolation = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    resized: NDArray[np.uint8] = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=interpolation)
-    return resized
+    resized = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=interpolation)
+    return np.asarray(resized, np.uint8)
 
 
-def _read(path: str | os.PathLike[str], max_bytes: int) -> bytes:
-    name = repr(os.fspath(path))
+def _read(path: str, max_bytes: int) -> bytes:
+    name = repr(path)
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
@@ -143,11 +141,11 @@ def _decode(name: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         elif image_format == "PNM":
             data += b"\n"  # OpenCV wants a gap after the last number of a PNM in text
         image = _decoded(data)
-        if image is None or {image.shape[:2]} - {(height, width), (width, height)}:
+        if image is None or image.shape[:2] not in ((height, width), (width, height)):
             raise ImageError(
                 f"the {image_format} is damaged or of a kind that OpenCV cannot read; save it again as PNG"
             )
-        return cv2.cvtColor(_to_eight_bits(image), cv2.COLOR_BGR2RGB)
+        return np.asarray(cv2.cvtColor(_to_eight_bits(image), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 @contextmanager
@@ -181,8 +179,7 @@ def _to_eight_bits(image: NDArray[Any]) -> NDArray[np.uint8]:
     if image.dtype.itemsize == 1:
         return image
     flat = np.ascontiguousarray(image, np.uint16).reshape(len(image), -1)
-    scaled: NDArray[np.uint8] = cv2.convertScaleAbs(flat, alpha=1 / 257)  # type: ignore[assignment]
-    return scaled.reshape(image.shape)
+    return np.asarray(cv2.convertScaleAbs(flat, alpha=1 / 257), np.uint8).reshape(image.shape)
 
 
 def _from_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
@@ -194,16 +191,16 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
         )
     with _named("the array"):
         _check_pixels(array.shape[1], array.shape[0], max_pixels)
-    colours = array[..., :3] if array.ndim == 3 else array[..., np.newaxis]
-    image = np.broadcast_to(_to_eight_bits(colours), (*array.shape[:2], 3))
-    return np.require(image, np.uint8, ["C", "W"])
+    if array.ndim == 2 or array.shape[2] == 1:
+        array = np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
+    return np.require(_to_eight_bits(array[..., :3]), np.uint8, ["C", "W"])
 
 
 def _from_pil(image: "PilImage", max_pixels: int) -> NDArray[np.uint8]:
     from PIL import ImageOps  # not a dependency: it is there because the image is
 
     name = repr(getattr(image, "filename", "") or "PIL image")
-    # PIL opens 16-bit PGM, and older versions 16-bit PNG, as mode I; in another image of mode I, who knows what is white.
+    # PIL opens 16-bit PGM, and older versions 16-bit PNG, as mode I; for any other image of mode I, white is unknown.
     deep = image.mode in _PIL_DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if image.mode not in _PIL_MODES and not deep:
         raise InputError(

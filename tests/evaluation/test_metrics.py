@@ -362,6 +362,13 @@ def test_a_thinned_roc_draws_the_same_curve(distance, digits):
         assert thin.auc == pytest.approx(full.auc, abs=tolerance / 10)
 
 
+def test_thinning_where_one_step_takes_fmr_from_0_to_1():
+    thin = roc(np.linspace(0, 1, 300), [0.5]).thinned(20)
+    assert 10 <= len(thin.fmr) <= 20
+    assert np.diff(thin.tar).max() < 3 / 9
+    assert (thin.fmr[0], thin.tar[0], thin.fmr[-1], thin.tar[-1]) == (0, 0, 1, 1)
+
+
 def test_thinning_keeps_short_curves_and_both_ends_of_a_jump():
     short = roc([0.2, 0.9], [0.1, 0.5])
     assert short.thinned(100) is short

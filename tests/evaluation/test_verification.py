@@ -74,6 +74,8 @@ def test_rates_are_those_of_the_scores():
     assert [rate.resolvable for rate in result.tar] == [True, True, False]
     assert result.roc.to_dict() == roc(genuine, impostor).to_dict()
     assert result.roc is result.roc
+    assert not genuine.flags.writeable
+    assert not impostor.flags.writeable
     upper = np.triu_indices(len(identities), 1)
     truth = (identities[:, None] == identities)[upper]
     expected = roc_auc_score(truth, cosine_similarity(embeddings)[upper])

@@ -115,7 +115,7 @@ class Roc:
         if len(self.fmr) <= points:
             return self
         lowest = self.fmr[np.searchsorted(self.fmr, 0.0, side="right")]
-        decades = max(-np.log10(lowest), 1.0)  # FMR may go from 0 to 1 in one step
+        decades = -np.log10(lowest) or 1.0  # none if FMR goes from 0 to 1 in one step
         travelled = self.tar + self.fmr + np.log10(np.maximum(self.fmr, lowest) / lowest) / decades
         reached = np.searchsorted(travelled, np.linspace(0, travelled[-1], points // 2))
         # The point before each is kept too, so that a long step (many ties) keeps both of its ends.

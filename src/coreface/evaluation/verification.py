@@ -66,7 +66,7 @@ class Verification:
         replicates: bootstrap replicates behind the intervals.
         interval_note: why there are no intervals or fewer replicates than usual; None if there is nothing to say.
         worst: the worst mistakes.
-        genuine_scores: (genuine,) cosines in the precision of the embeddings, for plots; not in ``to_dict``.
+        genuine_scores: (genuine,) cosines in the precision of the embeddings, read-only; not in ``to_dict``.
         impostor_scores: (impostor,) likewise.
     """
 
@@ -145,10 +145,8 @@ def verify(
         statistics: list[Statistic] = ["eer", *(("tar", far) for far in fars)]
         values = resample(pairs.with_identities(genuine, impostor), statistics, replicates=replicates, seed=seed)
         measured = [True, *(rate.resolvable for rate in tar)]
-        intervals = [
-            percentile_interval(column, confidence) if ok else None
-            for column, ok in zip(values.T, measured, strict=True)
-        ]
+        columns = zip(values.T, measured, strict=True)
+        intervals = [percentile_interval(column, confidence) if ok else None for column, ok in columns]
     return Verification(
         eer=eer(genuine, impostor),
         eer_interval=intervals[0],
@@ -223,6 +221,8 @@ class _AllPairs:
                 end = self.ends[n] - start
                 genuine[after_genuine[n] - self.genuine[n] : after_genuine[n]] = scores[n + 1 - start : end]
                 impostor[after_impostor[n] - self.impostor[n] : after_impostor[n]] = scores[end:]
+        genuine.setflags(write=False)
+        impostor.setflags(write=False)
         return genuine, impostor
 
     def with_identities(self, genuine: Floats, impostor: Floats) -> PairScores:

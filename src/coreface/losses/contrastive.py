@@ -54,8 +54,8 @@ class CoReFaceLoss(nn.Module):
         InputError: an argument is out of range.
 
     Attributes:
-        running_margin: m, a buffer: float32, float64 once float64 views were given. Updated in training mode only,
-            before it is used.
+        running_margin: m where it is adaptive, a buffer: float32, float64 once float64 views were given. Updated in
+            training mode only, before it is used.
         last: `ContrastStatistics` of the last call; None before the first.
     """
 
@@ -81,17 +81,15 @@ class CoReFaceLoss(nn.Module):
         if protocol not in get_args(Protocol):
             raise InputError(f"protocol is {protocol!r}, expected one of {get_args(Protocol)}")
         self.scale = scale
-        self.adaptive = margin == "adaptive"
+        self.margin = margin
         self.ema = ema
         self.mask = mask
         self.protocol = protocol
-        self.register_buffer("running_margin", torch.tensor(0.0 if margin == "adaptive" else float(margin)))
+        self.register_buffer("running_margin", torch.zeros(()))
         self.last: ContrastStatistics | None = None
 
     def extra_repr(self) -> str:
-        return (
-            f"scale={self.scale}, adaptive={self.adaptive}, ema={self.ema}, mask={self.mask}, protocol={self.protocol}"
-        )
+        return f"scale={self.scale}, margin={self.margin}, ema={self.ema}, mask={self.mask}, protocol={self.protocol}"
 
     def forward(self, view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
         """Compare two views of a batch.
@@ -109,16 +107,14 @@ class CoReFaceLoss(nn.Module):
         """
         _check(view1, view2, identities)
         with torch.autocast(view1.device.type, enabled=False):
-            z1, z2 = unit_rows(at_least_float32(view1)), unit_rows(at_least_float32(view2))
-            anchors, candidates = (z1, z2) if self.protocol != "all" else (torch.cat([z1, z2]),) * 2
+            z = unit_rows(at_least_float32(torch.cat([view1, view2])))
             with torch.no_grad():
-                value, gradient = self._compare(anchors, candidates, identities)
-            return _attach_gradient(value, gradient, anchors, candidates)
+                value, gradient = self._compare(z, identities)
+            return _attach_gradient(value, gradient, z)
 
-    def _compare(
-        self, anchors: torch.Tensor, candidates: torch.Tensor, identities: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compare(self, z: torch.Tensor, identities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss and its gradient with respect to the cosines (anchors, candidates); set `last`."""
+        anchors, candidates = (z, z) if self.protocol == "all" else z.chunk(2)
         same = identities.unsqueeze(1) == identities.unsqueeze(0)
         masked = same.sum() - len(identities)
         rows = torch.arange(len(anchors), device=anchors.device)
@@ -157,10 +153,12 @@ class CoReFaceLoss(nn.Module):
         return losses.mean(), gradient
 
     def _updated_margin(self, gap: torch.Tensor) -> torch.Tensor:
-        """Return m, in training mode after this batch's gap, if it is finite, has entered it."""
+        """Return m; an adaptive one in training mode after this batch's gap, if it is finite, has entered it."""
+        if self.margin != "adaptive":
+            return torch.full_like(gap, self.margin)
         if gap.dtype == torch.float64 and self.running_margin.dtype != torch.float64:
             self.running_margin = self.running_margin.double()
-        if self.adaptive and self.training:
+        if self.training:
             updated = self.ema * gap + (1 - self.ema) * self.running_margin
             self.running_margin.copy_(torch.where(gap.isfinite(), updated, self.running_margin))
         return self.running_margin.to(gap.dtype, copy=True)
@@ -228,24 +226,26 @@ class _Softmax:
 
 class _AttachGradient(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, value: torch.Tensor, gradient: torch.Tensor, anchors: torch.Tensor, candidates: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.save_for_backward(gradient, anchors, candidates)
+    def forward(ctx: Any, value: torch.Tensor, gradient: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gradient, z)
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradient, anchors, candidates = ctx.saved_tensors
-        return None, None, upstream * (gradient @ candidates), upstream * (gradient.t() @ anchors)
+        gradient, z = ctx.saved_tensors
+        with torch.autocast(z.device.type, enabled=False):  # backward() may be called under autocast, too
+            if len(gradient) == len(z):
+                to_z = gradient @ z + gradient.t() @ z
+            else:
+                anchors, candidates = z.chunk(2)
+                to_z = torch.cat([gradient @ candidates, gradient.t() @ anchors])
+        return None, None, to_z.mul_(upstream)
 
 
-def _attach_gradient(
-    value: torch.Tensor, gradient: torch.Tensor, anchors: torch.Tensor, candidates: torch.Tensor
-) -> torch.Tensor:
-    """Return ``value``, whose gradient with respect to ``anchors @ candidates.T`` is known to be ``gradient``."""
-    attached: torch.Tensor = _AttachGradient.apply(value, gradient, anchors, candidates)  # type: ignore[no-untyped-call]
+def _attach_gradient(value: torch.Tensor, gradient: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Return ``value``, whose gradient with respect to the cosines of the views ``z`` is known to be ``gradient``."""
+    attached: torch.Tensor = _AttachGradient.apply(value, gradient, z)  # type: ignore[no-untyped-call]
     return attached
 
 

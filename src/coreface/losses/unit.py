@@ -24,7 +24,7 @@ class _UnitRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         unit, inverse = ctx.saved_tensors
-        radial = torch.linalg.vecdot(gradient, unit, dim=1).unsqueeze(1)
+        radial = (gradient * unit).sum(dim=1, keepdim=True)
         return torch.addcmul(gradient, unit, radial, value=-1).mul_(inverse)
 
 

@@ -46,6 +46,7 @@ class Trainer:
     Attributes:
         encoder: the encoder, trained in place.
         objective: its losses, with the identity centres.
+        precision: of the trunk's products; anything but float32 is autocast.
         epoch: epochs done.
         step: optimizer steps done.
     """
@@ -67,7 +68,7 @@ class Trainer:
         self._evaluator = evaluator
         self._console = console
         self._device = choose_device(recipe.device)
-        self._precision = choose_precision(recipe.precision, self._device)
+        self.precision = choose_precision(recipe.precision, self._device)
         self._randomness: tuple[torch.Tensor, ...] = ()
         with self._own_randomness(seed=recipe.seed):
             encoder = FaceEncoder(recipe.model.backbone, recipe.model.embedding_size, recipe.data.image_size)
@@ -119,7 +120,7 @@ class Trainer:
             if self.step == 0:
                 save_samples(images, self._folder / "samples.png")
             rate = self.recipe.learning_rate(epoch + index / len(self.loader))
-            losses, gradient_norm = self._step(stage, rate, images, identities)
+            losses, gradient_norm = self.train_step(stage, rate, images, identities)
             meter.add(losses, gradient_norm, len(images))
             if self.step % self.recipe.log_every == 0:
                 self._report(meter, log, epoch, rate)
@@ -129,24 +130,36 @@ class Trainer:
         if self.step == 0:
             raise DataError("no batch of the first epoch held two readable images: see unreadable.txt in the run")
 
-    def _step(
+    def train_step(
         self, stage: int, rate: float, images: torch.Tensor, identities: torch.Tensor
     ) -> tuple[Losses, torch.Tensor | None]:
+        """Take one optimizer step; `train` does this for every batch.
+
+        Args:
+            stage: index of the recipe's stage.
+            rate: learning rate.
+            images: (batch, 3, size, size), normalised, on the device.
+            identities: (batch,), int64, on the device.
+
+        Returns:
+            The losses and, where the recipe clips, the norm of the gradient before clipping.
+        """
         plan = self.recipe.stages[stage]
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32):
+        with torch.autocast(self._device.type, self.precision, enabled=self.precision != torch.float32):
             statistics = self.recipe.model.view_statistics
             views = self.encoder.views(images, plan.views, plan.dropout, statistics=statistics)
         losses = self.objective(stage, views, identities)
         losses.total.backward()
-        gradient_norm = self._clip_gradients()
+        gradient_norm = self.clip_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return losses, gradient_norm
 
-    def _clip_gradients(self) -> torch.Tensor | None:
+    def clip_gradients(self) -> torch.Tensor | None:
+        """Clip the gradients as the recipe says; return their norm before, or None where it does not clip."""
         optimizer = self.recipe.optimizer
         if optimizer.clip_norm is None:
             return None

@@ -1,0 +1,87 @@
+"""The losses once more, as plain loops over pairs, written from docs/method.md and from nothing else."""
+
+import math
+
+import torch
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a * b).sum() / ((a * a).sum().sqrt() * (b * b).sum().sqrt())
+
+
+def candidates_of(protocol: str, n: int) -> list[tuple[tuple[int, int], tuple[int, int], list[tuple[int, int]]]]:
+    """List (anchor, positive, other candidates); a view is (image, 0) or (image, 1)."""
+    rows = []
+    if protocol in ("one_way", "two_way"):
+        for i in range(n):
+            rows.append(((i, 0), (i, 1), [(j, 1) for j in range(n) if j != i]))
+    if protocol == "two_way":
+        for i in range(n):
+            rows.append(((i, 1), (i, 0), [(j, 0) for j in range(n) if j != i]))
+    if protocol == "half":
+        for i in range(n):
+            rows.append(((i, 0), (i, 1), [(j, 1) for j in range(n) if j > i]))
+    if protocol == "all":
+        for v in (0, 1):
+            for i in range(n):
+                rows.append(((i, v), (i, 1 - v), [(j, w) for w in (0, 1) for j in range(n) if j != i]))
+    return rows
+
+
+def contrastive(view1, view2, identities, *, scale, margin_before, ema, mask, protocol, training=True, fixed=None):
+    """Return (loss, margin, mean positive, mean hardest negative, masked entries) in the dtype of the views."""
+    views = (view1, view2)
+    n = len(view1)
+    positives, hardest, gaps, anchors, masked = [], [], [], [], 0
+    for (i, v), (p, w), others in candidates_of(protocol, n):
+        positive = cosine(views[v][i], views[w][p])
+        entries, values_in_max = [], []
+        for j, u in others:
+            if identities[j] == identities[i]:
+                masked += 1
+                if mask == "zero":
+                    entries.append(torch.zeros((), dtype=view1.dtype))
+                    values_in_max.append(0.0)
+            else:
+                entries.append(cosine(views[v][i], views[u][j]))
+                values_in_max.append(entries[-1].item())
+        anchors.append((positive, entries))
+        positives.append(positive.item())
+        if values_in_max:
+            if mask == "zero":
+                values_in_max.append(0.0)  # the place of the positive itself
+            hardest.append(max(values_in_max))
+            gaps.append(positive.item() - max(values_in_max))
+    margin = margin_before
+    if fixed is not None:
+        margin = fixed
+    elif training and gaps:
+        margin = ema * sum(gaps) / len(gaps) + (1 - ema) * margin_before
+    loss = 0.0
+    for positive, entries in anchors:
+        top = (scale * (positive - margin)).exp()
+        loss = loss - (top / (top + sum((scale * c).exp() for c in entries))).log()
+    mean_hardest = sum(hardest) / len(hardest) if hardest else math.nan
+    return loss / len(anchors), margin, sum(positives) / len(positives), mean_hardest, masked
+
+
+def margin_logits(embeddings, weight, identities, *, name, scale, margin):
+    """Return (batch, identities) logits with arccos, one by one."""
+    rows = []
+    for x, y in zip(embeddings, identities, strict=True):
+        row = []
+        for k, w in enumerate(weight):
+            c = cosine(x, w)
+            if k == y and name == "cosface":
+                c = c - margin
+            elif k == y:
+                theta = torch.arccos(c)
+                c = torch.cos(theta + margin) if theta + margin <= math.pi else c - margin * math.sin(margin)
+            row.append(scale * c)
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+def cross_entropy(logits, identities):
+    terms = [-(row[y] - torch.logsumexp(row, 0)) for row, y in zip(logits, identities, strict=True)]
+    return sum(terms) / len(terms)
