@@ -57,24 +57,28 @@ def measure_step(rounds: int) -> None:
 
 def measure_loss(rounds: int) -> None:
     print("\nthe loss alone, D = 512, float32, forward and backward, against a bare product with cross-entropy")
-    device = choose_device("auto")
     for batch, repeats, goal in ((128, 50, 2.5), (1024, 4, 1.5), (4096, 1, 1.5)):
-        view1, view2 = (torch.randn(batch, 512, device=device, requires_grad=True) for _ in range(2))
-        identities = torch.randint(IDENTITIES, (batch,), device=device)
-        diagonal = torch.arange(batch, device=device)
-        contrast = cf.CoReFaceLoss()
-
-        def bare() -> None:
-            for _ in range(repeats):
-                F.cross_entropy(view1 @ view2.t(), diagonal).backward()
-
-        def ours() -> None:
-            for _ in range(repeats):
-                contrast(view1, view2, identities).backward()
-
-        times = alternate({"bare": bare, "CoReFaceLoss": ours}, rounds, warmup=3)
+        times = loss_times(batch, repeats, rounds)
         cells = "  ".join(f"{name} {1e3 * statistics.median(taken) / repeats:8.2f} ms" for name, taken in times.items())
         print(f"  batch {batch:5}  {cells}   ratio {ratio(times, 'CoReFaceLoss', 'bare')}   goal {goal}")
+
+
+def loss_times(batch: int, repeats: int, rounds: int) -> dict[str, list[float]]:
+    device = choose_device("auto")
+    view1, view2 = (torch.randn(batch, 512, device=device, requires_grad=True) for _ in range(2))
+    identities = torch.randint(IDENTITIES, (batch,), device=device)
+    diagonal = torch.arange(batch, device=device)
+    contrast = cf.CoReFaceLoss()
+
+    def bare() -> None:
+        for _ in range(repeats):
+            F.cross_entropy(view1 @ view2.t(), diagonal).backward()
+
+    def ours() -> None:
+        for _ in range(repeats):
+            contrast(view1, view2, identities).backward()
+
+    return alternate({"bare": bare, "CoReFaceLoss": ours}, rounds, warmup=3)
 
 
 if __name__ == "__main__":

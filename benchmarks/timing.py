@@ -1,6 +1,5 @@
 """What the benchmarks share: alternating measurements, medians, and the machine's own limits."""
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from coreface.data import FaceSource
+from coreface.run import environment
 
 
 def synchronise() -> None:
@@ -52,10 +52,8 @@ def matrix_peak(dtype: torch.dtype, device: torch.device, size: int = 2048) -> f
 def machine() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]  # noqa: PTH123
-    return (
-        f"{platform.machine()}, {len(names)} x {names[0]}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    described = environment()
+    return f"{described['processor']}, {described['threads']} threads, torch {described['torch']}"
 
 
 class Noise(FaceSource):

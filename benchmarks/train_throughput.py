@@ -6,7 +6,6 @@ The naive step: float32, NCHW, eager, arccos, a one-hot matrix for the margin, t
 """
 
 import argparse
-
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -84,8 +83,8 @@ def measure(backbone: str, batch: int, rounds: int, *, compiled: bool) -> None:
             middle = statistics.median(taken)
             share = operations / middle / peak
             print(
-                f"  {name:20} {middle:8.3f} s  {batch / middle:8.1f} images/s  {share:6.1%} of {peak / 1e9:.0f} GFLOP/s  "
-                f"naive / this {ratio(times, 'naive', name)}"
+                f"  {name:20} {middle:8.3f} s  {batch / middle:8.1f} images/s  {share:6.1%} of {peak / 1e9:.0f} GFLOP/s"
+                f"  naive / this {ratio(times, 'naive', name)}"
             )
         breakdown(trainer, images, identities, rounds)
 

@@ -53,7 +53,7 @@ class PairScores:
                     f"{name} has shape {index.shape} and dtype {index.dtype}; expected one integer identity index "
                     f"for each of the {len(self.scores)} scores"
                 )
-            # np.bincount refuses uint64.
+            # np.bincount of NumPy 1.26 refuses uint64.
             object.__setattr__(self, name, index.astype(np.int64) if index.dtype.kind == "u" else index)
         lowest = min(self.first.min(), self.second.min())
         # Raw labels would make the draws hit identities that do not exist. The second test bounds the third's memory.

@@ -128,29 +128,22 @@ class CoReFaceLoss(nn.Module):
 
         # The scale enters on the smaller factor: everything below is a logit, s c.
         logits = torch.mm(anchors * self.scale, candidates.t())
-        softmaxes = [_Softmax(logits, positives, same, absent, self.mask)]
         if self.protocol == "two_way":
-            softmaxes.insert(0, _Softmax(logits.t().contiguous(), positives, same, absent, self.mask))
-        for softmax in softmaxes:
-            softmax.mask_same_identity()
+            logits, same, positives = torch.cat([logits, logits.t()]), same.repeat(2, 1), positives.repeat(2)
+        softmax = _Softmax(logits, positives, same, absent, self.mask)
 
-        positive = torch.cat([softmax.positive for softmax in softmaxes]) / self.scale
-        hardest = torch.cat([softmax.hardest for softmax in softmaxes]) / self.scale
-        has_negative = torch.cat([softmax.has_negative for softmax in softmaxes])
-        gap = _mean_where(has_negative, positive - hardest)
-        margin = self._updated_margin(gap)
+        has_negative = softmax.has_negative
+        ends = torch.stack([softmax.positive, softmax.hardest])
+        positive, hardest = torch.where(has_negative, ends, 0.0).sum(dim=1) / (has_negative.sum() * self.scale)
+        margin = self._updated_margin(positive - hardest)
 
-        losses = torch.cat([softmax.losses(self.scale * margin) for softmax in softmaxes])
-        gradients = [softmax.gradient(self.scale / len(losses)) for softmax in softmaxes]
-        gradient = gradients[-1] if len(gradients) == 1 else gradients[-1].add_(gradients[0].t())
+        loss = softmax.losses(margin * self.scale).mean()
+        gradient = softmax.gradient(self.scale / len(logits))
+        if self.protocol == "two_way":
+            gradient = gradient[: len(anchors)].add_(gradient[len(anchors) :].t())
         entries = {"one_way": 1, "two_way": 2, "all": 4, "half": 0.5}[self.protocol]
-        self.last = ContrastStatistics(
-            positive=positive.mean(),
-            hardest_negative=_mean_where(has_negative, hardest),
-            margin=margin,
-            masked=(masked * entries).long(),
-        )
-        return losses.mean(), gradient
+        self.last = ContrastStatistics(softmax.positive.mean() / self.scale, hardest, margin, (masked * entries).long())
+        return loss, gradient
 
     def _updated_margin(self, gap: torch.Tensor) -> torch.Tensor:
         """Return m; an adaptive one in training mode after this batch's gap, if it is finite, has entered it."""
@@ -159,13 +152,13 @@ class CoReFaceLoss(nn.Module):
         if gap.dtype == torch.float64 and self.running_margin.dtype != torch.float64:
             self.running_margin = self.running_margin.double()
         if self.training:
-            updated = self.ema * gap + (1 - self.ema) * self.running_margin
-            self.running_margin.copy_(torch.where(gap.isfinite(), updated, self.running_margin))
+            gap = gap.to(self.running_margin.dtype)
+            self.running_margin.lerp_(torch.where(gap.isfinite(), gap, self.running_margin), self.ema)
         return self.running_margin.to(gap.dtype, copy=True)
 
 
 class _Softmax:
-    """The softmax of every anchor over its candidates, with its own loss and gradient.
+    """The masked softmax of every anchor over its candidates, with its hardest negative, loss and gradient.
 
     Autograd would keep five matrices of anchors x candidates. Here one matrix holds the logits, then the exponentials,
     then the gradient.
@@ -179,49 +172,39 @@ class _Softmax:
         absent: torch.Tensor | None,
         mask: Mask,
     ) -> None:
+        self.positive = logits.gather(1, positives.unsqueeze(1)).squeeze(1)
+        logits.masked_fill_(same, -torch.inf if mask == "exclude" else 0.0)
+        if absent is not None:
+            logits.masked_fill_(absent, -torch.inf)
+        # In "zero" mode the positive's own place is one of the zeros: the published maximum counts it.
+        self.hardest = logits.amax(dim=1)
+        if mask == "exclude":
+            self.has_negative = self.hardest != -torch.inf  # true for nan, which must reach the margin's guard
+        elif absent is None:
+            self.has_negative = torch.full_like(self.hardest, logits.shape[1] > 1, dtype=torch.bool)
+        else:
+            self.has_negative = absent.sum(dim=1) < logits.shape[1] - 1
         self._matrix = logits
         self._columns = positives.unsqueeze(1)
-        self._same = same
-        self._absent = absent
-        self._mask = mask
-        self.positive = logits.gather(1, self._columns).squeeze(1)
-
-    def mask_same_identity(self) -> None:
-        """Mask the same identity, and find the hardest negative of every anchor."""
-        candidates = self._matrix.shape[1]
-        if self._mask == "exclude":
-            self._matrix.masked_fill_(self._same, -torch.inf)
-        else:
-            self._matrix.masked_fill_(self._same, 0.0)
-        if self._absent is not None:
-            self._matrix.masked_fill_(self._absent, -torch.inf)
-        # In "zero" mode the positive's own place is one of the zeros: the published maximum counts it.
-        self.hardest = self._matrix.amax(dim=1)
-        if self._mask == "exclude":
-            self.has_negative = self.hardest != -torch.inf  # true for nan, which must reach the margin's guard
-        elif self._absent is None:
-            self.has_negative = torch.full_like(self.hardest, candidates > 1, dtype=torch.bool)
-        else:
-            self.has_negative = self._absent.sum(dim=1) < candidates - 1
+        self._constant = same if mask == "zero" else None
 
     def losses(self, margin: torch.Tensor) -> torch.Tensor:
         """Return the loss of every anchor, the margin (a logit) taken off its positive."""
         target = self.positive - margin
         top = torch.maximum(self.hardest, target)
-        exponentials = self._matrix.sub_(top.unsqueeze(1)).exp_()
-        exponentials.scatter_(1, self._columns, 0.0)
+        exponentials = self._matrix.sub_(top.unsqueeze(1)).exp_().scatter_(1, self._columns, 0.0)
         # The positive is kept apart from the rest: where the rest is small, 1 - p would lose it in rounding.
         self._rest = exponentials.sum(dim=1)
-        positive = (target - top).exp()
-        self._total = self._rest + positive
-        return torch.log1p(self._rest + (positive - 1)) + (top - target)
+        below_top = target - top
+        self._total_less_1 = self._rest + torch.expm1(below_top)
+        return torch.log1p(self._total_less_1) - below_top
 
     def gradient(self, weight: float) -> torch.Tensor:
         """Return ``weight`` times the gradient of the summed losses with respect to the logits, after `losses`."""
-        if self._mask == "zero":
-            self._matrix.masked_fill_(self._same, 0.0)
+        if self._constant is not None:
+            self._matrix.masked_fill_(self._constant, 0.0)
         self._matrix.scatter_(1, self._columns, -self._rest.unsqueeze(1))
-        return self._matrix.mul_((weight / self._total).unsqueeze(1))
+        return self._matrix.mul_((weight / (self._total_less_1 + 1)).unsqueeze(1))
 
 
 class _AttachGradient(torch.autograd.Function):
@@ -247,11 +230,6 @@ def _attach_gradient(value: torch.Tensor, gradient: torch.Tensor, z: torch.Tenso
     """Return ``value``, whose gradient with respect to the cosines of the views ``z`` is known to be ``gradient``."""
     attached: torch.Tensor = _AttachGradient.apply(value, gradient, z)  # type: ignore[no-untyped-call]
     return attached
-
-
-def _mean_where(condition: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Return the mean of the values where the condition holds; nan where it holds nowhere. No synchronisation."""
-    return torch.where(condition, values, 0.0).sum() / condition.sum()
 
 
 def _check(view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor) -> None:

@@ -1,0 +1,104 @@
+"""Every command and every example of the README and the documents runs."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import coreface as cf
+from coreface.cli import main
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What makes a command of the README a matter of seconds; it comes last, so it wins.
+SMALL = [
+    "--model.backbone",
+    "mobilefacenet",
+    "--data.image_size",
+    "16",
+    "--data.workers",
+    "0",
+    "--optimizer.epochs",
+    "2",
+]
+SMALL += ["--optimizer.batch_size", "8", "--optimizer.lr_drops", "[2]", "--stages", "[{from_epoch: 1}]"]
+
+
+def blocks(language):
+    found = []
+    for page in PAGES:
+        found += re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return found
+
+
+def commands():
+    return [line.strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
+
+
+def paint_people(folder, people, seed):
+    rng = np.random.default_rng(seed)
+    for person in range(people):
+        place = folder / f"person {person}"
+        place.mkdir(parents=True)
+        face = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        for number in range(4):
+            image = cv2.resize(face, (40, 40)).astype(int) + rng.integers(-20, 20, (40, 40, 3))
+            cv2.imwrite(str(place / f"{number}.png"), image.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("newcomer")
+    paint_people(folder / "photos", 10, 0)
+    paint_people(folder / "others", 3, 1)
+    shutil.copytree(ROOT / "recipes", folder / "recipes")
+    for name, person in (("one", 0), ("other", 1)):
+        image = cv2.imread(str(folder / "photos" / f"person {person}" / "0.png"))
+        cv2.imwrite(str(folder / f"{name}.jpg"), image)
+    return folder
+
+
+def test_the_pages_have_what_is_tested_here():
+    assert len([line for line in commands() if line.startswith("coreface")]) >= 5
+    assert len(blocks("python")) == 2
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = {line.split()[1] for line in commands() if line.startswith("make ")}
+    assert named == {"demo", "test"}
+    assert named <= targets
+
+
+def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    for line in commands():
+        if line.startswith("make "):
+            continue
+        program, *words = shlex.split(line)
+        assert program == "coreface"
+        if words[0] == "train" and "--print_config" not in words:
+            words += SMALL
+        assert main(words) == 0, capsys.readouterr().err
+    assert (workplace / "others.html").is_file()
+    assert (workplace / "runs" / "mine" / "report.html").is_file()
+    for example in blocks("python"):
+        exec(compile(example, "README.md", "exec"), {})
+    assert "cosine similarity" in capsys.readouterr().out
+
+
+def test_recipe_examples_are_recipes(tmp_path):
+    for index, text in enumerate(blocks("yaml")):
+        path = tmp_path / f"{index}.yaml"
+        path.write_text(text, encoding="utf-8")
+        cf.Recipe.load(path)
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert target.startswith("https://arxiv.org/") or (page.parent / target).exists(), target
