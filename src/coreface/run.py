@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from coreface import __version__
 from coreface.data import CREDIT, FaceSource, OrlSource, open_faces, require_identities, split_by_identity
-from coreface.errors import CoreFaceError, MissingExtraError, ModelError, RunError
+from coreface.errors import CoreFaceError, EvaluationError, MissingExtraError, ModelError, RunError
 from coreface.evaluation.embedding import EmbeddedFaces, embed_faces
 from coreface.evaluation.report import Measured, Page, write_report
 from coreface.evaluation.verification import Verification, verify
@@ -71,7 +71,8 @@ class Run:
     Attributes:
         folder: the run folder.
         encoder: the trained encoder, in eval mode, as saved in ``folder / "encoder"``.
-        evaluation: its last evaluation, with intervals; None where there was nobody to evaluate on.
+        evaluation: its last evaluation, with intervals; None where there was nobody to
+            evaluate on, or the encoder has collapsed.
     """
 
     folder: Path
@@ -115,7 +116,11 @@ def train(
     encoder = FaceEncoder.from_pretrained(folder / ENCODER)
     if tested is None:
         return Run(folder, encoder, None)
-    evaluation = evaluate(encoder, tested, console=console)
+    try:
+        evaluation = evaluate(encoder, tested, console=console)
+    except EvaluationError as error:  # the training is done and saved; that it cannot be measured is no reason to fail
+        console.print(f"not measured: {error}", markup=False, soft_wrap=True)
+        return Run(folder, encoder, None)
     page = run_page(folder, evaluation)
     write_report_where_possible(page, folder / REPORT, console)
     return Run(folder, encoder, evaluation)

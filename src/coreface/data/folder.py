@@ -22,7 +22,7 @@ class FolderSource(FaceSource):
         folder: the folder that holds one folder an identity. Symbolic links are followed.
 
     Raises:
-        DataError: the folder is missing, is no folder, or holds no identity with an image.
+        DataError: the folder is missing, is no folder, cannot be listed, or holds no identity with an image.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -36,13 +36,11 @@ class FolderSource(FaceSource):
         identities: list[int] = []
         stray: list[str] = []
         empty: list[str] = []
-        for entry in sorted(root.iterdir()):
-            if entry.name.startswith("."):
-                continue
+        for entry in _entries(root):
             if not entry.is_dir():
                 stray.append(entry.name)
                 continue
-            files = sorted(file for file in entry.iterdir() if not file.name.startswith("."))
+            files = _entries(entry)
             images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
             known = set(images)
             stray += [f"{entry.name}/{file.name}" for file in files if file not in known]
@@ -80,3 +78,11 @@ class FolderSource(FaceSource):
         if self._empty:
             found.append(Notice(f"{len(self._empty)} identity folders hold no image", self._empty))
         return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """List what a folder holds by name, hidden files left out."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its rights") from error

@@ -47,7 +47,11 @@ class _Faces(Dataset[Any]):
             except ImageError as error:
                 unreadable[draw.image] = str(error)
                 continue
-            image = fit_square(image, size)
+            try:
+                image = fit_square(image, size)
+            except InputError as error:  # a strip too long to be padded to a square
+                unreadable[draw.image] = f"{self._source.locate(draw.image)}: {error}"
+                continue
             images[len(identities)] = image[:, ::-1] if draw.flip else image
             identities.append(identity)
         return _Pixels(torch.from_numpy(images[: len(identities)]), torch.tensor(identities), unreadable)
@@ -92,7 +96,7 @@ class FaceLoader:
         flip: mirror half of the images at random.
 
     Raises:
-        InputError: ``batch_size`` or ``workers`` is out of range.
+        InputError: ``batch_size``, ``image_size``, ``seed`` or ``workers`` is out of range.
         DataError: the source cannot fill one batch.
 
     Attributes:
@@ -114,8 +118,11 @@ class FaceLoader:
             raise InputError(
                 f"batch_size is {batch_size}, expected at least 2: BatchNorm has no statistics of one image"
             )
-        if workers < 0:
-            raise InputError(f"workers is {workers}, expected 0 or more")
+        if image_size < 1:
+            raise InputError(f"image_size is {image_size}, expected at least 1 pixel")
+        for name, value in (("seed", seed), ("workers", workers)):
+            if value < 0:
+                raise InputError(f"{name} is {value}, expected 0 or more")
         if len(source) < batch_size:
             raise DataError(
                 f"{len(source)} images cannot fill one batch of {batch_size}: lower the batch size or add images"
@@ -137,6 +144,9 @@ class FaceLoader:
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             pin_memory=self._device.type == "cuda",
+            # Without one of its own, every epoch would draw from torch's global generator, and with it from the
+            # dropout masks: a run that is resumed in mid-epoch would see other masks than one that was not.
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
@@ -155,7 +165,12 @@ class FaceLoader:
 
         Yields:
             images (batch, 3, size, size) float32 in [-1, 1] and identities (batch,) int64, both on the device.
+
+        Raises:
+            InputError: ``start`` is negative.
         """
+        if start < 0:
+            raise InputError(f"start is {start}, expected the number of a batch, from 0 on")
         order, flips = self.draws(number)
         size = self._batch_size
         self._schedule.batches = [

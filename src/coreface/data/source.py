@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coreface.errors import DataError, ImageError
+from coreface.errors import DataError, ImageError, InputError
 from coreface.images import load_image
 
 
@@ -87,8 +87,14 @@ class FaceSource(ABC):
         return [Notice(f"{len(singles)} {noun} a single image: no genuine pair comes from it", singles)]
 
     def select(self, indices: NDArray[np.int64]) -> "FaceSource":
-        """Return the images at ``indices`` as a source of its own, identities renumbered from 0 in the same order."""
-        return _Selection(self, indices)
+        """Return the images at ``indices`` as a source of its own, identities renumbered from 0 in the same order.
+
+        Raises:
+            InputError: ``indices`` is not one row of whole numbers; a mask is none.
+        """
+        if indices.ndim != 1 or indices.dtype.kind not in "iu":
+            raise InputError(f"got {indices.dtype} {indices.shape}, expected indices (n,): np.flatnonzero turns a mask")
+        return _Selection(self, indices.astype(np.int64))
 
 
 class _Selection(FaceSource):

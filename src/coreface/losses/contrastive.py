@@ -153,7 +153,7 @@ class CoReFaceLoss(nn.Module):
             self.running_margin = self.running_margin.double()
         if self.training:
             gap = gap.to(self.running_margin.dtype)
-            self.running_margin.lerp_(torch.where(gap.isfinite(), gap, self.running_margin), self.ema)
+            self.running_margin.lerp_(torch.where(gap.abs() < torch.inf, gap, self.running_margin), self.ema)
         return self.running_margin.to(gap.dtype, copy=True)
 
 

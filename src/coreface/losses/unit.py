@@ -11,11 +11,10 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        inverse: torch.Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).reciprocal_()
         # A zero vector has no direction: it becomes zero, cosine 0 with everything, and receives no gradient instead
         # of one divided by almost nothing.
-        tiny = torch.finfo(x.dtype).tiny ** 0.5
-        inverse = torch.where(norm > tiny, norm.reciprocal(), 0.0)
+        inverse.nan_to_num_(nan=torch.nan, posinf=0.0)
         unit = x * inverse
         ctx.save_for_backward(unit, inverse)
         return unit
@@ -25,7 +24,8 @@ class _UnitRows(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         unit, inverse = ctx.saved_tensors
         radial = (gradient * unit).sum(dim=1, keepdim=True)
-        return torch.addcmul(gradient, unit, radial, value=-1).mul_(inverse)
+        tangential = unit * radial
+        return torch.sub(gradient, tangential, out=tangential).mul_(inverse)
 
 
 def unit_rows(x: torch.Tensor) -> torch.Tensor:

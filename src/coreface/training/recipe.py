@@ -50,7 +50,9 @@ class MarginRecipe:
     margin: float | None = None
 
     def __post_init__(self) -> None:
-        _require(self.scale > 0, "classifier.margin.scale", self.scale, "a positive number")
+        _require(0 < self.scale < math.inf, "classifier.margin.scale", self.scale, "a positive number")
+        finite = self.margin is None or math.isfinite(self.margin)
+        _require(finite, "classifier.margin.margin", self.margin, "a number, or null")
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,11 @@ class ContrastiveRecipe:
     protocol: Literal["one_way", "two_way", "all", "half"] = "one_way"
 
     def __post_init__(self) -> None:
-        _require(
-            self.weight > 0, "contrastive.weight", self.weight, "a positive number (leave the term out to go without)"
-        )
-        _require(self.scale > 0, "contrastive.scale", self.scale, "a positive number")
+        usual = "a positive number (leave the term out to go without)"
+        _require(0 < self.weight < math.inf, "contrastive.weight", self.weight, usual)
+        _require(0 < self.scale < math.inf, "contrastive.scale", self.scale, "a positive number")
+        finite = isinstance(self.margin, str) or math.isfinite(self.margin)
+        _require(finite, "contrastive.margin", self.margin, "adaptive, or a number")
         _require(0 <= self.ema <= 1, "contrastive.ema", self.ema, "a weight from 0 to 1")
 
 
@@ -149,12 +152,12 @@ class OptimizerRecipe:
     clip: Literal["all", "backbone"] = "all"
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "optimizer.lr", self.lr, "a positive number")
+        _require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "a positive number")
         _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "0 to below 1")
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        _require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "0 or more")
         _require(self.batch_size >= 2, "optimizer.batch_size", self.batch_size, "at least 2")
         _require(self.epochs >= 1, "optimizer.epochs", self.epochs, "at least 1")
-        _require(self.power > 0, "optimizer.power", self.power, "a positive number")
+        _require(0 < self.power < math.inf, "optimizer.power", self.power, "a positive number")
         _require(
             0 <= self.warmup_epochs < self.epochs,
             "optimizer.warmup_epochs",
@@ -203,6 +206,9 @@ class DataRecipe:
         _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
         whole = isinstance(self.holdout, int) or 0 < self.holdout < 1
         _require(self.holdout >= 0 and whole, "data.holdout", self.holdout, "a whole number, or a share below 1")
+        seed = self.holdout_seed
+        _require(seed is None or seed >= 0, "data.holdout_seed", seed, "0 or more, or null")
+        _require(self.holdout_fold >= 0, "data.holdout_fold", self.holdout_fold, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -256,7 +262,7 @@ class Recipe:
         _require(bool(starts) and starts[0] == 1, "stages", starts, "a first stage with from_epoch 1")
         _require(starts == sorted(set(starts)), "stages.from_epoch", starts, "rising epochs")
         _require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to below 2 ** 63")
 
     def stage_at(self, epoch: int) -> int:
         """Return the index of the stage that ``epoch`` belongs to."""

@@ -9,7 +9,7 @@ import difflib
 import types
 import typing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,19 @@ def recipe_parser(prog: str, description: str) -> ArgumentParser:
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     """Read a recipe file and apply overrides. Errors: see `Recipe.load`."""
     _check_sections(Recipe, _read_yaml(path), str(path), "")
-    _check_overrides(overrides)
+    given = _overrides(overrides)
+    _check_overrides(given)
     parser = recipe_parser("coreface train", "")
     try:
-        values = parser.parse_args([f"--config={path}", *overrides])
+        values = parser.parse_args([f"--config={path}", *(f"--{name}={value}" for name, value in given)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
             made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
+        return Recipe(**{field.name: made[field.name] for field in dataclasses.fields(Recipe)})
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
         raise RecipeError(f"{path}: {_one_line(error)}") from error
-    return Recipe(**{field.name: made[field.name] for field in dataclasses.fields(Recipe)})
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -57,9 +58,9 @@ def _read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe; the ones that come with coreface lie in recipes/") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read ({_one_line(error)})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{path}: not YAML: {_one_line(error)}") from error
 
 
@@ -75,6 +76,7 @@ def _check_sections(section: type, values: Any, where: str, prefix: str) -> None
         if key not in hints:
             raise RecipeError(f"{where}: there is no field {prefix}{key}; {_nearest(str(key), _fields(section))}")
         inner, many = _section_of(hints[key])
+        _require_value(value, hints[key], f"{where}: {prefix}{key}")
         if inner is None or value is None:
             continue
         if not many:
@@ -84,14 +86,27 @@ def _check_sections(section: type, values: Any, where: str, prefix: str) -> None
                 _check_sections(inner, item, where, f"{prefix}{key}.")
 
 
-def _check_overrides(overrides: list[str]) -> None:
-    known = set(_leaves(Recipe, ""))
-    for token in overrides:
-        if any(word in token for word in _FORBIDDEN):
-            raise RecipeError(f"{token} names a class to import; a recipe holds values only: remove it")
-        if not token.startswith("--"):
-            continue
-        name = token[2:].split("=")[0]
+def _overrides(words: list[str]) -> list[tuple[str, str]]:
+    """Return the fields that ``--field value`` and ``--field=value`` name, with their values."""
+    given = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--"):
+            raise RecipeError(f"{word!r} is no field of a recipe, expected --any.field VALUE")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = next(rest, "--")
+            if value.startswith("--"):
+                raise RecipeError(f"--{name} has no value, expected --{name} VALUE")
+        given.append((name, value))
+    return given
+
+
+def _check_overrides(given: list[tuple[str, str]]) -> None:
+    known = dict(_leaves(Recipe, ""))
+    for name, value in given:
+        if any(word in name for word in _FORBIDDEN):
+            raise RecipeError(f"--{name} names a class to import; a recipe holds values only: remove it")
         if name.startswith("stages."):
             raise RecipeError(
                 f"--{name} does not say which stage: change the recipe, or give all of them: --stages '[{{...}}, ...]'"
@@ -100,17 +115,31 @@ def _check_overrides(overrides: list[str]) -> None:
             raise RecipeError(f"--{name} is a section: give its fields, such as --{min(_under(known, name))}")
         if name not in known:
             raise RecipeError(f"there is no field {name}; {_nearest(name, sorted(known))}")
+        if known[name] is str:
+            continue  # any text does
+        try:
+            read = yaml.safe_load(value)
+        except (yaml.YAMLError, RecursionError) as error:
+            raise RecipeError(f"--{name}: not YAML: {_one_line(error)}") from error
+        # jsonargparse would import what an item of text names.
+        _check_sections(Recipe, {name: read} if name == "stages" else {}, "command line", "")
+        _require_value(read, known[name], f"--{name}")
 
 
-def _under(known: set[str], section: str) -> Iterator[str]:
+def _require_value(value: Any, hint: Any, where: str) -> None:
+    if value is None and type(None) not in typing.get_args(hint):
+        raise RecipeError(f"{where} is null, expected a value; leave it out for its default")
+
+
+def _under(known: Iterable[str], section: str) -> Iterator[str]:
     return (leaf for leaf in known if leaf.startswith(f"{section}."))
 
 
-def _leaves(section: type, prefix: str) -> Iterator[str]:
+def _leaves(section: type, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, hint in typing.get_type_hints(section).items():
         inner, many = _section_of(hint)
         if inner is None or many:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", hint
         else:
             yield from _leaves(inner, f"{prefix}{name}.")
 

@@ -77,7 +77,7 @@ class Trainer:
         self.encoder = encoder.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective.to(self._device)
         if recipe.compile:
-            self.encoder.backbone.trunk = torch.compile(self.encoder.backbone.trunk)  # type: ignore[method-assign]
+            self.encoder.backbone.trunk = torch.compile(self.encoder.backbone.trunk)
         self.loader = FaceLoader(
             faces,
             recipe.optimizer.batch_size,
