@@ -112,8 +112,10 @@ class FaceEncoder(nn.Module):
             (n, embedding_size) float32, every row of unit length. The encoder's mode is left as it was.
 
         Raises:
-            InputError: the images are not uint8 RGB.
+            InputError: the images are not uint8 RGB, or ``batch_size`` is below 1.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, expected at least 1")
         photographs = _as_photographs(images)
         out = np.empty((len(photographs), self.embedding_size), dtype=np.float32)
         device = next(self.parameters()).device
@@ -134,6 +136,9 @@ class FaceEncoder(nn.Module):
 
         Every file is replaced in one step, the weights last; whoever loads meanwhile gets the old encoder or the new
         one.
+
+        Raises:
+            ModelError: there is a file in the place of the folder, or the weights are not float32.
         """
         weights.save(self, folder)
 
@@ -170,6 +175,8 @@ def _as_photographs(
     images: NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]],
 ) -> Sequence[NDArray[np.uint8]]:
     if isinstance(images, torch.Tensor):
+        if images.dtype != torch.uint8:
+            raise InputError(f"got a tensor of {images.dtype}, expected torch.uint8 RGB (n, height, width, 3)")
         images = images.cpu().numpy()
     if isinstance(images, np.ndarray) and images.ndim == 3:
         images = images[None]

@@ -7,7 +7,7 @@ encoders mixed in one folder are found out.
 import hashlib
 import json
 import os
-from collections.abc import KeysView
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,21 @@ def content_digest(encoder: "FaceEncoder") -> str:
 
 
 def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:
-    """Write an encoder to a folder, each file in one step, the weights last."""
+    """Write an encoder to a folder, each file in one step, the weights last.
+
+    Raises `ModelError` where there is a file in the place of the folder, or the weights are not float32.
+    """
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
     config, preprocessing = _config(encoder), _preprocessing(encoder)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
+    for name, tensor in state.items():
+        # Loaded into a float32 encoder it would have another digest, and the folder could not be opened.
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ModelError(f"{name} is {tensor.dtype}, expected torch.float32: call encoder.float() before saving")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ModelError(f"{root}: a file is in the way, expected a folder or nothing") from error
     digest = _digest(config, preprocessing, state)
     write_atomically(root / CONFIG, _json(config))
     write_atomically(root / PREPROCESS, _json(preprocessing))
@@ -50,16 +60,14 @@ def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "
     """Read what `save` wrote. Raises `ModelError` on anything that is not exactly that."""
     root = Path(folder)
     if not root.is_dir():
-        raise ModelError(f"{root}: no such folder; expected one that save_pretrained wrote")
+        kind = "a file" if root.exists() else "no such folder"
+        raise ModelError(f"{root}: {kind}; expected a folder that save_pretrained wrote")
     config, preprocessing = _read_json(root / CONFIG), _read_json(root / PREPROCESS)
     expected = {"format", "backbone", "embedding_size", "image_size", "dropout"}
     if config.keys() != expected or config["format"] != _FORMAT:
         raise ModelError(f"{root / CONFIG}: has {sorted(config)}, expected {sorted(expected)} and format {_FORMAT}")
     arguments = {key: value for key, value in config.items() if key != "format"}
-    try:
-        encoder = encoder_type(**arguments)
-    except (CoreFaceError, TypeError) as error:
-        raise ModelError(f"{root / CONFIG}: {error}") from error
+    encoder = _built(encoder_type, root / CONFIG, **arguments)
     if preprocessing != _preprocessing(encoder):
         raise ModelError(
             f"{root / PREPROCESS}: says {preprocessing}, expected {_preprocessing(encoder)}: these weights were "
@@ -83,21 +91,31 @@ def load_insightface(encoder_type: "type[FaceEncoder]", path: str | os.PathLike[
         raise ModelError(
             f"{path}: not a plain file of weights, and nothing else is opened ({type(error).__name__})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise ModelError(f"{path}: holds {type(state).__name__}, expected a state_dict of name -> tensor")
     linear = next(name for name, part in reference.named_modules() if part is reference.embedding_linear)
     weight = state.get(f"{linear}.weight")
     if weight is None or weight.ndim != 2:
         raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{_guess(state)}")
-    encoder = encoder_type(backbone, weight.shape[0], _image_size(state, features=weight.shape[1]))
+    size = _image_size(state, features=weight.shape[1])
+    encoder = _built(encoder_type, Path(path), backbone=backbone, embedding_size=weight.shape[0], image_size=size)
     _load_strictly(encoder, state, Path(path))
     return encoder
+
+
+def _built(encoder_type: "type[FaceEncoder]", path: Path, **arguments: Any) -> "FaceEncoder":
+    try:
+        return encoder_type(**arguments)
+    except (CoreFaceError, TypeError, RuntimeError) as error:  # RuntimeError: torch has no memory of such a size
+        raise ModelError(f"{path}: {error}") from error
 
 
 def _image_size(state: dict[str, torch.Tensor], features: int) -> int:
     """Read the side of the input off the shapes: MobileFaceNet pools its whole last map, IResNet flattens it."""
     pooling = state.get("features.layers.0.layers.0.weight")
-    side = round((features / 512) ** 0.5) if pooling is None else pooling.shape[-1]
+    side = round((features / 512) ** 0.5) if pooling is None or not pooling.ndim else pooling.shape[-1]
     return max(1, side) * STRIDE
 
 
@@ -106,9 +124,10 @@ def _guess(state: dict[str, torch.Tensor]) -> str:
     return f"; its names are those of {fitting[0]}" if fitting else ""
 
 
-def _names(backbone: str) -> KeysView[str]:
+@cache
+def _names(backbone: str) -> frozenset[str]:
     with torch.device("meta"):  # names and shapes, no memory
-        return build_backbone(backbone).state_dict().keys()
+        return frozenset(build_backbone(backbone).state_dict())
 
 
 def _load_strictly(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
@@ -125,7 +144,10 @@ def _load_strictly(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path:
             raise ModelError(f"{path}: {name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
         if state[name].is_floating_point() != tensor.is_floating_point():
             raise ModelError(f"{path}: {name} is {state[name].dtype}, expected {tensor.dtype}")
-    encoder.backbone.load_state_dict(state, strict=True)
+    try:
+        encoder.backbone.load_state_dict(state, strict=True)
+    except RuntimeError as error:  # tensors without plain values, such as sparse ones
+        raise ModelError(f"{path}: weights that cannot be copied ({error})") from error
 
 
 def _config(encoder: "FaceEncoder") -> dict[str, Any]:
@@ -160,7 +182,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ModelError(f"{path}: missing; expected a folder that save_pretrained wrote") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: holds a {type(value).__name__}, expected an object")
