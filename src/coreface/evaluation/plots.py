@@ -92,14 +92,15 @@ class Panel:
 
 def line_styles(names: Sequence[str], subject: str) -> dict[str, Style]:
     """Give the subject the accent and the others one grey in several dashes, so that print tells them apart too."""
-    others = [name for name in names if name != subject]
+    others = [name for name in dict.fromkeys(names) if name != subject]
     return {name: _OTHERS[position % len(_OTHERS)] for position, name in enumerate(others)} | {subject: SUBJECT}
 
 
 def roc_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]) -> Panel:
     """ROC of each name on a logarithmic FMR axis, from the strictest threshold that accepts an impostor."""
     drawn = {name: (curve.thinned(), equal) for name, (curve, equal) in curves.items()}
-    left = min(float(curve.fmr[curve.fmr > 0][0]) for curve, _ in drawn.values())
+    # At most a half: with a single impostor pair the FMR goes from 0 to 1 in one step.
+    left = min(0.5, *(float(curve.fmr[curve.fmr > 0][0]) for curve, _ in drawn.values()))
 
     def paint(ax: "Axes") -> None:
         lowest = 1.0
@@ -123,14 +124,15 @@ def roc_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]
         "ROC",
         _draw("roc", paint),
         tuple((styles[name], name) for name in curves),
-        "Higher and further left is better. The dots are the EER points.",
+        "Higher and further left is better. Dots: the EER, where its FMR is above 0.",
     )
 
 
 def score_panel(name: str, genuine: Floats, impostor: Floats, equal: Eer) -> Panel:
     """Distributions of the genuine and the impostor scores of one encoder, with its EER threshold."""
     extremes = [float(extreme) for scores in (genuine, impostor) for extreme in (scores.min(), scores.max())]
-    edges = np.histogram_bin_edges(extremes, bins=_BINS)
+    # Wide enough that the bins of an encoder close to collapse still differ.
+    edges = np.linspace(min(extremes), max(max(extremes), min(extremes) + 1e-6), _BINS + 1)
     styles = {"impostor pairs": Style(_MUTED), "genuine pairs": SUBJECT}
 
     def paint(ax: "Axes") -> None:
@@ -183,15 +185,18 @@ def _lines_panel(
 
     def paint(ax: "Axes") -> None:
         for name, line in drawn.items():
+            kept = np.linspace(0, len(line) - 1, min(len(line), _POINTS)).round().astype(int)
             colour, dashes, width = styles[name]
             # Dots, because a line through one point, or between two that are not finite, cannot be seen.
             dots = 3 if len(line) <= _FEW else 0
             style = _pattern(dashes)
-            ax.plot(*line.T, color=colour, linestyle=style, linewidth=width, marker="o", markersize=dots)
+            ax.plot(*line[kept].T, color=colour, linestyle=style, linewidth=width, marker="o", markersize=dots)
         values = np.concatenate([line[:, 1] for line in drawn.values()])
         values = values[np.isfinite(values)]
         if title == "Learning rate" and 0 < 50 * values.min() < values.max():
             ax.set_yscale("log")
+            ax.minorticks_off()
+            ax.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         if title == "Equal error rate":
             ax.set_ylim(bottom=0)
             ax.yaxis.set_major_formatter(_percent)
@@ -205,11 +210,10 @@ def _lines_panel(
 
 
 def _series(rows: Rows, kind: str, x: str, y: str) -> NDArray[np.float64]:
-    """Return (n, 2): x and y of the rows that have both keys, NaN where y is null, at most _POINTS of them."""
+    """Return (n, 2): x and y of the rows that have both keys, NaN where y is null."""
     # A run that was resumed wrote some steps twice: the later row is the one that counts.
     points = {_number(row[x]): _number(row[y]) for row in rows if row.get("kind") == kind and x in row and y in row}
-    line = np.array(sorted((at, value) for at, value in points.items() if math.isfinite(at))).reshape(-1, 2)
-    return line[np.linspace(0, len(line) - 1, _POINTS).round().astype(int)] if len(line) > _POINTS else line
+    return np.array(sorted((at, value) for at, value in points.items() if math.isfinite(at))).reshape(-1, 2)
 
 
 def _number(value: Any) -> float:
@@ -218,6 +222,10 @@ def _number(value: Any) -> float:
 
 def _percent(share: float, _: float = 0) -> str:
     return f"{100 * share:.6g} %"
+
+
+def _two_decimals(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}"
 
 
 def _pattern(dashes: tuple[float, ...]) -> Any:
@@ -247,7 +255,7 @@ def _inline(svg: str, title: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)", body))
     body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
-    body = re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", body)
+    body = re.sub(r'="[^"]*"', lambda match: re.sub(r"\d+\.\d{3,}", _two_decimals, match[0]), body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, variable)
     width, height = (72 * inches for inches in _SIZE)

@@ -112,13 +112,15 @@ def _curves(measured: Sequence[Measured]) -> Iterator[str]:
 
 def _training(page: Page) -> Iterator[str]:
     runs = list(page.history)
-    subject = page.measured[-1].name
-    panels = training_panels(page.history, line_styles(runs, subject if subject in runs else runs[-1])) if runs else []
+    names = [measured.name for measured in page.measured]
+    # The same name keeps its line all over the page.
+    styles = line_styles([*names, *runs], names[-1] if names[-1] in runs or not runs else runs[-1])
+    panels = training_panels(page.history, styles)
     if panels:
         yield _figures(panels)
     if any(row.get("contrastive") is not None for rows in page.history.values() for row in rows):
         yield (
-            '<p class="quiet">The contrastive loss itself is not drawn: its adaptive margin follows the gap that it '
+            '<p class="quiet">The contrastive loss itself is not drawn: an adaptive margin follows the gap that it '
             "would measure, so it is nearly constant by construction and says nothing. The three cosines do.</p>"
         )
     for name, rows in page.history.items():
@@ -180,7 +182,7 @@ _STYLE = """\
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); overflow-wrap: break-word;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif;
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Liberation Sans", sans-serif;
   font-variant-numeric: tabular-nums; -webkit-text-size-adjust: 100%; }
 main { max-width: 62rem; margin: 0 auto; padding: clamp(1.25rem, 5vw, 4rem) clamp(1.1rem, 4vw, 2.5rem); }
 h1, h2, h3 { line-height: 1.25; font-weight: 600; text-wrap: balance; }
@@ -190,24 +192,31 @@ h3 { font-size: 1rem; margin: 1.75rem 0 .6rem; }
 section { margin-top: 2.75rem; border-top: 1px solid var(--line); padding-top: 1.5rem; }
 p { max-width: 44rem; margin: 0 0 .8rem; }
 .lead { font-size: 1.075rem; }
-.quiet, figcaption, small, .rates i, .rates span, .none { color: var(--muted); font-size: .85rem; line-height: 1.45; }
-.wide { overflow-x: auto; margin: 0 0 1.25rem; }
+.quiet, figcaption, small, .rates :is(i, span), .none { color: var(--muted); font-size: .85rem; line-height: 1.45; }
+.wide { overflow-x: auto; margin: 0 0 1.25rem; background: no-repeat right / 2rem 100% local
+  linear-gradient(to left, var(--paper) 40%, transparent), no-repeat right / .6rem 100% scroll
+  linear-gradient(to left, var(--line), transparent); }
 table { border-collapse: collapse; }
 th { font-weight: 600; }
-th, td { vertical-align: top; padding: .7rem 0 .7rem 1.75rem; border-bottom: 1px solid var(--line); }
+th, td { vertical-align: top; padding: .7rem 0 .7rem clamp(1rem, 3vw, 1.75rem); border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { padding-left: 0; text-align: left; }
 .rates { width: 100%; text-align: right; }
 .rates thead > tr > * { padding-block: 0 .5rem; white-space: nowrap; }
-.rates tbody th { min-width: 7rem; max-width: 15rem; }
+.rates :is(th, td):first-child { position: sticky; left: 0; background: var(--paper); }
+.rates tbody th { min-width: 6.5rem; max-width: 15rem; }
 .rates :is(b, i, small, span) { display: block; font-style: normal; font-weight: 400; white-space: nowrap; }
 .rates b { font-size: 1.25rem; line-height: 1.3; }
-.rates tr:last-child :is(th, b) { color: var(--accent); font-weight: 600; }
+.rates i { color: var(--ink); margin-bottom: .2rem; }
+.rates small { font-size: .8rem; }
+.rates tbody tr:last-child :is(th, b) { color: var(--accent); font-weight: 600; }
 .rates .none { max-width: 9rem; min-width: 7.5rem; }
 .facts { font-size: .9rem; text-align: left; }
 .facts :is(th, td) { padding-block: .35rem; overflow-wrap: anywhere; }
 .facts th { font-weight: 400; color: var(--muted); white-space: nowrap; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 2.25rem 2.5rem; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr));
+  gap: 0 2.5rem; }
 figure { margin: 0; }
+.panel { display: grid; grid-template-rows: subgrid; grid-row: span 4; row-gap: 0; margin-bottom: 2rem; }
 .panel h3 { margin: 0 0 .3rem; }
 .panel > svg { display: block; width: 100%; height: auto; overflow: visible; margin: .4rem 0; stroke-linejoin: round; }
 .panel svg text { font-family: inherit !important; }
@@ -216,20 +225,21 @@ figure { margin: 0; }
 .pairs { list-style: none; margin: 0; padding: 0; display: grid; gap: 1.1rem 1.25rem;
   grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); }
 .pairs p { margin: 0 0 .3rem; font-size: .85rem; color: var(--muted); }
-.pairs :is(b, strong) { color: var(--ink); font-weight: 600; }
-.pairs strong { color: var(--accent); }
+.pairs b { display: block; color: var(--ink); font-weight: 600; font-size: 1rem; }
+.pairs strong { color: var(--accent); font-weight: 600; }
 .pairs div { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; }
 .pairs img { display: block; width: 100%; height: auto; border-radius: 3px; }
 .pairs figcaption { font-size: .75rem; overflow-wrap: anywhere; padding-top: .2rem; }
 pre { margin: 0; padding: 1rem 1.1rem; background: var(--shade); border-radius: 6px; overflow-x: auto;
   font: .8rem/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 @media print {
-  body { font-size: 11px; }
+  html { font-size: 11px; }
   main { padding: 0; max-width: none; }
   section { margin-top: 1.5rem; }
   h2, h3 { break-after: avoid; }
   figure, tr, .pairs li { break-inside: avoid; }
-  .wide, pre { overflow: visible; }
+  .wide, pre { overflow: visible; background: none; }
+  .rates :is(th, td):first-child { position: static; }
   pre { white-space: pre-wrap; }
   .panels { grid-template-columns: 1fr 1fr; }
 }

@@ -20,15 +20,15 @@ _JPEG_QUALITY = 90
 _DEFINITIONS = (
     "A pair of images matches if and only if its cosine ≥ T. FMR is the share of impostor pairs that match, FNMR the "
     "share of genuine pairs that do not, TAR = 1 − FNMR. EER is the mean of FMR and FNMR at the T where the two are "
-    "closest. TAR at a FAR takes the conservative T: the next float above the (k + 1)-th largest impostor cosine with "
-    "k = floor(FAR × impostor pairs), so that the FMR achieved is never above the FAR. Nothing is interpolated."
+    "closest. TAR at a FAR takes the conservative T: the next float above the (k+1)&#8209;th largest impostor cosine "
+    "with k = floor(FAR × impostor pairs), so that the FMR achieved is never above the FAR. Nothing is interpolated."
 )
 
 
 def error_rates(measured: Mapping[str, Verification]) -> Iterator[str]:
     """Yield the table of error rates by name, the last being the subject, and what it was measured on."""
     fars = dict.fromkeys(rate.far for result in measured.values() for rate in result.tar)
-    heads = "".join(f'<th scope="col">TAR <span>at FAR {_short(far)}</span></th>' for far in fars)
+    heads = "".join(f'<th scope="col">TAR <span>at FAR {100 * far:.6g} %</span></th>' for far in fars)
     yield '<div class="wide"><table class="rates"><thead><tr><td></td><th scope="col">EER</th>' + heads
     yield "</tr></thead><tbody>"
     for name, result in measured.items():
@@ -60,9 +60,9 @@ def hardest_pairs(
     false_matches = round(result.eer.fmr * result.impostor)
     false_non_matches = round(result.eer.fnmr * result.genuine)
     yield (
-        f"<p>At the EER threshold T = {threshold:.4f}, {false_matches:,} of {result.impostor:,} impostor pairs match "
-        f"and {false_non_matches:,} of {result.genuine:,} genuine pairs do not. A pair on the right side of T is no "
-        "mistake, however hard it looks.</p>"
+        f"<p>At the EER threshold T = {_cosine(threshold)}, {false_matches:,} of {result.impostor:,} impostor pairs "
+        f"match and {false_non_matches:,} of {result.genuine:,} genuine pairs do not. A pair on the right side of T is "
+        "no mistake, however hard it looks.</p>"
     )
     impostors, genuine = result.worst.impostor, result.worst.genuine
     verdicts = ["false match" if pair.score >= threshold else "" for pair in impostors]
@@ -79,8 +79,8 @@ def _tar(rate: TarAtFar, interval: Interval | None) -> str:
 
 def _cell(share: float, interval: Interval | None, threshold: float, fmr: float, fnmr: float | None = None) -> str:
     # The exact threshold, for whoever wants to use it; rounded, it may let one more impostor in.
-    lines = [f'T <data value="{threshold!r}">{threshold:.4f}</data>', f"FMR {_short(fmr)}"]
-    lines += [] if fnmr is None else [f"FNMR {_short(fnmr)}"]
+    lines = [f'T <data value="{threshold!r}">{_cosine(threshold)}</data>', f"FMR {_rounded(fmr)}"]
+    lines += [] if fnmr is None else [f"FNMR {_rounded(fnmr)}"]
     between = "no interval"
     if interval and interval.low is not None and interval.high is not None:
         between = f"{_percent(interval.low)} – {_percent(interval.high)}"
@@ -132,7 +132,7 @@ def _pairs(
             picture = f'<img src="{_picture(image(index), index)}" alt="{name}">' if image else ""
             faces += f"<figure>{picture}<figcaption>{name}</figcaption></figure>"
         verdict = f"<strong>{mistake}</strong>" if mistake else "no mistake"
-        cards.append(f"<li><p><b>{pair.score:.4f}</b> {verdict}</p><div>{faces}</div></li>")
+        cards.append(f"<li><p><b>{_cosine(pair.score)}</b> {verdict}</p><div>{faces}</div></li>")
     if cards:
         yield f'<h3>{title}</h3><ol class="pairs">{"".join(cards)}</ol>'
 
@@ -158,5 +158,9 @@ def _percent(share: float) -> str:
     return f"{100 * share:.{decimals}f}"
 
 
-def _short(share: float) -> str:
-    return f"{100 * share:.3g} %"
+def _cosine(score: float) -> str:
+    return f"{score:.4f}".replace("-", "−")
+
+
+def _rounded(share: float) -> str:
+    return f"{100 * share:#.3g}".removesuffix(".") + " %"
