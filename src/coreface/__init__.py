@@ -31,8 +31,8 @@ _ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "trainin
 
 __all__ = [
     "ArcFace",
-    "CoreFaceError",
     "CoReFaceLoss",
+    "CoreFaceError",
     "CosFace",
     "DataError",
     "EvaluationError",

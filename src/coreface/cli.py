@@ -63,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     # --help of this one comes from the recipe's own parser, which lists every field.
     train = commands.add_parser("train", help="train an encoder by a recipe", add_help=False, allow_abbrev=False)
     train.set_defaults(run_command=_train)
-    train.add_argument("recipe", nargs="?", metavar="RECIPE")
     train.add_argument("--run", metavar="DIR")
     train.add_argument("--overwrite", action="store_true")
     train.add_argument("--print_config", action="store_true")
@@ -89,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(options: argparse.Namespace, overrides: list[str]) -> None:
+def _train(options: argparse.Namespace, words: list[str]) -> None:
     if options.help:
         from coreface.training.recipe_file import recipe_parser
 
@@ -97,11 +96,10 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
         text = "Train an encoder by a recipe. Any field of the recipe can be given here as well; these are all of them."
         recipe_parser(usage, text).print_help()
         return
-    if options.recipe is None:
-        raise RecipeError("no recipe given: coreface train RECIPE, for example recipes/orl_demo.yaml")
+    path, overrides = _recipe_and_overrides(words)
     from coreface.training.recipe import Recipe
 
-    recipe = Recipe.load(options.recipe, overrides)
+    recipe = Recipe.load(path, overrides)
     if options.print_config:
         from coreface.training.recipe_file import recipe_text
 
@@ -109,13 +107,30 @@ def _train(options: argparse.Namespace, overrides: list[str]) -> None:
         return
     from coreface.run import REPORT, train
 
-    folder = Path(options.run or Path("runs") / Path(options.recipe).stem)
+    folder = Path(options.run or Path("runs") / Path(path).stem)
     run = train(recipe, folder, overwrite=options.overwrite, console=_console())
     if run.evaluation:
         _print_table(run.evaluation)
         if (folder / REPORT).is_file():
             print(f"report: {folder / REPORT}")
     print(f"encoder: {folder / 'encoder'}")
+
+
+def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
+    """Tell the recipe from the fields that override it, in any order: --field VALUE RECIPE --field=VALUE."""
+    recipes, overrides = [], []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            recipes.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word:
+            overrides += [value for value in [next(rest, None)] if value is not None]
+    if len(recipes) != 1:
+        got = f"got {', '.join(recipes)}" if recipes else "none given"
+        raise RecipeError(f"expected one recipe, {got}: coreface train RECIPE, for example recipes/orl_demo.yaml")
+    return recipes[0], overrides
 
 
 def _evaluate(options: argparse.Namespace) -> None:

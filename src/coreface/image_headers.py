@@ -20,13 +20,12 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing,
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_START, _JPEG_END, _JPEG_SCAN = 0xD8, 0xD9, 0xDA
 _JPEG_MAX_SCANS = 100  # a decoder goes over the whole image once a scan; real progressive files have about ten
-
+_PNG_STILL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLE_FORMAT = 256, 257, 258, 338, 339
 _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 _TIFF_PARTS = ((273, 279), (324, 325))  # offsets and byte counts of strips, of tiles
 _TIFF_TYPES = {1: "u1", 3: "u2", 4: "u4"}
 _TIFF_MAX_TILE = 4096 * 4096  # a tile is decoded whole, however small the image that is cut from it
-
 _PNM_GAP = rb"\s(?:\s|#[^\r\n]*+[\r\n])*+"
 _PNM_NUMBER = _PNM_GAP + rb"(\d{1,9})(?!\d)"
 _PNM_HEADER = re.compile(rb"P(?:[14]" + _PNM_NUMBER * 2 + rb"|[2356]" + _PNM_NUMBER * 3 + rb")\s")
@@ -52,9 +51,7 @@ def image_size(data: bytes) -> ImageSize:
     kind = _format_of(data)
     width, height = kind.size(data)
     if width < 1 or height < 1:
-        raise ImageError(
-            f"the {kind.name} header says {width} x {height} pixels, expected at least 1 x 1; get a new copy"
-        )
+        raise ImageError(f"the {kind.name} header says {width} x {height} pixels, expected 1 or more; get a new copy")
     return ImageSize(width, height, kind.name)
 
 
@@ -71,12 +68,13 @@ def check_complete(data: bytes) -> None:
     _format_of(data).check(data)
 
 
-def without_tiff_alpha_kind(data: bytes) -> bytes:
-    """The TIFF with its alpha channel relabelled as unspecified.
+def still_png(data: bytes) -> bytes:
+    """The PNG without its animation: OpenCV 5.0 crashes on one whose first frame has no control chunk."""
+    return data[:8] + b"".join(chunk for name, chunk in _png_chunks(data) if name in _PNG_STILL)
 
-    libtiff multiplies the colours with an alpha channel that is labelled "unassociated"; relabelled, it hands out the
-    colours as stored, as the decoders of all other formats do.
-    """
+
+def without_tiff_alpha_kind(data: bytes) -> bytes:
+    """The TIFF with its alpha labelled "unspecified": libtiff multiplies colours by alpha labelled "unassociated"."""
     start, kinds = _tiff_fields(data).get(_TIFF_EXTRA_SAMPLES, (0, np.empty(0, np.uint16)))
     return data[:start] + bytes(kinds.nbytes) + data[start + kinds.nbytes :]
 
@@ -134,15 +132,22 @@ def _png_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _check_png(data: bytes) -> None:
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Name and bytes of every chunk up to ``IEND``, once its CRC has been checked."""
     view, start, name = memoryview(data), 8, b""
     while name != b"IEND":
         length, name = _unpack(">I4s", data, start)
-        end = start + 8 + length
-        (checksum,) = _unpack(">I", data, end)
-        if zlib.crc32(view[start + 4 : end]) != checksum:
+        end = start + 12 + length
+        (checksum,) = _unpack(">I", data, end - 4)
+        if zlib.crc32(view[start + 4 : end - 4]) != checksum:
             raise ImageError(f"the PNG chunk at byte {start} does not fit its CRC; get a new copy")
-        start = end + 4
+        yield name, view[start:end]
+        start = end
+
+
+def _check_png(data: bytes) -> None:
+    if b"IDAT" not in [name for name, _ in _png_chunks(data)]:
+        raise ImageError("the PNG holds no pixels; get a new copy")
 
 
 def _after_gif_palette(data: bytes, flags_at: int, start: int) -> int:
@@ -151,10 +156,10 @@ def _after_gif_palette(data: bytes, flags_at: int, start: int) -> int:
 
 
 def _check_gif(data: bytes) -> None:
-    start, frames = _after_gif_palette(data, 10, 13), 0
+    start = _after_gif_palette(data, 10, 13)
     while (block := _unpack("c", data, start)[0]) != b";":
         if block == b",":
-            start, frames = _after_gif_palette(data, start + 9, start + 10) + 1, frames + 1
+            start = _after_gif_palette(data, start + 9, start + 10) + 1
         elif block == b"!":
             start += 2
         else:
@@ -162,8 +167,6 @@ def _check_gif(data: bytes) -> None:
         while length := _unpack("B", data, start)[0]:
             start += 1 + length
         start += 1
-    if not frames:
-        raise ImageError("the GIF holds no frame; get a new copy")
 
 
 def _bmp_fields(data: bytes) -> tuple[int, int, int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import ImageError, InputError
-from coreface.image_headers import check_complete, image_size, without_tiff_alpha_kind
+from coreface.image_headers import check_complete, image_size, still_png, without_tiff_alpha_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -138,6 +138,8 @@ def _decode(name: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         check_complete(data)
         if image_format == "TIFF":
             data = without_tiff_alpha_kind(data)
+        elif image_format == "PNG":
+            data = still_png(data)
         elif image_format == "PNM":
             data += b"\n"  # OpenCV wants a gap after the last number of a PNM in text
         image = _decoded(data)

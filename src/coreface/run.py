@@ -33,6 +33,7 @@ from coreface.training.recipe_file import recipe_text
 from coreface.training.trainer import Evaluator, Trainer
 
 RECIPE, METRICS, REPORT, ENCODER = "recipe.yaml", "metrics.jsonl", "report.html", "encoder"
+ENVIRONMENT = "environment.json"
 PROTOCOL = (
     "All genuine and all impostor pairs of the images of people that were never trained on. Embeddings are the sum "
     "over an image and its mirror image, made unit length; the score of a pair is the cosine."
@@ -101,10 +102,13 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     console = console or Console(stderr=True)
     faces, tested = open_recipe_faces(recipe)
-    folder = start_run(recipe, Path(run_dir), faces, console, overwrite=overwrite)
+    folder = Path(run_dir)
+    _require_free(folder, overwrite)
+    # What a recipe asks for in vain is found out here, before anything is written or replaced.
+    trainer = Trainer(recipe, faces, folder, evaluator=evaluator_on(tested) if tested else None, console=console)
+    start_run(recipe, folder, faces, console, overwrite=overwrite)
     if tested is None:
         console.print("nobody is held out and evaluation.faces is not set: this run measures nothing", markup=False)
-    trainer = Trainer(recipe, faces, folder, evaluator=evaluator_on(tested) if tested else None, console=console)
     console.print(
         f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
         f"{trainer.total_steps} steps; run folder {folder}",
@@ -208,18 +212,16 @@ def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console,
     Raises:
         RunError: something lies there already.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not (folder / RECIPE).is_file():
-            raise RunError(f"{folder} exists and is no run: choose another folder with --run")
-        if not overwrite:
-            raise RunError(
-                f"{folder} holds a run already: choose another folder with --run, or replace it with --overwrite"
-            )
-        shutil.rmtree(folder)
+    _require_free(folder, overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for entry in folder.iterdir():  # the folder itself stays: it may be a link, or where a disk is mounted
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
         write_atomically(folder / RECIPE, recipe_text(recipe).encode())
-        write_atomically(folder / "environment.json", json.dumps(environment(), indent=2).encode())
+        write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
     listed = []
@@ -231,9 +233,21 @@ def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console,
     return folder
 
 
+def _require_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    # A recipe.yaml alone may be anybody's, with all they have beside it.
+    if not (folder / RECIPE).is_file() or not (folder / ENVIRONMENT).is_file():
+        raise RunError(f"{folder} exists and is no run: choose another folder with --run")
+    if not overwrite:
+        raise RunError(
+            f"{folder} holds a run already: choose another folder with --run, or replace it with --overwrite"
+        )
+
+
 def run_page(folder: Path, evaluation: Evaluation, name: str | None = None) -> Page:
     """Return the report of a run: its last evaluation, its curves, what made it."""
-    name = name or folder.name
+    name = name or folder.resolve().name
     return Page(
         title=f"{name}: verification of people it has never seen",
         summary=(),

@@ -58,7 +58,7 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """Show one line."""
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def row(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl; what is not finite is written as null."""

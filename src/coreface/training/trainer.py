@@ -107,6 +107,9 @@ class Trainer:
         """Go on from where another trainer stands, whose recipe is the same up to here."""
         self.encoder.load_state_dict(other.encoder.state_dict())
         self.objective.classifier.load_state_dict(other.objective.classifier.state_dict())
+        for stage, contrast in self.objective.contrasts.items():
+            if stage in other.objective.contrasts:  # its running margin
+                contrast.load_state_dict(other.objective.contrasts[stage].state_dict())
         self.optimizer.load_state_dict(copy.deepcopy(other.optimizer.state_dict()))
         self.epoch, self.step, self._randomness = other.epoch, other.step, other._randomness
 
