@@ -119,14 +119,16 @@ def _train(options: argparse.Namespace, words: list[str]) -> None:
 def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
     """Tell the recipe from the fields that override it, in any order: --field VALUE RECIPE --field=VALUE."""
     recipes, overrides = [], []
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("-"):
+    value_comes = False
+    for word in words:
+        if value_comes and not word.startswith("--"):
+            overrides.append(word)
+            value_comes = False
+        elif word.startswith("-"):
+            overrides.append(word)
+            value_comes = "=" not in word
+        else:
             recipes.append(word)
-            continue
-        overrides.append(word)
-        if "=" not in word:
-            overrides += [value for value in [next(rest, None)] if value is not None]
     if len(recipes) != 1:
         got = f"got {', '.join(recipes)}" if recipes else "none given"
         raise RecipeError(f"expected one recipe, {got}: coreface train RECIPE, for example recipes/orl_demo.yaml")

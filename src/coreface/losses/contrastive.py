@@ -141,8 +141,9 @@ class CoReFaceLoss(nn.Module):
         gradient = softmax.gradient(self.scale / len(logits))
         if self.protocol == "two_way":
             gradient = gradient[: len(anchors)].add_(gradient[len(anchors) :].t())
-        entries = {"one_way": 1, "two_way": 2, "all": 4, "half": 0.5}[self.protocol]
-        self.last = ContrastStatistics(softmax.positive.mean() / self.scale, hardest, margin, (masked * entries).long())
+        if self.protocol != "one_way":
+            masked = (masked * {"two_way": 2, "all": 4, "half": 0.5}[self.protocol]).long()
+        self.last = ContrastStatistics(softmax.positive.mean() / self.scale, hardest, margin, masked)
         return loss, gradient
 
     def _updated_margin(self, gap: torch.Tensor) -> torch.Tensor:
@@ -211,7 +212,7 @@ class _AttachGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: torch.Tensor, gradient: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gradient, z)
-        return value.clone()
+        return value.view_as(value)
 
     @staticmethod
     @once_differentiable
@@ -222,7 +223,9 @@ class _AttachGradient(torch.autograd.Function):
                 to_z = gradient @ z + gradient.t() @ z
             else:
                 anchors, candidates = z.chunk(2)
-                to_z = torch.cat([gradient @ candidates, gradient.t() @ anchors])
+                to_z = torch.empty_like(z)
+                torch.mm(gradient, candidates, out=to_z[: len(anchors)])
+                torch.mm(gradient.t(), anchors, out=to_z[len(anchors) :])
         return None, None, to_z.mul_(upstream)
 
 

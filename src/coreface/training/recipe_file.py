@@ -6,6 +6,7 @@ of classes to import, whole sections from other files, and `--stages.x`, which w
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 import warnings
@@ -17,7 +18,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from coreface.errors import RecipeError
-from coreface.training.recipe import Recipe
+from coreface.training.recipe import ContrastiveRecipe, Recipe, StageRecipe
 
 _FORBIDDEN = ("class_path", "init_args")
 
@@ -35,6 +36,7 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     _check_sections(Recipe, _read_yaml(path), str(path), "")
     given = _overrides(overrides)
     _check_overrides(given)
+    given = [(name, _all_of_stages(value) if name == "stages" else value) for name, value in given]
     parser = recipe_parser("coreface train", "")
     try:
         values = parser.parse_args([f"--config={path}", *(f"--{name}={value}" for name, value in given)])
@@ -124,6 +126,19 @@ def _check_overrides(given: list[tuple[str, str]]) -> None:
         # jsonargparse would import what an item of text names.
         _check_sections(Recipe, {name: read} if name == "stages" else {}, "command line", "")
         _require_value(read, known[name], f"--{name}")
+
+
+def _all_of_stages(text: str) -> str:
+    """Spell out what the stages leave to the defaults: jsonargparse would take it from the stages of the file."""
+    stages = yaml.safe_load(text)
+    if not isinstance(stages, list):
+        return text
+    complete = []
+    for stage in stages:
+        complete.append({**dataclasses.asdict(StageRecipe()), **stage})
+        if (term := stage.get("contrastive")) is not None:
+            complete[-1]["contrastive"] = {**dataclasses.asdict(ContrastiveRecipe()), **term}
+    return yaml.safe_dump(complete, default_flow_style=True, width=math.inf)
 
 
 def _require_value(value: Any, hint: Any, where: str) -> None:
