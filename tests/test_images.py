@@ -2,25 +2,19 @@
 
 import io
 import itertools
-import os
 import struct
-import subprocess
-import sys
-import threading
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from coreface.errors import ImageError, InputError
+from coreface.errors import ImageError
 from coreface.image_headers import image_size
-from coreface.images import fit_square, load_image
+from coreface.images import load_image
 
 HEIGHT, WIDTH = 13, 18
 ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH]
