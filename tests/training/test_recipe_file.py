@@ -189,6 +189,18 @@ def test_all_stages_at_once(write, words):
     assert recipe.stages == [StageRecipe(1, 1, 0.1), StageRecipe(4, 2, 0.4, ContrastiveRecipe(0.2))]
 
 
+def test_overridden_stages_take_nothing_from_those_of_the_file(write):
+    """Or the twin of a recipe, its term left out, would quietly keep the term."""
+    path = write(
+        "stages: [{dropout: 0.1}, {from_epoch: 3, dropout: 0.2, views: 2, contrastive: {weight: 0.7, ema: 0.1}}]"
+    )
+    bare = Recipe.load(path, ["--stages", "[{from_epoch: 1}, {from_epoch: 2, views: 2}]"])
+    assert bare.stages == [StageRecipe(), StageRecipe(from_epoch=2, views=2)]
+    with_term = Recipe.load(path, ["--stages=[{}, {from_epoch: 2, views: 2, contrastive: {ema: 0.5}}]"])
+    assert with_term.stages[1] == StageRecipe(2, 2, 0.4, ContrastiveRecipe(ema=0.5))
+    assert len(Recipe.load(path, ["--stages", "[{}]"]).stages) == 1
+
+
 @pytest.mark.parametrize("name", ["stages.dropout", "stages.0.dropout", "stages.contrastive.weight"])
 def test_an_override_of_one_stage_is_refused(refusal, name):
     message = refusal("stages: [{dropout: 0.1}, {from_epoch: 3}]", f"--{name}", "0.5")
