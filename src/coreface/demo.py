@@ -39,8 +39,8 @@ from coreface.training.trainer import Trainer
 
 PIXELS, TWIN, COREFACE = "raw pixels", "twin, no contrastive term", "CoReFace"
 _HONESTY = (
-    "Ten people prove little. Where the intervals overlap, nothing is shown: neither that CoReFace beats its twin, nor that "
-    "either beats raw pixels. `make demo FOLDS=4` tests every one of the 40 people once."
+    "Ten people prove little. Where the intervals overlap, nothing is shown: neither that CoReFace beats its twin, nor "
+    "that either beats raw pixels. `make demo FOLDS=4` tests every one of the 40 people once."
 )
 
 
