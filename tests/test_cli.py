@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -26,20 +24,10 @@ evaluation: {every: 5}
 """
 
 
-def paint(folder, people, images=4, seed=0):
-    generator = np.random.default_rng(seed)
-    for person in range(people):
-        (folder / f"p{person}").mkdir(parents=True)
-        face = cv2.resize(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8), (20, 20)).astype(int)
-        for number in range(images):
-            noisy = (face + generator.integers(-25, 25, face.shape)).clip(0, 255).astype(np.uint8)
-            cv2.imwrite(str(folder / f"p{person}" / f"{number}.png"), noisy)
-
-
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(paint_faces, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    paint(tmp_path / "photos", 8)
+    paint_faces(tmp_path / "photos", identities=8, images=4)
     (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
     return tmp_path
 
@@ -54,10 +42,10 @@ def fails(capsys, *words):
     return lines
 
 
-def test_train_evaluate_and_overwrite(place, capsys):
-    (place / "photos" / "p0" / "9.png").write_bytes(b"no image")
-    paint(place / "lonely", 1, images=1)
-    (place / "lonely" / "p0").rename(place / "photos" / "single")
+def test_train_evaluate_and_overwrite(place, paint_faces, capsys):
+    (place / "photos" / "person00" / "9.png").write_bytes(b"no image")
+    paint_faces(place / "lonely", identities=1, images=1)
+    (place / "lonely" / "person00").rename(place / "photos" / "single")
     assert main(["train", "r.yaml", "--data.holdout_seed", "null", "--data.holdout_fold", "2"]) == 0
     shown = capsys.readouterr()
     assert "a single image" in shown.err
@@ -98,8 +86,8 @@ def test_train_evaluate_and_overwrite(place, capsys):
         (["--run", "photos"], "photos exists and is no run"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(place, capsys, words, message):
-    paint(place / "one", 1, seed=3, images=9)
+def test_bad_input_is_one_line_and_leaves_nothing(place, paint_faces, capsys, words, message):
+    paint_faces(place / "one", identities=1, images=9, seed=3)
     lines = fails(capsys, "train", "r.yaml", *words)
     assert message in lines[-1]
     assert not (place / "runs").exists()

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 import coreface as cf
@@ -32,25 +31,14 @@ def commands():
     return [line.strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
 
 
-def paint_people(folder, people, seed):
-    rng = np.random.default_rng(seed)
-    for person in range(people):
-        place = folder / f"person {person}"
-        place.mkdir(parents=True)
-        face = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        for number in range(4):
-            image = cv2.resize(face, (40, 40)).astype(int) + rng.integers(-20, 20, (40, 40, 3))
-            cv2.imwrite(str(place / f"{number}.png"), image.clip(0, 255).astype(np.uint8))
-
-
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(paint_faces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("newcomer")
-    paint_people(folder / "photos", 10, 0)
-    paint_people(folder / "others", 3, 1)
+    paint_faces(folder / "photos", identities=10, images=4, size=40)
+    paint_faces(folder / "others", identities=3, images=4, size=40, seed=1)
     shutil.copytree(ROOT / "recipes", folder / "recipes")
-    for name, person in (("one", 0), ("other", 1)):
-        image = cv2.imread(str(folder / "photos" / f"person {person}" / "0.png"))
+    for name, person in (("one", "person00"), ("other", "person01")):
+        image = cv2.imread(str(folder / "photos" / person / "0.png"))
         cv2.imwrite(str(folder / f"{name}.jpg"), image)
     return folder
 

@@ -106,6 +106,7 @@ def _train(options: argparse.Namespace, words: list[str]) -> None:
         print(recipe_text(recipe), end="")
         return
     from coreface.run import REPORT, train
+    from coreface.training.trainer import ENCODER
 
     folder = Path(options.run or Path("runs") / Path(path).stem)
     run = train(recipe, folder, overwrite=options.overwrite, console=_console())
@@ -113,7 +114,7 @@ def _train(options: argparse.Namespace, words: list[str]) -> None:
         _print_table(run.evaluation)
         if (folder / REPORT).is_file():
             print(f"report: {folder / REPORT}")
-    print(f"encoder: {folder / 'encoder'}")
+    print(f"encoder: {folder / ENCODER}")
 
 
 def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:

@@ -22,7 +22,6 @@ from coreface.evaluation.text import percent, percent_interval
 from coreface.evaluation.verification import Verification, pixel_embeddings, verify
 from coreface.images import fit_square
 from coreface.run import (
-    ENCODER,
     RECIPE,
     REPORT,
     Evaluation,
@@ -34,8 +33,9 @@ from coreface.run import (
     start_run,
     write_report_where_possible,
 )
+from coreface.training.log import say
 from coreface.training.recipe import Recipe
-from coreface.training.trainer import Trainer
+from coreface.training.trainer import ENCODER, Trainer
 
 PIXELS, TWIN, COREFACE = "raw pixels", "twin, no contrastive term", "CoReFace"
 _HONESTY = (
@@ -85,9 +85,9 @@ def run_demo(folder: Path, folds: int = 1, console: Console | None = None) -> li
         "coreface train recipes/orl_demo.yaml --optimizer.epochs 30    # your own run, any field changed",
         f"coreface evaluate {first / 'coreface'} --faces FOLDER    # on your photographs: FOLDER/<person>/<image>",
     ):
-        out.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        say(out, f"  {line}")
     if written:
-        out.print(f"\nreport: {report}", markup=False, highlight=False, soft_wrap=True)
+        say(out, f"\nreport: {report}")
     return results
 
 
@@ -119,11 +119,11 @@ def _run_fold(recipe: Recipe, folder: Path, console: Console) -> Fold:
     for name, plan in (("coreface", recipe), ("twin", twin_recipe)):
         start_run(plan, folder / name, faces, console, overwrite=True)
         trainers[name] = Trainer(plan, faces, folder / name, console=console)
-    _say(console, f"{folder}: stage 1, shared, on {faces.num_identities} people")
+    say(console, f"{folder}: stage 1, shared, on {faces.num_identities} people")
     trainers["coreface"].train(until_epoch=recipe.stages[last_stage].from_epoch - 1)
     trainers["twin"].take_over(trainers["coreface"])
     for name in ("twin", "coreface"):
-        _say(console, f"{folder}: stage 2, {name}")
+        say(console, f"{folder}: stage 2, {name}")
         trainers[name].train()
     return Fold(
         pixels=measure_pixels(faces, tested),
@@ -182,14 +182,10 @@ def _page(fold: Fold, folder: Path, folds: int) -> Page:
             "mean image of the training people.",
         ),
         measured=fold.measured(),
-        image=lambda row: evaluation.faces[int(evaluation.embedded.indices[row])][0],
-        label=lambda row: evaluation.faces.locate(int(evaluation.embedded.indices[row])),
+        image=evaluation.image,
+        label=evaluation.label,
         history=rows,
         recipe=(folder / "coreface" / RECIPE).read_text(encoding="utf-8"),
         environment=environment(),
         notes=evaluation_notes(evaluation),
     )
-
-
-def _say(console: Console, message: str) -> None:
-    console.print(message, markup=False, highlight=False, soft_wrap=True)

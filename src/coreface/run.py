@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
@@ -28,11 +29,12 @@ from coreface.evaluation.verification import Verification, verify
 from coreface.files import write_atomically
 from coreface.models.encoder import FaceEncoder
 from coreface.models.weights import CONFIG, content_digest
+from coreface.training.log import METRICS, say
 from coreface.training.recipe import DataRecipe, Recipe
 from coreface.training.recipe_file import recipe_text
-from coreface.training.trainer import Evaluator, Trainer
+from coreface.training.trainer import ENCODER, Evaluator, Trainer
 
-RECIPE, METRICS, REPORT, ENCODER = "recipe.yaml", "metrics.jsonl", "report.html", "encoder"
+RECIPE, REPORT = "recipe.yaml", "report.html"
 ENVIRONMENT = "environment.json"
 PROTOCOL = (
     "All genuine and all impostor pairs of the images of people that were never trained on. Embeddings are the sum "
@@ -58,6 +60,14 @@ class Evaluation:
     embedded: EmbeddedFaces
     digest: str
     flip: bool
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """Return the image behind a row of the embeddings, uint8 RGB (height, width, 3)."""
+        return self.faces[int(self.embedded.indices[row])][0]
+
+    def label(self, row: int) -> str:
+        """Say where the image behind a row of the embeddings lies."""
+        return self.faces.locate(int(self.embedded.indices[row]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but scores and embeddings as plain Python values."""
@@ -108,13 +118,11 @@ def train(
     trainer = Trainer(recipe, faces, folder, evaluator=evaluator_on(tested) if tested else None, console=console)
     start_run(recipe, folder, faces, console, overwrite=overwrite)
     if tested is None:
-        console.print("nobody is held out and evaluation.faces is not set: this run measures nothing", markup=False)
-    console.print(
+        say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
+    say(
+        console,
         f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
         f"{trainer.total_steps} steps; run folder {folder}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
     trainer.train()
     encoder = FaceEncoder.from_pretrained(folder / ENCODER)
@@ -123,7 +131,7 @@ def train(
     try:
         evaluation = evaluate(encoder, tested, console=console)
     except EvaluationError as error:  # the training is done and saved; that it cannot be measured is no reason to fail
-        console.print(f"not measured: {error}", markup=False, soft_wrap=True)
+        say(console, f"not measured: {error}")
         return Run(folder, encoder, None)
     page = run_page(folder, evaluation)
     write_report_where_possible(page, folder / REPORT, console)
@@ -226,7 +234,7 @@ def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console,
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
     listed = []
     for notice in faces.notices():
-        console.print(f"warning: {notice.message}; listed in {folder / 'notices.txt'}", markup=False, soft_wrap=True)
+        say(console, f"warning: {notice.message}; listed in {folder / 'notices.txt'}")
         listed += [f"{notice.message}:", *(f"  {item}" for item in notice.items)]
     if listed:
         write_atomically(folder / "notices.txt", ("\n".join(listed) + "\n").encode())
@@ -252,8 +260,8 @@ def run_page(folder: Path, evaluation: Evaluation, name: str | None = None) -> P
         title=f"{name}: verification of people it has never seen",
         summary=(),
         measured=(Measured(name, evaluation.verification),),
-        image=lambda row: evaluation.faces[int(evaluation.embedded.indices[row])][0],
-        label=lambda row: evaluation.faces.locate(int(evaluation.embedded.indices[row])),
+        image=evaluation.image,
+        label=evaluation.label,
         history={name: read_metrics(folder)},
         recipe=(folder / RECIPE).read_text(encoding="utf-8") if (folder / RECIPE).is_file() else "",
         environment=environment(),
@@ -284,7 +292,7 @@ def write_report_where_possible(page: Page, path: Path, console: Console) -> boo
     try:
         write_report(page, path)
     except MissingExtraError as error:
-        console.print(f"no report: {error}", markup=False)
+        say(console, f"no report: {error}")
         return False
     return True
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from coreface.errors import InputError
 from coreface.losses.margins import Margin
-from coreface.losses.unit import at_least_float32, unit_rows
+from coreface.losses.unit import unit_rows
+from coreface.precision import at_least_float32
 
 
 class MarginClassifier(nn.Module):

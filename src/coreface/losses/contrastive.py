@@ -11,7 +11,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from coreface.errors import InputError
-from coreface.losses.unit import at_least_float32, unit_rows
+from coreface.losses.unit import unit_rows
+from coreface.precision import at_least_float32
 
 Mask = Literal["exclude", "zero"]
 Protocol = Literal["one_way", "two_way", "all", "half"]

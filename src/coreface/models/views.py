@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from coreface.models.backbone import Backbone
+from coreface.precision import at_least_float32
 
 ViewStatistics = Literal["separate", "joint"]
 
@@ -35,16 +36,11 @@ def dropout_views(
     """
     linear, norm = backbone.embedding_linear, backbone.embedding_norm
     if not backbone.training:
-        return [norm(_at_least_float32(linear(features)))] * count
+        return [norm(at_least_float32(linear(features)))] * count
     # One product for all views: the weight, which is larger than the features, is read once.
     dropped = torch.cat([F.dropout(features, rate) for _ in range(count)])
-    projected = _at_least_float32(linear(dropped))
+    # Under autocast the products are bfloat16; widened before BatchNorm takes the mean away, which would cost digits.
+    projected = at_least_float32(linear(dropped))
     if statistics == "joint":
         return list(norm(projected).chunk(count))
     return [norm(view) for view in projected.chunk(count)]
-
-
-def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    # Under autocast the product is bfloat16; an embedding keeps no more than 8 bits of it unless it is widened here,
-    # before its mean is taken away.
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -17,7 +17,7 @@ from safetensors.torch import save as to_safetensors
 
 from coreface.errors import CoreFaceError, ModelError
 from coreface.files import write_atomically
-from coreface.models.backbone import STRIDE
+from coreface.models.backbone import STRIDE, Backbone
 from coreface.models.registry import backbones, build_backbone
 from coreface.pixels import PREPROCESSING
 
@@ -82,7 +82,7 @@ def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "
 
 def load_insightface(encoder_type: "type[FaceEncoder]", path: str | os.PathLike[str], backbone: str) -> "FaceEncoder":
     """Read a public ``backbone.pth`` by name and shape. Raises `ModelError` where it is another network."""
-    reference = build_backbone(backbone)
+    skeleton = _skeleton(backbone)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -95,7 +95,7 @@ def load_insightface(encoder_type: "type[FaceEncoder]", path: str | os.PathLike[
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
     ):
         raise ModelError(f"{path}: holds {type(state).__name__}, expected a state_dict of name -> tensor")
-    linear = next(name for name, part in reference.named_modules() if part is reference.embedding_linear)
+    linear = next(name for name, part in skeleton.named_modules() if part is skeleton.embedding_linear)
     weight = state.get(f"{linear}.weight")
     if weight is None or weight.ndim != 2:
         raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{_guess(state)}")
@@ -120,14 +120,15 @@ def _image_size(state: dict[str, torch.Tensor], features: int) -> int:
 
 
 def _guess(state: dict[str, torch.Tensor]) -> str:
-    fitting = [name for name in backbones() if _names(name) == state.keys()]
+    fitting = [name for name in backbones() if _skeleton(name).state_dict().keys() == state.keys()]
     return f"; its names are those of {fitting[0]}" if fitting else ""
 
 
 @cache
-def _names(backbone: str) -> frozenset[str]:
-    with torch.device("meta"):  # names and shapes, no memory
-        return frozenset(build_backbone(backbone).state_dict())
+def _skeleton(backbone: str) -> Backbone:
+    """The network's names and shapes, without memory for its weights."""
+    with torch.device("meta"):
+        return build_backbone(backbone)
 
 
 def _load_strictly(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:

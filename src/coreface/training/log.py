@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+METRICS = "metrics.jsonl"  #: file of the rows inside a run
 _PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 
 
@@ -26,7 +27,7 @@ class RunLog:
     def __init__(self, folder: Path, total_steps: int, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._total = total_steps
-        self._rows = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._rows = (folder / METRICS).open("a", encoding="utf-8")
         self._board = _tensorboard(folder)
         self._progress: Progress | None = None
         self._started = self._last_line = time.monotonic()
@@ -58,7 +59,7 @@ class RunLog:
 
     def say(self, message: str) -> None:
         """Show one line."""
-        self._console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        say(self._console, message)
 
     def row(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl; what is not finite is written as null."""
@@ -85,6 +86,11 @@ class RunLog:
             self.say(
                 f"{description}  step {step}/{self._total}  {state}  ETA {_duration(share * (self._total - step))}"
             )
+
+
+def say(console: Console, message: str) -> None:
+    """Show one line as it is: no markup, emoji or wrapping in a path or a message."""
+    console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

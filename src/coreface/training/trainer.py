@@ -24,6 +24,7 @@ from coreface.training.recipe import OptimizerRecipe, Recipe
 #: Measures an encoder: what it returns becomes a row of metrics.jsonl.
 Evaluator = Callable[[FaceEncoder], Mapping[str, float | int | None]]
 
+ENCODER = "encoder"  #: folder of the encoder inside a run
 _SAMPLES = 32
 
 
@@ -179,7 +180,7 @@ class Trainer:
         log.advance(self.step, epoch, state)
 
     def _evaluate(self, log: RunLog) -> None:
-        self.encoder.save_pretrained(self._folder / "encoder")
+        self.encoder.save_pretrained(self._folder / ENCODER)
         if self._evaluator is None:
             return
         where = {"step": self.step, "epoch": self.epoch}
