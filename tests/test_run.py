@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 import coreface as cf
-from coreface.run import environment
+from coreface.run_folder import environment
 
 REPLICATES = 20
 

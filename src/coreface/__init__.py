@@ -15,7 +15,7 @@ _HOME = {
     "backbones": "coreface.models.registry",
     "Recipe": "coreface.training.recipe",
     "train": "coreface.run",
-    "evaluate": "coreface.run",
+    "evaluate": "coreface.measure",
     "load_image": "coreface.images",
     "CoreFaceError": "coreface.errors",
     "DataError": "coreface.errors",
@@ -76,9 +76,10 @@ if TYPE_CHECKING:
     from coreface.losses.classifier import MarginClassifier
     from coreface.losses.contrastive import CoReFaceLoss
     from coreface.losses.margins import ArcFace, CosFace
+    from coreface.measure import evaluate
     from coreface.models.encoder import FaceEncoder
     from coreface.models.registry import backbones
-    from coreface.run import evaluate, train
+    from coreface.run import train
     from coreface.training.recipe import Recipe
 
 

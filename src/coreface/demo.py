@@ -21,18 +21,8 @@ from coreface.evaluation.report import Measured, Page
 from coreface.evaluation.text import percent, percent_interval
 from coreface.evaluation.verification import Verification, pixel_embeddings, verify
 from coreface.images import fit_square
-from coreface.run import (
-    RECIPE,
-    REPORT,
-    Evaluation,
-    environment,
-    evaluate,
-    evaluation_notes,
-    open_recipe_faces,
-    read_metrics,
-    start_run,
-    write_report_where_possible,
-)
+from coreface.measure import Evaluation, evaluate, evaluation_notes, write_report_where_possible
+from coreface.run_folder import RECIPE, REPORT, environment, open_recipe_faces, read_metrics, start_run
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
 from coreface.training.trainer import ENCODER, Trainer

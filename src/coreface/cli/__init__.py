@@ -1,0 +1,50 @@
+"""The command line: parse, call, print. One module a command; nothing heavy is imported before a command needs it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from coreface import __version__
+from coreface.cli import backbones, demo, evaluate, train
+from coreface.errors import CoreFaceError
+
+_BAD_INPUT, _FAILED, _INTERRUPTED = 2, 1, 130
+_COMMANDS = (train, evaluate, demo, backbones)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or 2 where the input was bad (one line on standard error says how), 1 where the machine failed (a full disk),
+        130 after Ctrl-C.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
+    if rest and not options.takes_more:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    try:
+        options.run_command(options)
+    except CoreFaceError as error:
+        print(f"coreface: {error}", file=sys.stderr)
+        return _BAD_INPUT
+    except OSError as error:
+        print(f"coreface: {error}", file=sys.stderr)
+        return _FAILED
+    except KeyboardInterrupt:
+        print("coreface: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="coreface",
+        description="Train face encoders with CoReFace, measure them on people they have never seen, and use them.",
+    )
+    parser.add_argument("--version", action="version", version=f"coreface {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_to(commands)
+    return parser

@@ -1,0 +1,26 @@
+"""`coreface demo`: train and measure on the ORL faces."""
+
+import argparse
+from pathlib import Path
+
+from coreface.cli.terminal import add_command, progress_console
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    demo = add_command(
+        commands,
+        "demo",
+        _demo,
+        "train and evaluate on the ORL faces: raw pixels, the twin without the method, CoReFace",
+    )
+    demo.add_argument(
+        "--folds", type=int, default=1, choices=range(1, 5), metavar="N", help="disjoint test groups, 1 to 4"
+    )
+    demo.add_argument("--run", default="runs/demo", metavar="DIR", help="where to write (default: %(default)s)")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from coreface.demo import run_demo
+
+    run_demo(Path(options.run), options.folds, progress_console())

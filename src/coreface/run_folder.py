@@ -1,0 +1,120 @@
+"""The folder of a run: where its files lie, how it is started, and what it says of where it comes from."""
+
+import json
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+
+from coreface import __version__
+from coreface.data import FaceSource, open_faces, require_identities, split_by_identity
+from coreface.errors import CoreFaceError, RunError
+from coreface.files import write_atomically
+from coreface.training.log import METRICS, say
+from coreface.training.recipe import DataRecipe, Recipe
+from coreface.training.recipe_file import recipe_text
+
+RECIPE, REPORT = "recipe.yaml", "report.html"
+ENVIRONMENT = "environment.json"
+
+
+def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
+    """Open the faces a recipe trains on and those it is measured on (None where there are none).
+
+    Raises:
+        DataError: a source is missing or too small.
+    """
+    data = recipe.data
+    if not data.train:
+        raise CoreFaceError("data.train is empty: give a folder <identity>/<image> with --data.train PATH")
+    faces, held_out = _split(open_faces(data.train), data)
+    require_identities(faces, 2, "training")
+    tested = held_out if recipe.evaluation.faces is None else open_faces(recipe.evaluation.faces)
+    if tested is not None:
+        require_identities(tested, 2, "evaluation")
+    return faces, tested
+
+
+def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console, *, overwrite: bool = False) -> Path:
+    """Make the run folder with its recipe, environment and notices.
+
+    Raises:
+        RunError: something lies there already.
+    """
+    require_free(folder, overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in folder.iterdir():  # the folder itself stays: it may be a link, or where a disk is mounted
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        write_atomically(folder / RECIPE, recipe_text(recipe).encode())
+        write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
+    listed = []
+    for notice in faces.notices():
+        say(console, f"warning: {notice.message}; listed in {folder / 'notices.txt'}")
+        listed += [f"{notice.message}:", *(f"  {item}" for item in notice.items)]
+    if listed:
+        write_atomically(folder / "notices.txt", ("\n".join(listed) + "\n").encode())
+    return folder
+
+
+def require_free(folder: Path, overwrite: bool) -> None:
+    """Raise `RunError` where a folder is taken by anything but a run that may be replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    # A recipe.yaml alone may be anybody's, with all they have beside it.
+    if not (folder / RECIPE).is_file() or not (folder / ENVIRONMENT).is_file():
+        raise RunError(f"{folder} exists and is no run: choose another folder with --run")
+    if not overwrite:
+        raise RunError(
+            f"{folder} holds a run already: choose another folder with --run, or replace it with --overwrite"
+        )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's metrics.jsonl; none where there is no such file."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the machine that a run's numbers come from."""
+    described: dict[str, Any] = {
+        "coreface": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name()
+    return described
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def _split(faces: FaceSource, data: DataRecipe) -> tuple[FaceSource, FaceSource | None]:
+    if not data.holdout:
+        return faces, None
+    return split_by_identity(faces, data.holdout, seed=data.holdout_seed, fold=data.holdout_fold)
