@@ -4,6 +4,7 @@ Source: "CoReFace: Sample-Guided Contrastive Regularization for Deep Face Recogn
 symbols as in docs/method.md: z, z' unit-length views, c_ij = z_i . z'_j, s the scale, m the margin.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -11,11 +12,12 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from coreface.errors import InputError
-from coreface.losses.unit import unit_rows
+from coreface.losses.unit import split_length, through_unit_
 from coreface.precision import at_least_float32
 
 Mask = Literal["exclude", "zero"]
 Protocol = Literal["one_way", "two_way", "all", "half"]
+_Compare = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class ContrastStatistics(NamedTuple):
@@ -108,20 +110,24 @@ class CoReFaceLoss(nn.Module):
         """
         _check(view1, view2, identities)
         with torch.autocast(view1.device.type, enabled=False):
-            z = unit_rows(at_least_float32(torch.cat([view1, view2])))
-            with torch.no_grad():
-                value, gradient = self._compare(z, identities)
-            return _attach_gradient(value, gradient, z)
+            loss: torch.Tensor = _Contrast.apply(  # type: ignore[no-untyped-call]
+                self._compare, at_least_float32(view1), at_least_float32(view2), identities
+            )
+        return loss
 
-    def _compare(self, z: torch.Tensor, identities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compare(
+        self, z1: torch.Tensor, z2: torch.Tensor, identities: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss and its gradient with respect to the cosines (anchors, candidates); set `last`."""
-        anchors, candidates = (z, z) if self.protocol == "all" else z.chunk(2)
+        anchors, candidates = z1, z2
         same = identities.unsqueeze(1) == identities.unsqueeze(0)
         masked = same.sum() - len(identities)
+        if self.protocol == "all":
+            anchors = candidates = torch.cat([z1, z2])
+            same = same.repeat(2, 2)
         rows = torch.arange(len(anchors), device=anchors.device)
         positives, absent = rows, None
         if self.protocol == "all":
-            same = same.repeat(2, 2)
             positives = rows.roll(len(identities))
             absent = rows.unsqueeze(1) == rows.unsqueeze(0)  # never itself
         elif self.protocol == "half":
@@ -209,31 +215,30 @@ class _Softmax:
         return self._matrix.mul_((weight / (self._total_less_1 + 1)).unsqueeze(1))
 
 
-class _AttachGradient(torch.autograd.Function):
+class _Contrast(torch.autograd.Function):
+    """The loss of two views; one function, so that each view's unit vectors and one matrix are all that is kept."""
+
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, gradient: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(gradient, z)
-        return value.view_as(value)
+    def forward(
+        ctx: Any, compare: _Compare, view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor
+    ) -> torch.Tensor:
+        (z1, inverse1), (z2, inverse2) = split_length(view1), split_length(view2)
+        loss, gradient = compare(z1, z2, identities)
+        ctx.save_for_backward(gradient, z1, inverse1, z2, inverse2)
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradient, z = ctx.saved_tensors
-        with torch.autocast(z.device.type, enabled=False):  # backward() may be called under autocast, too
-            if len(gradient) == len(z):
-                to_z = gradient @ z + gradient.t() @ z
+        gradient, z1, inverse1, z2, inverse2 = ctx.saved_tensors
+        with torch.autocast(z1.device.type, enabled=False):  # backward() may be called under autocast, too
+            if len(gradient) == len(z1):
+                to_z1, to_z2 = gradient @ z2, gradient.t() @ z1
             else:
-                anchors, candidates = z.chunk(2)
-                to_z = torch.empty_like(z)
-                torch.mm(gradient, candidates, out=to_z[: len(anchors)])
-                torch.mm(gradient.t(), anchors, out=to_z[len(anchors) :])
-        return None, None, to_z.mul_(upstream)
-
-
-def _attach_gradient(value: torch.Tensor, gradient: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    """Return ``value``, whose gradient with respect to the cosines of the views ``z`` is known to be ``gradient``."""
-    attached: torch.Tensor = _AttachGradient.apply(value, gradient, z)  # type: ignore[no-untyped-call]
-    return attached
+                z = torch.cat([z1, z2])
+                to_z1, to_z2 = (gradient @ z).addmm_(gradient.t(), z).chunk(2)
+            to_view1 = through_unit_(to_z1, z1, inverse1.mul(upstream))
+            return None, to_view1, through_unit_(to_z2, z2, inverse2.mul(upstream)), None
 
 
 def _check(view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor) -> None:

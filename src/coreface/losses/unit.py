@@ -6,26 +6,34 @@ import torch
 from torch.autograd.function import once_differentiable
 
 
-class _UnitRows(torch.autograd.Function):
-    """x -> x / |x|; the gradient is (g - z (g . z)) / |x|. One function, so that nothing but z and 1 / |x| is kept."""
+def split_length(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return x / |x| and 1 / |x|, (rows, size) and (rows, 1), outside of autograd.
 
+    A zero vector has no direction: it becomes zero, cosine 0 with everything, and its inverse is 0, so that it receives
+    no gradient instead of one divided by almost nothing.
+    """
+    inverse: torch.Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).reciprocal_()
+    inverse.nan_to_num_(nan=torch.nan, posinf=0.0)
+    return x * inverse, inverse
+
+
+def through_unit_(gradient: torch.Tensor, unit: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+    """Turn the gradient for z = x / |x| into the one for x, in place: (g - z (g . z)) / |x|."""
+    radial = torch.linalg.vecdot(gradient, unit).unsqueeze(1)
+    return gradient.addcmul_(unit, radial, value=-1.0).mul_(inverse)
+
+
+class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        inverse: torch.Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).reciprocal_()
-        # A zero vector has no direction: it becomes zero, cosine 0 with everything, and receives no gradient instead
-        # of one divided by almost nothing.
-        inverse.nan_to_num_(nan=torch.nan, posinf=0.0)
-        unit = x * inverse
+        unit, inverse = split_length(x)
         ctx.save_for_backward(unit, inverse)
         return unit
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        unit, inverse = ctx.saved_tensors
-        radial = (gradient * unit).sum(dim=1, keepdim=True)
-        tangential = unit * radial
-        return torch.sub(gradient, tangential, out=tangential).mul_(inverse)
+        return through_unit_(gradient.clone(), *ctx.saved_tensors)
 
 
 def unit_rows(x: torch.Tensor) -> torch.Tensor:
