@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import coreface as cf
@@ -33,6 +34,16 @@ def random_case(seed, batch=5, identities=7, size=4, dtype=torch.float64):
     return embeddings, weight, torch.randint(identities, (batch,), generator=generator)
 
 
+@pytest.fixture(params=["plain", "lean", "chunks"], autouse=True)
+def way(request, monkeypatch):
+    """Every test runs on the plain way of few identities, and on the lean one of many, whole and in chunks."""
+    if request.param != "plain":
+        monkeypatch.setattr("coreface.losses.classifier.SMALL", 0)
+    if request.param == "chunks":
+        monkeypatch.setattr("coreface.losses.softmax.CHUNK", {"cpu": 16})
+    return request.param
+
+
 @pytest.mark.parametrize(("name", "tolerance"), [("arcface", 1e-10), ("cosface", 1e-6)])
 def test_golden(name, tolerance):
     golden = {key.split("/")[1]: GOLDEN[key] for key in GOLDEN.files if key.startswith(name)}
@@ -49,7 +60,7 @@ def test_golden(name, tolerance):
     np.testing.assert_allclose(classify.weight.grad.numpy(), golden["grad_weight"], rtol=0, atol=tolerance)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.sampled_from(["arcface", "cosface"]), st.sampled_from([0.0, 0.35, 0.5, 1.2]))
 def test_plain_loops(seed, name, margin):
     embeddings, weight, identities = random_case(seed)
@@ -114,13 +125,81 @@ def test_zero_vectors_are_finite_and_get_no_gradient():
     assert classify.weight.grad[identities[0]].abs().sum() == 0
 
 
-def test_bf16_embeddings_and_autocast_are_computed_in_float32():
+def test_bf16_embeddings_are_computed_in_float32(way):
     embeddings, weight, identities = random_case(3, dtype=torch.bfloat16)
     classify = classifier(cf.ArcFace(), weight.float())
     with torch.autocast("cpu", torch.bfloat16):
         logits = classify.logits(embeddings, identities)
     assert logits.dtype == torch.float32
     assert torch.equal(logits, classify.logits(embeddings.float(), identities))
+    assert torch.equal(classify(embeddings, identities), classify(embeddings.float(), identities))
+
+
+def test_autocast_rounds_products_but_no_target(way):
+    embeddings, weight, identities = random_case(4, 16, 40, 64, torch.float32)
+    classify = classifier(cf.ArcFace(8.0), weight)
+    loss = classify(embeddings, identities)
+    exact = torch.autograd.grad(loss, (embeddings, classify.weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = classify(embeddings, identities)
+        gradients = torch.autograd.grad(rounded, (embeddings, classify.weight))
+    assert rounded.dtype == torch.float32
+    assert rounded.item() == pytest.approx(loss.item(), rel=2e-3)
+    assert torch.equal(rounded, loss) == (way == "plain")
+    for one, other in zip(gradients, exact, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() <= 0.01 * other.norm()
+
+
+def test_float32_is_as_near_to_float64_as_the_plain_formula():
+    embeddings, weight, identities = random_case(8, 32, 400, 64, torch.float32)
+    classify = classifier(cf.ArcFace(), weight)
+    wide = classifier(cf.ArcFace(), weight.double())
+    far = embeddings.detach().double().requires_grad_()
+    want = torch.autograd.grad(F.cross_entropy(wide.logits(far, identities), identities), (far, wide.weight))
+    plain = F.cross_entropy(classify.logits(embeddings, identities), identities)
+    plain = torch.autograd.grad(plain, (embeddings, classify.weight))
+    lean = torch.autograd.grad(classify(embeddings, identities), (embeddings, classify.weight))
+    for ours, theirs, exact in zip(lean, plain, want, strict=True):
+        assert (ours - exact).norm() <= max(1.5 * (theirs - exact).norm(), 1e-6 * exact.norm())
+
+
+def test_a_tiny_loss_keeps_its_digits_in_float32(way):
+    if way == "plain":
+        pytest.skip("the plain way subtracts from log-sum-exp")
+    weight = torch.eye(4, 64)
+    embeddings = (weight + 0.01).requires_grad_()
+    losses = []
+    for dtype in (torch.float32, torch.float64):
+        classify = classifier(cf.CosFace(24.0, 0.1), weight.to(dtype))
+        made = classify(embeddings.to(dtype), torch.arange(4))
+        losses.append((made.item(), torch.autograd.grad(made, embeddings)[0]))
+    assert 0 < losses[1][0] < 1e-7
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-4)
+    torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-3, atol=1e-12)
+
+
+def test_two_views_in_one_call_are_the_mean_of_two_calls():
+    one, weight, identities = random_case(9)
+    other = random_case(10)[0]
+    classify = classifier(cf.ArcFace(16.0), weight)
+    together = classify(torch.cat([one, other]), identities.repeat(2))
+    apart = (classify(one, identities) + classify(other, identities)) / 2
+    assert together.item() == pytest.approx(apart.item(), abs=1e-12)
+    for a, b in zip(
+        *(torch.autograd.grad(loss, (one, other, classify.weight)) for loss in (together, apart)), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-10)
+
+
+def test_backward_twice_and_a_loss_that_is_scaled():
+    embeddings, weight, identities = random_case(11)
+    classify = classifier(cf.ArcFace(16.0), weight)
+    loss = classify(embeddings, identities)
+    first = torch.autograd.grad(loss, (embeddings, classify.weight), retain_graph=True)
+    second = torch.autograd.grad(3 * loss, (embeddings, classify.weight))
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(3 * a, b)
 
 
 def test_the_margin_touches_the_targets_only():
@@ -189,6 +268,51 @@ def test_the_interface_takes_a_margin_of_the_norm():
     assert loss.item() == pytest.approx(expected.item(), abs=1e-10)
     torch.testing.assert_close(
         torch.autograd.grad(loss, embeddings)[0], torch.autograd.grad(expected, embeddings)[0], atol=1e-10, rtol=0
+    )
+
+
+def test_a_running_state_that_moves_on_before_backward():
+    embeddings, weight, identities = random_case(7, identities=9)
+    margin = Curriculum().double()
+    classify = classifier(margin, weight)
+    first = classify(embeddings, identities)
+    t = margin.t.clone()
+    classify(-embeddings, identities)
+    assert margin.t != t
+    ours = torch.autograd.grad(first, (embeddings, classify.weight))
+    plain = Curriculum().double()
+    expected = F.cross_entropy(classifier(plain, weight).logits(embeddings, identities), identities)
+    assert first.item() == pytest.approx(expected.item(), abs=1e-12)
+    assert plain.t.item() == pytest.approx(t.item(), abs=1e-14)
+    again = classifier(Curriculum().double(), weight)
+    expected = F.cross_entropy(again.logits(embeddings, identities), identities)
+    for a, b in zip(ours, torch.autograd.grad(expected, (embeddings, again.weight)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-9)
+
+
+class Pushed(Margin):
+    """A toy whose other cosines depend on the target, with a gradient."""
+
+    def target(self, cosines, norms):
+        return 0.9 * cosines
+
+    def others(self, cosines, target):
+        return cosines * (1.1 + 0.22 * target.unsqueeze(1))
+
+
+def test_others_may_depend_on_the_target():
+    embeddings, weight, identities = random_case(12)
+    classify = classifier(Pushed(4.0), weight)
+    ours = classify(embeddings, identities)
+    rows = []
+    for x, y in zip(embeddings, identities, strict=True):
+        target = 0.9 * naive.cosine(x, weight[y])
+        cosines = [naive.cosine(x, w) for w in weight]
+        rows.append(torch.stack([4 * (target if k == y else c * (1.1 + 0.22 * target)) for k, c in enumerate(cosines)]))
+    expected = naive.cross_entropy(torch.stack(rows), identities)
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-10)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, embeddings)[0], torch.autograd.grad(expected, embeddings)[0], atol=1e-10, rtol=0
     )
 
 

@@ -6,14 +6,21 @@ from torch import nn
 
 from coreface.errors import InputError
 from coreface.losses.margins import Margin
+from coreface.losses.softmax import margin_softmax
 from coreface.losses.unit import unit_rows
 from coreface.precision import at_least_float32
+
+#: Batch x identities up to which a call takes the plain way, where fewer operations count for more than fewer bytes.
+SMALL = 2**16
 
 
 class MarginClassifier(nn.Module):
     """Softmax over the cosines with one centre an identity, with a margin on the target.
 
-    Cosines and softmax are computed in float32 (float64 for float64 embeddings), under autocast too.
+    A call computes in float32 (float64 for float64 embeddings). With many identities it keeps one matrix of
+    (identities, batch) for the backward pass and no copy of the centres, and under autocast the factors of its matrix
+    products and the cosines with other identities are rounded to the autocast dtype; lengths, target cosines, sums and
+    the loss stay in float32.
 
     Args:
         margin: an `ArcFace`, `CosFace` or any other `Margin`.
@@ -36,7 +43,7 @@ class MarginClassifier(nn.Module):
         nn.init.normal_(self.weight, std=0.01)
 
     def logits(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
-        """Return what enters the softmax: scaled cosines, the targets with the margin.
+        """Return what enters the softmax: scaled cosines, the targets with the margin. Never reduced by autocast.
 
         Args:
             embeddings: (batch, D), any float dtype, not necessarily unit length.
@@ -53,9 +60,18 @@ class MarginClassifier(nn.Module):
 
     def forward(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of the logits, a scalar. Arguments and errors as for `logits`."""
-        logits, penalty = self._logits_and_penalty(embeddings, identities)
-        loss = F.cross_entropy(logits, identities)
-        return loss if penalty is None else loss + penalty
+        if len(embeddings) * len(self.weight) <= SMALL:
+            logits, penalty = self._logits_and_penalty(embeddings, identities)
+            loss = F.cross_entropy(logits, identities)
+            return loss if penalty is None else loss + penalty
+        self._check(embeddings, identities)
+        device = embeddings.device.type
+        autocast = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False):
+            embeddings = at_least_float32(embeddings)
+            reduced = autocast and embeddings.dtype == torch.float32
+            products = torch.get_autocast_dtype(device) if reduced else embeddings.dtype
+            return margin_softmax(embeddings, self.weight.to(embeddings.dtype), identities, self.margin, products)
 
     def _logits_and_penalty(
         self, embeddings: torch.Tensor, identities: torch.Tensor

@@ -26,8 +26,13 @@ class Margin(nn.Module):
             raise InputError(f"scale is {scale}, expected a positive number such as 64")
         self.scale = scale
 
+    @property
+    def moves_others(self) -> bool:
+        """Whether the cosines with other identities change; where they do not, nothing is computed for them."""
+        return type(self).others is not Margin.others
+
     def target(self, cosines: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        """Return the target cosines with the margin.
+        """Return the target cosines with the margin; a running state is updated here, and nowhere else.
 
         Args:
             cosines: (batch,), cosine of each embedding with its own identity's centre.
@@ -36,10 +41,10 @@ class Margin(nn.Module):
         raise NotImplementedError
 
     def others(self, cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the cosines with the other identities as they enter the softmax; may change them in place.
+        """Return the cosines with the other identities as they enter the softmax; leaves its arguments alone.
 
         Args:
-            cosines: (batch, some or all identities); the entries of the targets are overwritten afterwards.
+            cosines: (batch, some or all identities); what becomes of the targets' entries does not matter.
             target: (batch,), what `target` returned.
         """
         return cosines

@@ -1,0 +1,228 @@
+"""The margin-softmax as one lean function of embeddings and centres.
+
+Autograd would keep a handful of batch x identities matrices and a normalised copy of the centres. Here one matrix of
+scaled cosines goes from forward to backward; whatever else is that large exists a chunk of identities at a time.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from coreface.losses.margins import Margin
+from coreface.losses.unit import split_length, through_unit_
+
+#: Entries of a chunk, by kind of device: what lies between two matrix products has to stay in a CPU's caches.
+CHUNK = {"cpu": 2**20, "cuda": 2**26}
+# A logit that weighs nothing, and which, unlike -inf, gives 0 when it is multiplied by its weight.
+_NOTHING = -1e18
+
+
+def margin_softmax(
+    embeddings: torch.Tensor, weight: torch.Tensor, identities: torch.Tensor, margin: Margin, products: torch.dtype
+) -> torch.Tensor:
+    """Return the mean cross-entropy of a batch over the cosines with all centres, plus the margin's penalty.
+
+    Args:
+        embeddings: (batch, D), of any length, float32 or float64.
+        weight: (identities, D), the centres, of any length, in the same dtype.
+        identities: (batch,), int64.
+        margin: its state is updated once, from the whole batch.
+        products: dtype of the factors of matrix products and of the cosines that are not targets. The rest (lengths,
+            target cosines, sums, loss) has the dtype of the embeddings.
+
+    Returns:
+        A scalar in the dtype of the embeddings, differentiable once in the first two arguments.
+    """
+    loss: torch.Tensor = _MarginSoftmax.apply(  # type: ignore[no-untyped-call]
+        embeddings, weight, identities, margin, products
+    )
+    return loss
+
+
+class _MarginSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embeddings: torch.Tensor,
+        weight: torch.Tensor,
+        identities: torch.Tensor,
+        margin: Margin,
+        products: torch.dtype,
+    ) -> torch.Tensor:
+        unit, shrink = split_length(embeddings)
+        inverse = _inverse_norms(weight)
+        own = weight[identities].mul_(inverse[identities].unsqueeze(1))
+        graph = _TargetGraph(margin, torch.linalg.vecdot(unit, own), torch.linalg.vector_norm(embeddings, dim=1))
+        if margin.moves_others:
+            margin = copy.deepcopy(margin)  # its state as it is now: `backward` asks once more
+        sweep = _Sweep(weight, inverse, identities, graph.target.detach(), margin)
+
+        scores = torch.empty(len(weight), len(unit), dtype=products, device=unit.device)
+        factor = (unit * margin.scale).to(products).t()
+        for block, rows in sweep.chunks(scores):
+            torch.mm(weight[rows].to(products), factor, out=block)
+            block.mul_(inverse[rows].unsqueeze(1))
+        if not margin.moves_others:
+            scores.index_put_((identities, sweep.columns), scores.new_tensor(_NOTHING))
+        top, total = sweep.maximum_and_sum(scores)
+
+        target = graph.target.detach() * margin.scale
+        excess = (top - target).add_(total.log())
+        # log(1 + e^excess): where the loss is small, log-sum-exp less the target would lose it in rounding.
+        losses = excess.clamp(min=0).add_(excess.abs().neg_().exp_().log1p_())
+        share = torch.sigmoid(excess)  # of all others in the softmax
+        ctx.save_for_backward(unit, shrink, own, scores, top, share, share / total)
+        ctx.graph, ctx.sweep, ctx.products = graph, sweep, products
+        return losses.mean() if graph.penalty is None else losses.mean() + graph.penalty.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        unit, shrink, own, scores, top, share, parts = ctx.saved_tensors
+        with torch.autocast(unit.device.type, enabled=False):  # backward() may be called under autocast, too
+            graph, sweep, products = ctx.graph, ctx.sweep, ctx.products
+            each = upstream * (sweep.margin.scale / len(unit))
+            to_target = share * -each
+            parts = parts * each
+
+            to_weight, to_unit = torch.empty_like(sweep.weight), torch.zeros_like(unit)
+            factor = (unit * parts.unsqueeze(1)).to(products)
+            for block, rows in sweep.chunks(scores):
+                centres, gradient = sweep.weight[rows], to_weight[rows]
+                slope, radial, bent = sweep.slopes(block, rows, top, parts)
+                if bent is not None:
+                    to_target.addcmul_(bent, parts)
+                slope = slope.to(products)
+                if products == unit.dtype:
+                    torch.mm(slope, factor, out=gradient)
+                    to_unit.addmm_(slope.t(), centres)
+                else:
+                    gradient.copy_(slope @ factor)
+                    to_unit.add_(slope.t() @ centres.to(products))
+                gradient.addcmul_(centres, radial.mul_(sweep.inverse[rows]).unsqueeze(1), value=-1.0)
+            to_unit.mul_(parts.unsqueeze(1))
+
+            to_cosines, to_norms = graph.gradient(to_target, upstream)
+            slopes = to_cosines.unsqueeze(1)
+            tangent = torch.addcmul(unit, own, graph.cosines.detach().unsqueeze(1), value=-1.0)
+            tangent.mul_(slopes * sweep.inverse[sweep.identities].unsqueeze(1))
+            to_weight.index_add_(0, sweep.identities, tangent)
+            to_embeddings = through_unit_(to_unit.addcmul_(own, slopes), unit, shrink)
+            if to_norms is not None:
+                to_embeddings.addcmul_(unit, to_norms.unsqueeze(1))
+        return to_embeddings, to_weight, None, None, None
+
+
+class _TargetGraph:
+    """What the margin makes of target cosines and norms, with its own small piece of autograd."""
+
+    def __init__(self, margin: Margin, cosines: torch.Tensor, norms: torch.Tensor) -> None:
+        with torch.enable_grad():
+            self.cosines = cosines.detach().requires_grad_()
+            self.norms = norms.detach().requires_grad_()
+            self.target = margin.target(self.cosines, self.norms)
+            self.penalty = margin.penalty(self.norms)
+
+    def gradient(self, to_target: torch.Tensor, to_penalty: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the gradients with respect to the cosines and to the norms (None where they do not enter)."""
+        outputs, upstream = [self.target], [to_target]
+        if self.penalty is not None and self.penalty.requires_grad:
+            outputs, upstream = [self.target, self.penalty], [to_target, to_penalty]
+        to_cosines, to_norms = torch.autograd.grad(
+            outputs, [self.cosines, self.norms], upstream, retain_graph=True, allow_unused=True
+        )
+        return torch.zeros_like(to_target) if to_cosines is None else to_cosines, to_norms
+
+
+class _Sweep:
+    """The passes over the chunks of a matrix (identities, batch) of scaled cosines."""
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        inverse: torch.Tensor,
+        identities: torch.Tensor,
+        target: torch.Tensor,
+        margin: Margin,
+    ) -> None:
+        self.weight = weight
+        self.inverse = inverse
+        self.identities = identities
+        self.columns = torch.arange(len(identities), device=identities.device)
+        self.target = target
+        self.margin = margin
+        entries = CHUNK.get(weight.device.type, 2**20)
+        self._rows = max(1, entries // max(1, len(identities)))
+
+    def chunks(self, scores: torch.Tensor) -> list[tuple[torch.Tensor, slice]]:
+        """Return blocks of rows, with the rows they are."""
+        starts = range(0, len(scores), self._rows)
+        return [(scores[start : start + self._rows], slice(start, start + self._rows)) for start in starts]
+
+    def logits(self, block: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Return what enters the softmax beside the targets, whose places weigh nothing."""
+        block = block.to(self.target.dtype)
+        if not self.margin.moves_others:
+            return block
+        logits = self.margin.others((block / self.margin.scale).t(), self.target).t() * self.margin.scale
+        return self._without_targets(logits, rows, _NOTHING)
+
+    def maximum_and_sum(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the largest logit beside each target, and the sum of all exp(logit - largest)."""
+        top = torch.full_like(self.target, _NOTHING)
+        total = torch.zeros_like(self.target)
+        for block, rows in self.chunks(scores):
+            logits = self.logits(block, rows)
+            higher = torch.maximum(top, logits.amax(dim=0))
+            total.mul_(top.sub_(higher).exp_()).add_(torch.sub(logits, higher).exp_().sum(dim=0))
+            top = higher
+        return top, total
+
+    def slopes(
+        self, block: torch.Tensor, rows: slice, top: torch.Tensor, parts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Return the softmax's derivatives in a chunk, each centre's divided by its length.
+
+        Args:
+            block: (chunk, batch), the scaled cosines.
+            rows: the chunk.
+            top: (batch,), what is taken off the logits before exp.
+            parts: (batch,), what the results have to be multiplied with.
+
+        Returns:
+            (chunk, batch) with respect to the scaled cosines, to be multiplied with ``parts``; (chunk,) their sums,
+            multiplied, weighted with the cosines; and (batch,) with respect to the targets' logits, to be
+            multiplied, None where the margin moves no others.
+        """
+        block, bent = block.to(self.target.dtype), None
+        if self.margin.moves_others:
+            slope, bent = self._bent(block, rows, top)
+        else:
+            slope = torch.sub(block, top).exp_()
+        slope.mul_(self.inverse[rows].unsqueeze(1))
+        return slope, torch.mv(slope * block, parts / self.margin.scale), bent
+
+    def _bent(self, block: torch.Tensor, rows: slice, top: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        with torch.enable_grad():
+            cosines = (block / self.margin.scale).t().requires_grad_()
+            target = self.target.clone().requires_grad_()
+            bent = self.margin.others(cosines, target)
+        weights = torch.sub(bent.detach().t() * self.margin.scale, top).exp_()
+        weights = self._without_targets(weights, rows, 0.0)
+        slope, to_target = torch.autograd.grad(bent, [cosines, target], weights.t(), allow_unused=True)
+        return slope.t().contiguous(), to_target
+
+    def _without_targets(self, block: torch.Tensor, rows: slice, value: float) -> torch.Tensor:
+        """Overwrite the targets' places; no synchronisation, whichever of them lie in this chunk."""
+        row = self.identities - rows.start
+        inside = (row >= 0) & (row < len(block))
+        places = (row.clamp(0, len(block) - 1), self.columns)
+        return block.index_put_(places, torch.where(inside, value, block[places]))
+
+
+def _inverse_norms(weight: torch.Tensor) -> torch.Tensor:
+    """Return 1 / |w| of every row; 0 for a row of zeros, whose cosines are 0 and which gets no gradient."""
+    inverse: torch.Tensor = torch.linalg.vector_norm(weight, dim=1).reciprocal_()
+    return inverse.nan_to_num_(nan=torch.nan, posinf=0.0)
