@@ -5,6 +5,7 @@ import os
 from coreface.data.folder import FolderSource
 from coreface.data.loader import FaceLoader
 from coreface.data.orl import CREDIT, OrlSource
+from coreface.data.pairs import PairSet
 from coreface.data.source import FaceSource, Notice, require_identities
 from coreface.data.split import split_by_identity
 
@@ -15,6 +16,7 @@ __all__ = [
     "FolderSource",
     "Notice",
     "OrlSource",
+    "PairSet",
     "open_faces",
     "require_identities",
     "split_by_identity",
