@@ -100,3 +100,12 @@ log_every: 1
         encoding="utf-8",
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of fixtures and data sets that the variable COREFACE_SHARED names; without it the test is skipped."""
+    folder = os.environ.get("COREFACE_SHARED")
+    if not folder:
+        pytest.skip("COREFACE_SHARED is not set")
+    return Path(folder)

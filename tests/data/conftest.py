@@ -1,23 +1,14 @@
 """Folders of synthetic faces: noise that differs from image to image, so that no mix-up goes unseen."""
 
-import zlib
+import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from coreface.data import FolderSource
 
-
-def noise(name, height=16, width=16):
-    """RGB noise that depends on the name alone."""
-    return np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def encode(image, suffix):
-    suffix = ".ppm" if suffix == ".pgm" else suffix  # a reader looks at the content, a writer at the name
-    return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules of this folder that are no tests
+from toy_images import encode, noise
 
 
 @pytest.fixture(scope="session")

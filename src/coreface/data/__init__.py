@@ -1,11 +1,13 @@
 """Where faces come from."""
 
-import os
-
 from coreface.data.folder import FolderSource
 from coreface.data.loader import FaceLoader
+from coreface.data.opening import open_faces
 from coreface.data.orl import CREDIT, OrlSource
 from coreface.data.pairs import PairSet
+from coreface.data.record_writer import RecordWriter
+from coreface.data.recordio import RecordReader
+from coreface.data.records import RecordSource
 from coreface.data.source import FaceSource, Notice, require_identities
 from coreface.data.split import split_by_identity
 
@@ -17,21 +19,10 @@ __all__ = [
     "Notice",
     "OrlSource",
     "PairSet",
+    "RecordReader",
+    "RecordSource",
+    "RecordWriter",
     "open_faces",
     "require_identities",
     "split_by_identity",
 ]
-
-
-def open_faces(path: str | os.PathLike[str]) -> FaceSource:
-    """Open a source of faces.
-
-    Args:
-        path: a folder ``<identity>/<image>``, or the word ``orl`` for the ORL faces of the demo (a folder of that name
-            is meant by ``./orl``).
-
-    Raises:
-        DataError: nothing that can be read lies there.
-        MissingExtraError: ``orl`` without the package that carries it.
-    """
-    return OrlSource() if path == "orl" else FolderSource(path)

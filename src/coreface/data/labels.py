@@ -1,0 +1,81 @@
+"""From the labels that a storage holds to identities 0, 1, 2 and so on, and the names that keep the two together."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.errors import DataError
+from coreface.files import write_atomically
+
+IDENTITIES = "identities.json"  #: names of the identities 0, 1, 2, ..., beside what was converted and inside a run
+_BLOCK = 2**18  # labels at a time: the intermediate arrays stay small whatever the number of images
+
+
+def identities_of(labels: NDArray[Any], locate: Callable[[int], str]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Number the labels from 0 in the order of their values.
+
+    Args:
+        labels: (n,), integers or floats that are whole numbers.
+        locate: says where a label stands, for the message.
+
+    Returns:
+        identities (n,) int64, and the label of each identity in rising order.
+
+    Raises:
+        DataError: a label is no whole number.
+    """
+    blocks = range(0, len(labels), _BLOCK)
+    if labels.dtype.kind == "f":
+        for at in blocks:
+            some = labels[at : at + _BLOCK]
+            whole = np.isfinite(some) & (np.floor(some) == some) & (np.abs(some) < 2**62)
+            if not whole.all():
+                bad = at + int((~whole).argmax())
+                raise DataError(
+                    f"{locate(bad)}: the label is {labels[bad]}, expected a whole number; the record is damaged, or "
+                    "its label is no identity"
+                )
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
+    identities = np.empty(len(labels), dtype=np.int64)
+    if high - low > 4 * len(labels) + 1024:
+        values, identities[:] = np.unique(labels.astype(np.int64), return_inverse=True)
+        return identities, tuple(values.tolist())
+    present = np.zeros(high - low + 1, dtype=np.bool_)
+    for at in blocks:
+        present[labels[at : at + _BLOCK].astype(np.int64) - low] = True
+    number = np.cumsum(present) - 1
+    for at in blocks:
+        identities[at : at + _BLOCK] = number[labels[at : at + _BLOCK].astype(np.int64) - low]
+    return identities, tuple((np.flatnonzero(present) + low).tolist())
+
+
+def write_names(folder: Path, names: Sequence[str]) -> None:
+    """Write the name of every identity, in order, so that a label can be traced back."""
+    write_atomically(folder / IDENTITIES, (json.dumps(list(names), ensure_ascii=True, indent=0) + "\n").encode())
+
+
+def read_names(folder: Path, labels: Sequence[int]) -> list[str]:
+    """Return names for labels: from the file that `write_names` left there, else the labels themselves.
+
+    Raises:
+        DataError: the file is damaged or has no name for a label.
+    """
+    path = folder / IDENTITIES
+    try:
+        names = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return [str(label) for label in labels]
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); remove it to have the labels as names") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: expected a list of names; remove it to have the labels as names")
+    outside = [label for label in labels if not 0 <= label < len(names)]
+    if outside:
+        raise DataError(
+            f"{path}: {len(names)} names, none for label {outside[0]}; it belongs to other faces: remove it"
+        )
+    return [names[label] for label in labels]
