@@ -2,7 +2,7 @@
 
 from coreface.data.folder import FolderSource
 from coreface.data.loader import FaceLoader
-from coreface.data.opening import open_faces
+from coreface.data.opening import open_faces, open_pairs
 from coreface.data.orl import CREDIT, OrlSource
 from coreface.data.pairs import PairSet
 from coreface.data.record_writer import RecordWriter
@@ -23,6 +23,7 @@ __all__ = [
     "RecordSource",
     "RecordWriter",
     "open_faces",
+    "open_pairs",
     "require_identities",
     "split_by_identity",
 ]
