@@ -98,13 +98,12 @@ def line_styles(names: Sequence[str], subject: str) -> dict[str, Style]:
 
 def roc_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]) -> Panel:
     """ROC of each name on a logarithmic FMR axis, from the strictest threshold that accepts an impostor."""
-    drawn = {name: (curve.thinned(), equal) for name, (curve, equal) in curves.items()}
     # At most a half: with a single impostor pair the FMR goes from 0 to 1 in one step.
-    left = min(0.5, *(float(curve.fmr[curve.fmr > 0][0]) for curve, _ in drawn.values()))
+    left = min(0.5, *(float(curve.fmr[curve.fmr > 0][0]) for curve, _ in curves.values()))
 
     def paint(ax: "Axes") -> None:
         lowest = 1.0
-        for name, (curve, equal) in drawn.items():
+        for name, (curve, equal) in curves.items():
             start = int(np.searchsorted(curve.fmr, 0.0, side="right")) - 1  # the best TAR without a false match
             colour, dashes, width = styles[name]
             fmr, tar = np.maximum(curve.fmr[start:], left), curve.tar[start:]
