@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 
 from coreface.errors import EvaluationError, InputError
+from coreface.evaluation import resampling
 from coreface.evaluation.metrics import eer, tar_at_far
+from coreface.evaluation.pair_scores import PairScores
+from coreface.evaluation.proportions import wilson
+from coreface.evaluation.resampling import head_size, identity_weights
 from coreface.evaluation.uncertainty import (
     Interval,
-    PairScores,
     bootstrap,
     bootstrap_difference,
-    identity_weights,
     percentile_interval,
-    resample,
+    rate_interval,
 )
+
+
+def resample(pairs, statistics, **options):
+    return resampling.resample(pairs, statistics, **options).values
 
 
 def all_pairs(images_per_identity, seed, distance=1.5, levels=None):
@@ -47,15 +53,20 @@ def copied(pairs, weights):
 
 def naive(pairs, statistic, weights):
     genuine, impostor = copied(pairs, weights)
-    if len(genuine) == 0 or len(impostor) == 0:
+    needed = {"fmr": [impostor], "fnmr": [genuine]}.get(statistic[0], [genuine, impostor])
+    if any(len(scores) == 0 for scores in needed):
         return np.nan
     if statistic == "eer":
         return eer(genuine, impostor).eer
+    if statistic[0] == "fmr":
+        return np.mean([float(score) >= statistic[1] for score in impostor])
+    if statistic[0] == "fnmr":
+        return np.mean([float(score) < statistic[1] for score in genuine])
     rate = tar_at_far(genuine, impostor, statistic[1]).tar
     return np.nan if rate is None else rate
 
 
-STATISTICS = ["eer", ("tar", 0.29), ("tar", 0.05)]
+STATISTICS = ["eer", ("tar", 0.29), ("tar", 0.05), ("fmr", 1.0), ("fnmr", 1.5), ("fmr", 0.3)]
 
 
 @pytest.mark.parametrize("levels", [None, 2])
@@ -90,16 +101,20 @@ def test_more_pairs_than_one_chunk_holds():
         assert row[0] == eer(scores[kind], scores[~kind]).eer
         assert row[1] == tar_at_far(scores[kind], scores[~kind], 0.29).tar
         assert row[2] == tar_at_far(scores[kind], scores[~kind], 0.05).tar
+        assert row[3] == pytest.approx(np.mean(scores[~kind] >= 1.0), abs=1e-15)
+        assert row[4] == pytest.approx(np.mean(scores[kind] < 1.5), abs=1e-15)
 
 
 def test_each_identity_drawn_once_gives_the_plain_statistic(monkeypatch):
     pairs = all_pairs([3, 4, 2, 5], seed=2, levels=3)
     monkeypatch.setattr(
-        "coreface.evaluation.uncertainty.identity_weights", lambda identities, *_: [np.ones(identities, np.intp)]
+        "coreface.evaluation.resampling.identity_weights", lambda identities, *_: iter([np.ones(identities, np.intp)])
     )
     genuine, impostor = pairs.scores[pairs.genuine], pairs.scores[~pairs.genuine]
     expected = [eer(genuine, impostor).eer, *(tar_at_far(genuine, impostor, far).tar for far in (0.29, 0.05))]
-    assert resample(pairs, STATISTICS, replicates=1)[0].tolist() == expected
+    sample = resampling.resample(pairs, STATISTICS, replicates=1)
+    assert sample.values[0, :3].tolist() == expected
+    assert sample.estimates.tolist() == sample.values[0].tolist()
 
 
 def test_draws_are_with_replacement_and_uniform():
@@ -217,20 +232,29 @@ def test_difference_is_paired():
     a = population(25, 4, 0)
     b = PairScores(a.scores + np.random.default_rng(1).normal(0, 0.1, len(a.scores)), a.first, a.second)
     for statistic in ("eer", ("tar", 0.1)):
-        interval = bootstrap_difference(a, b, statistic, replicates=100, seed=4)
+        measured = bootstrap_difference(a, b, statistic, replicates=100, seed=4)
+        interval = measured.interval
         values = [resample(pairs, [statistic], replicates=100, seed=4)[:, 0] for pairs in (a, b)]
         expected = tuple(np.quantile(values[0] - values[1], [0.025, 0.975]))
         assert (interval.low, interval.high) == pytest.approx(expected, abs=1e-12)
+        whole = [resampling.resample(pairs, [statistic], replicates=1).estimates[0] for pairs in (a, b)]
+        assert measured.difference == whole[0] - whole[1]
+        sides = sum(values[0] <= values[1]), sum(values[0] >= values[1])
+        assert measured.p_value == min(1, 2 * (1 + min(sides)) / 101)
         alone = bootstrap(a, statistic, replicates=100, seed=4)
         assert interval.high - interval.low < (alone.high - alone.low) / 2
-    assert bootstrap_difference(a, a, replicates=10) == Interval(0.0, 0.0, 0.95, 10, 0)
+    same = bootstrap_difference(a, a, replicates=10)
+    assert (same.difference, same.interval, same.p_value) == (0.0, Interval(0.0, 0.0, 0.95, 10, 0), 1.0)
+    assert json.loads(json.dumps(same.to_dict())) == same.to_dict()
 
 
 def test_difference_has_the_sign_of_a_minus_b():
     worse, better = population(25, 4, 0), population(25, 4, 0)
     better = PairScores(better.scores + 3 * better.genuine, better.first, better.second)
-    assert bootstrap_difference(worse, better, "eer", replicates=50).low > 0
-    assert bootstrap_difference(worse, better, ("tar", 0.1), replicates=50).high < 0
+    measured = bootstrap_difference(worse, better, "eer", replicates=50)
+    assert 0 < measured.interval.low < measured.difference
+    assert measured.p_value == 2 / 51  # no replicate on the other side
+    assert bootstrap_difference(worse, better, ("tar", 0.1), replicates=50).interval.high < 0
 
 
 def test_difference_refuses_other_pairs():
@@ -249,7 +273,7 @@ def test_difference_refuses_other_pairs():
 def test_difference_fails_where_either_fails():
     a = all_pairs([2, 2], seed=0)
     b = PairScores(a.scores * 2, a.first, a.second)
-    assert bootstrap_difference(a, b, replicates=200).failed == bootstrap(a, replicates=200).failed > 0
+    assert bootstrap_difference(a, b, replicates=200).interval.failed == bootstrap(a, replicates=200).failed > 0
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.uint64])
@@ -282,11 +306,79 @@ def test_pairs_that_cannot_be_measured(scores, first, second, error, message):
 
 
 @pytest.mark.parametrize(
-    "statistic", ["tar", "auc", ("tar",), ("eer", 0.1), ("tar", 0.1, 0.2), ("tar", 0), ("tar", 2), None]
+    "statistic",
+    [
+        "tar",
+        "auc",
+        ("tar",),
+        ("eer", 0.1),
+        ("tar", 0.1, 0.2),
+        ("tar", 0),
+        ("tar", 2),
+        None,
+        ("fmr", np.nan),
+        ("far", 1),
+    ],
 )
 def test_unknown_statistics(statistic):
     with pytest.raises(InputError, match="expected"):
         bootstrap(all_pairs([2, 2], seed=0), statistic, replicates=5)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_head_alone_gives_what_all_pairs_give(seed, monkeypatch):
+    pairs = all_pairs([3, 1, 4, 2, 5, 3, 2, 4, 4, 3], seed=seed, distance=seed % 4, levels=[None, 3][seed % 2])
+    whole = resample(pairs, STATISTICS, replicates=40, seed=seed)
+    monkeypatch.setattr(resampling, "_SMALLEST_HEAD", 1)  # heads that are too short, and have to grow
+    monkeypatch.setattr(resampling, "_SLACK", 0.1 * (seed % 5))
+    assert head_size(400, STATISTICS) < 100
+    np.testing.assert_array_equal(resample(pairs, STATISTICS, replicates=40, seed=seed), whole)
+    monkeypatch.setattr("coreface.evaluation.pair_scores._SMALL_TABLE", 0)
+    monkeypatch.setattr(PairScores, "_impostor_counts", None)  # sums over pairs, not over identities
+    np.testing.assert_array_equal(resample(pairs, STATISTICS, replicates=40, seed=seed), whole)
+
+
+def test_labels_may_be_known_where_identities_are_known_in_part():
+    pairs = all_pairs([3, 2, 4, 2], seed=0, levels=2)
+    labelled = PairScores(pairs.scores, pairs.first, pairs.second, pairs.genuine)
+    assert bootstrap(labelled, replicates=30) == bootstrap(pairs, replicates=30)
+    # Two images of one person, called different by whoever labelled them: an impostor pair that weighs w * w.
+    wrong = pairs.genuine.copy()
+    wrong[np.flatnonzero(wrong)[0]] = False
+    sample = resample(PairScores(pairs.scores, pairs.first, pairs.second, wrong), [("fmr", 0.5)], replicates=30, seed=2)
+    for value, weights in zip(sample[:, 0], identity_weights(4, 30, seed=2), strict=True):
+        weight = weights[pairs.first] * weights[pairs.second] * ~wrong
+        expected = (weight * (pairs.scores >= 0.5)).sum() / weight.sum() if weight.sum() else np.nan
+        np.testing.assert_allclose(value, expected)
+    with pytest.raises(EvaluationError, match="are genuine"):
+        PairScores(pairs.scores, pairs.first, pairs.second, np.ones(len(wrong), bool))
+    with pytest.raises(InputError, match="same has shape"):
+        PairScores(pairs.scores, pairs.first, pairs.second, wrong[1:])
+
+
+def test_fixed_thresholds_count_what_reaches_them():
+    pairs = PairScores(np.array([0.3, 0.3, 0.7, 0.1], np.float32), [0, 0, 1, 1], [0, 1, 1, 0])
+    # float32(0.3) is a little above 0.3, and float32(0.7) a little below 0.7
+    sample = resampling.resample(pairs, [("fmr", 0.3), ("fnmr", 0.3), ("fnmr", 0.7), ("fmr", 0.31)], replicates=1)
+    assert sample.estimates.tolist() == [0.5, 0.0, 1.0, 0.0]
+
+
+def test_rate_interval_is_wilsons_with_the_variance_of_the_replicates():
+    values = np.r_[0.1, 0.2, 0.3, np.nan]
+    interval = rate_interval(0.2, values, 40)
+    t = 2.022691  # Student's 97.5 % quantile, 39 degrees of freedom
+    for end in (interval.low, interval.high):  # Wilson's equation with n = p (1 - p) / v
+        assert abs(0.2 - end) == pytest.approx(t * (end * (1 - end) * 0.01 / 0.16) ** 0.5, abs=1e-4)
+    assert (interval.replicates, interval.failed, interval.confidence) == (4, 1, 0.95)
+    # Without an error nothing varies: an identity counts as a trial, and the interval is no point.
+    none = rate_interval(0.0, np.zeros(10), 40)
+    assert none.low == 0
+    assert none.high == pytest.approx(wilson(0, 40, freedom=39)[1])
+    assert 0.05 < none.high < 0.11
+    assert rate_interval(1.0, np.ones(10), 40).low == pytest.approx(1 - none.high)
+    assert rate_interval(np.nan, values, 40) == Interval(None, None, 0.95, 4, 1)
+    with pytest.raises(InputError, match="confidence is 95"):
+        rate_interval(0.2, values, 40, 95)
 
 
 def test_replicates_out_of_range():

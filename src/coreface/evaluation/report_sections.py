@@ -101,16 +101,14 @@ def _sample(result: Verification) -> Iterator[str]:
     interval = result.eer_interval
     if interval:
         yield (
-            f"Under each rate stands its {100 * interval.confidence:g} % interval: percentile bootstrap over "
-            f"identities, {result.replicates:,} replicates."
+            f"Under each rate stands its {100 * interval.confidence:g} % interval: bootstrap over identities, "
+            f"{result.replicates:,} replicates, the threshold chosen anew in each; Wilson's form with their variance."
         )
         if result.identities < _FEW_IDENTITIES:
             yield (
                 f"<strong>With only {result.identities} identities the intervals are wide and approximate</strong>: "
-                f"percentile intervals of fewer than about {_FEW_IDENTITIES} identities come out somewhat too narrow."
+                f"those of fewer than about {_FEW_IDENTITIES} identities come out somewhat too narrow."
             )
-        if any(each and each.low is not None and each.low == each.high for each in (interval, *result.tar_intervals)):
-            yield "An interval of no width is no proof: a resample holds no error that the sample lacks."
     elif not result.interval_note:
         yield "No intervals were asked for."
     if result.interval_note:

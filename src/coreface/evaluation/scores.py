@@ -96,6 +96,12 @@ def next_above(score: np.floating[Any]) -> np.floating[Any]:
     return above
 
 
+def as_threshold(value: float, dtype: np.dtype[Any]) -> np.floating[Any]:
+    """Return the lowest number of ``dtype`` that is not below ``value``: it accepts the same scores of that type."""
+    rounded: np.floating[Any] = dtype.type(value)
+    return rounded if float(rounded) >= value else np.nextafter(rounded, dtype.type(np.inf))
+
+
 def conservative_threshold(scores: Floats, rate: float) -> np.floating[Any] | None:
     """Return the lowest threshold that at most floor(rate x n) of ``scores`` (n,) reach; None where that is 0 of them.
 

@@ -20,7 +20,8 @@ from coreface.evaluation.metrics import (
     roc,
     tar_at_far,
 )
-from coreface.evaluation.uncertainty import Interval, PairScores, Statistic, percentile_interval, resample
+from coreface.evaluation.resampling import Statistic, head_size, resample
+from coreface.evaluation.uncertainty import Interval, rate_interval
 
 _BLOCK = 1 << 22  # scores computed at a time
 _PAIR_REPLICATES = 2_000_000_000  # pairs x replicates that take about 20 s on one core
@@ -65,7 +66,7 @@ class Verification:
         genuine: number of pairs of one identity.
         impostor: number of pairs of different identities.
         replicates: bootstrap replicates behind the intervals.
-        interval_note: why there are no intervals or fewer replicates than usual; None if there is nothing to say.
+        interval_note: why there are fewer replicates than usual; None if there is nothing to say.
         worst: the worst mistakes.
         genuine_scores: (genuine,) cosines in the precision of the embeddings, read-only; not in ``to_dict``.
         impostor_scores: (impostor,) likewise.
@@ -114,12 +115,12 @@ def verify(
         embeddings: (N, D) float, one row an image; made unit length here, in their own precision, at least float32.
         identities: (N,) integers, who is on each image.
         fars: target false accept rates of ``tar``.
-        replicates: bootstrap replicates; 0 for no intervals; None for 1000, or as many as about 20 s allow if at
-            least 100, or else none. The number depends on the number of pairs only, never on the machine.
+        replicates: bootstrap replicates; 0 for no intervals; None for 1000, or as many as about 20 s allow, but at
+            least 100. The number depends on the number of pairs only, never on the machine.
         confidence: nominal coverage of the intervals.
         seed: of the bootstrap.
         max_pairs: refuse sets with more pairs than this, before any memory is taken. The scores take 4 bytes a pair
-            (float32), the measuring a few times that.
+            (float32), the measuring about three times that.
         worst: how many of the worst mistakes of each kind to list.
 
     Raises:
@@ -140,14 +141,16 @@ def verify(
     pairs = _AllPairs(labels)
     genuine, impostor = pairs.compare(_unit_rows(vectors))
     tar = tuple(tar_at_far(genuine, impostor, far) for far in fars)
-    replicates, note = _planned(count) if replicates is None else (replicates, None)
+    statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in tar if rate.resolvable)]
+    note = None
+    if replicates is None:
+        replicates, note = planned_replicates(len(genuine) + head_size(len(impostor), statistics))
     intervals: list[Interval | None] = [None] * (1 + len(tar))
     if replicates:
-        statistics: list[Statistic] = ["eer", *(("tar", far) for far in fars)]
-        values = resample(pairs.with_identities(genuine, impostor), statistics, replicates=replicates, seed=seed)
-        measured = [True, *(rate.resolvable for rate in tar)]
-        columns = zip(values.T, measured, strict=True)
-        intervals = [percentile_interval(column, confidence) if ok else None for column, ok in columns]
+        sample = resample(pairs, statistics, replicates=replicates, seed=seed)
+        columns = zip(sample.estimates, sample.values.T, strict=True)
+        given = iter([rate_interval(value, column, pairs.identities, confidence) for value, column in columns])
+        intervals = [next(given), *(next(given) if rate.resolvable else None for rate in tar)]
     return Verification(
         eer=eer(genuine, impostor),
         eer_interval=intervals[0],
@@ -211,6 +214,14 @@ class _AllPairs:
         self.genuine = self.ends - np.arange(len(labels)) - 1  # number of pairs by n
         self.impostor = len(labels) - self.ends
 
+    @property
+    def identities(self) -> int:
+        return int(self.labels[-1]) + 1
+
+    @property
+    def genuine_identity(self) -> NDArray[np.int32]:
+        return np.repeat(self.labels, self.genuine)
+
     def compare(self, unit: Floats) -> tuple[Floats, Floats]:
         """Return the cosines of all genuine and of all impostor pairs of the rows of ``unit``, in row blocks."""
         unit = unit[self.order]
@@ -224,18 +235,26 @@ class _AllPairs:
                 impostor[after_impostor[n] - self.impostor[n] : after_impostor[n]] = scores[end:]
         genuine.setflags(write=False)
         impostor.setflags(write=False)
+        self.genuine_scores, self.impostor_scores = genuine, impostor
         return genuine, impostor
 
-    def with_identities(self, genuine: Floats, impostor: Floats) -> PairScores:
-        same, first = np.repeat(self.labels, self.genuine), np.repeat(self.labels, self.impostor)
-        second = np.concatenate([same, *(self.labels[end:] for end in self.ends)])
-        return PairScores(np.concatenate([genuine, impostor]), np.concatenate([same, first]), second)
+    def impostor_identities(self, positions: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+        n, partner = self._rows(positions, genuine=False)
+        return self.labels[n], self.labels[partner]
+
+    def impostor_weights(self, weights: NDArray[Any]) -> NDArray[np.float64]:
+        images = weights * np.bincount(self.labels).astype(np.float64)
+        totals: NDArray[np.float64] = (images.sum(axis=1) ** 2 - np.square(images).sum(axis=1)) / 2
+        return totals
+
+    def _rows(self, positions: NDArray[np.intp], genuine: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        after = np.cumsum(self.genuine if genuine else self.impostor)
+        n = np.searchsorted(after, positions, side="right")
+        return n, positions - after[n] + (self.ends[n] if genuine else len(self.order))
 
     def locate(self, positions: NDArray[np.intp], scores: Floats, genuine: bool) -> tuple[ScoredPair, ...]:
         """Name the images of the pairs at ``positions`` of the ``scores`` of one kind."""
-        after = np.cumsum(self.genuine if genuine else self.impostor)
-        n = np.searchsorted(after, positions, side="right")
-        partner = positions - after[n] + (self.ends[n] if genuine else len(self.order))
+        n, partner = self._rows(positions, genuine)
         first, second = np.sort(self.order[[n, partner]], axis=0).tolist()
         return tuple(map(ScoredPair, first, second, scores[positions].tolist()))
 
@@ -276,13 +295,13 @@ def _unit_rows(vectors: Floats) -> Floats:
     return unit
 
 
-def _planned(pairs: int) -> tuple[int, str | None]:
-    affordable = _PAIR_REPLICATES // pairs
+def planned_replicates(weighed: int) -> tuple[int, str | None]:
+    """Return how many replicates to draw where each weighs so many pairs, and a note if fewer than usual."""
+    affordable = _PAIR_REPLICATES // weighed
     if affordable >= _USUAL_REPLICATES:
         return _USUAL_REPLICATES, None
-    if affordable >= _FEWEST_REPLICATES:
-        return affordable, f"{affordable} replicates instead of {_USUAL_REPLICATES}, to save time with {pairs} pairs"
-    return 0, f"no intervals: {pairs} pairs allow only {affordable} replicates in reasonable time; set replicates"
+    replicates = max(affordable, _FEWEST_REPLICATES)
+    return replicates, f"{replicates} replicates instead of {_USUAL_REPLICATES}, to save time with so many pairs"
 
 
 def _lowest(scores: Floats, count: int) -> NDArray[np.intp]:
