@@ -9,6 +9,9 @@ __version__ = "0.1.0"
 _HOME = {
     "ArcFace": "coreface.losses.margins",
     "CosFace": "coreface.losses.margins",
+    "AdaFace": "coreface.losses.adaptive_margins",
+    "CurricularFace": "coreface.losses.adaptive_margins",
+    "MagFace": "coreface.losses.adaptive_margins",
     "CoReFaceLoss": "coreface.losses.contrastive",
     "MarginClassifier": "coreface.losses.classifier",
     "FaceEncoder": "coreface.models.encoder",
@@ -30,15 +33,18 @@ _HOME = {
 _ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "training")
 
 __all__ = [
+    "AdaFace",
     "ArcFace",
     "CoReFaceLoss",
     "CoreFaceError",
     "CosFace",
+    "CurricularFace",
     "DataError",
     "EvaluationError",
     "FaceEncoder",
     "ImageError",
     "InputError",
+    "MagFace",
     "MarginClassifier",
     "MissingExtraError",
     "ModelError",
@@ -73,6 +79,7 @@ if TYPE_CHECKING:
         RunError,
     )
     from coreface.images import load_image
+    from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
     from coreface.losses.classifier import MarginClassifier
     from coreface.losses.contrastive import CoReFaceLoss
     from coreface.losses.margins import ArcFace, CosFace

@@ -85,3 +85,54 @@ def margin_logits(embeddings, weight, identities, *, name, scale, margin):
 def cross_entropy(logits, identities):
     terms = [-(row[y] - torch.logsumexp(row, 0)) for row, y in zip(logits, identities, strict=True)]
     return sum(terms) / len(terms)
+
+
+def angular(c, m):
+    """cos(theta + m) through arccos, with what goes on from it on both sides."""
+    theta = torch.arccos(c)
+    if theta + m > math.pi:
+        return c - m * math.sin(m) if not isinstance(m, torch.Tensor) else c - m * m.sin()
+    if theta + m < 0:
+        return torch.ones_like(c)
+    return torch.cos(theta + m)
+
+
+def curricularface(embeddings, weight, identities, *, scale, margin, ema, t):
+    """Return (loss, t after the batch)."""
+    cosines = [[cosine(x, w) for w in weight] for x in embeddings]
+    own = [row[y].item() for row, y in zip(cosines, identities, strict=True)]
+    t = ema * sum(own) / len(own) + (1 - ema) * t
+    rows = []
+    for row, y in zip(cosines, identities, strict=True):
+        target = angular(row[y], margin)
+        rows.append(torch.stack([target if k == y else c * (t + c) if c > target else c for k, c in enumerate(row)]))
+    return cross_entropy([scale * row for row in rows], identities), t
+
+
+def magface(embeddings, weight, identities, *, scale, margins, lengths, regularisation):
+    rows, penalties = [], []
+    for x, y in zip(embeddings, identities, strict=True):
+        a = (x * x).sum().sqrt()
+        share = (min(max(a, lengths[0]), lengths[1]) - lengths[0]) / (lengths[1] - lengths[0])
+        m = margins[0] + (margins[1] - margins[0]) * share
+        row = [cosine(x, w) for w in weight]
+        rows.append(scale * torch.stack([angular(c, m) if k == y else c for k, c in enumerate(row)]))
+        penalties.append(1 / a + a / lengths[1] ** 2)
+    return cross_entropy(rows, identities) + regularisation * sum(penalties) / len(penalties)
+
+
+def adaface(embeddings, weight, identities, *, scale, margin, concentration, ema, mean, deviation):
+    """Return (loss, mean and deviation after the batch)."""
+    lengths = [math.sqrt(sum(v * v for v in x.tolist())) for x in embeddings]
+    middle = sum(lengths) / len(lengths)
+    spread = math.sqrt(sum((a - middle) ** 2 for a in lengths) / (len(lengths) - 1))
+    mean, deviation = ema * middle + (1 - ema) * mean, ema * spread + (1 - ema) * deviation
+    rows = []
+    for x, y, a in zip(embeddings, identities, lengths, strict=True):
+        z = max(-1.0, min(1.0, (a - mean) / (deviation / concentration)))
+        row = [cosine(x, w) for w in weight]
+        rows.append(
+            scale
+            * torch.stack([angular(c, -margin * z) - (margin * z + margin) if k == y else c for k, c in enumerate(row)])
+        )
+    return cross_entropy(rows, identities), mean, deviation

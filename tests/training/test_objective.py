@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import CoReFaceLoss
 from coreface.losses.margins import ArcFace, CosFace
@@ -109,9 +110,19 @@ def test_the_running_margin_is_saved_with_the_objective(views):
         (MarginRecipe("cosface"), CosFace, 64, 0.35),
         (MarginRecipe("cosface", 30.0, 0.0), CosFace, 30, 0),
         (MarginRecipe("arcface", 32.0, 0.2), ArcFace, 32, 0.2),
+        (MarginRecipe("curricularface"), CurricularFace, 64, 0.5),
+        (MarginRecipe("curricularface", 30.0, 0.4), CurricularFace, 30, 0.4),
+        (MarginRecipe("adaface"), AdaFace, 64, 0.4),
+        (MarginRecipe("adaface", 48.0, 0.3), AdaFace, 48, 0.3),
     ],
 )
 def test_margins_by_name(recipe, kind, scale, margin):
     built = build_margin(recipe)
     assert type(built) is kind
     assert (built.scale, built.margin) == (scale, margin)
+
+
+def test_magface_by_name():
+    built = build_margin(MarginRecipe("magface", 48.0))
+    assert type(built) is MagFace
+    assert (built.scale, built.margins) == (48, (0.45, 0.8))

@@ -244,3 +244,9 @@ def test_no_rate_rises_after_the_warmup_or_falls_below_zero(schedule):
     assert after == sorted(after, reverse=True)
     assert min(all_rates) >= 0
     assert max(all_rates) == pytest.approx(0.1)
+
+
+def test_magface_takes_no_margin_of_its_own():
+    assert MarginRecipe("magface").margin is None
+    with pytest.raises(RecipeError, match=r"classifier.margin.margin is 0.5, expected null for magface"):
+        MarginRecipe("magface", 64.0, 0.5)

@@ -23,7 +23,7 @@ class MarginClassifier(nn.Module):
     the loss stay in float32.
 
     Args:
-        margin: an `ArcFace`, `CosFace` or any other `Margin`.
+        margin: an `ArcFace`, `CosFace`, `CurricularFace`, `MagFace`, `AdaFace` or any other `Margin`.
         embedding_size: D.
         identities: C, number of identities.
 
@@ -56,15 +56,16 @@ class MarginClassifier(nn.Module):
             InputError: shapes do not fit, or (checked on the CPU only, where it costs no synchronisation) an identity
                 has no centre.
         """
+        self._check(embeddings, identities)
         return self._logits_and_penalty(embeddings, identities)[0]
 
     def forward(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of the logits, a scalar. Arguments and errors as for `logits`."""
+        self._check(embeddings, identities)
         if len(embeddings) * len(self.weight) <= SMALL:
             logits, penalty = self._logits_and_penalty(embeddings, identities)
             loss = F.cross_entropy(logits, identities)
             return loss if penalty is None else loss + penalty
-        self._check(embeddings, identities)
         device = embeddings.device.type
         autocast = torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False):
@@ -76,7 +77,6 @@ class MarginClassifier(nn.Module):
     def _logits_and_penalty(
         self, embeddings: torch.Tensor, identities: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        self._check(embeddings, identities)
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             norms = torch.linalg.vector_norm(embeddings, dim=1)

@@ -6,11 +6,14 @@ cosines and the embeddings' norms, `others` the cosines to all other identities,
 """
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from coreface.errors import InputError
+
+Gradient = Literal["exact", "straight_through"]
 
 
 class Margin(nn.Module):
@@ -54,34 +57,73 @@ class Margin(nn.Module):
         return None
 
 
-class ArcFace(Margin):
+class AngularMargin(Margin):
+    """A margin added to the angle of the target.
+
+    Args:
+        scale: s.
+        gradient: ``"exact"``; or ``"straight_through"``, the slope of the target with respect to its cosine taken as 1,
+            as releases do that add the angle outside of autograd: easier targets, less pull.
+    """
+
+    def __init__(self, scale: float, gradient: Gradient = "exact") -> None:
+        super().__init__(scale)
+        if gradient not in get_args(Gradient):
+            raise InputError(f"gradient is {gradient!r}, expected one of {get_args(Gradient)}")
+        self.gradient = gradient
+
+    def turned(self, cosines: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+        """Return cos(theta + angle), and what goes on from it outside of 0 <= theta + angle <= pi.
+
+        Beyond pi it is cos(theta) - angle sin(angle), which goes on falling; below 0 it is 1, with a slope of 0. No
+        arccos is taken. The exact slope, sin(theta + angle) / sin(theta), is evaluated at |cos| <= 1 - 1e-7, so that it
+        is finite everywhere.
+
+        Args:
+            cosines: (batch,), cos(theta).
+            angle: (batch,), radians between -pi and pi; its gradient is followed where it has one.
+        """
+        with torch.no_grad():
+            bounded = cosines.clamp(-1.0, 1.0)
+            cos_a, sin_a, sine = angle.cos(), angle.sin(), _sine(bounded)
+            within = (bounded >= -cos_a) | (angle <= 0)  # theta + angle <= pi
+            below = (bounded > cos_a) & (angle < 0)  # theta + angle < 0
+            value = torch.where(within, bounded * cos_a - sine * sin_a, bounded - angle * sin_a)
+            value.masked_fill_(below, 1.0)
+            if self.gradient == "straight_through":
+                slope = torch.ones_like(value)
+            else:
+                inside = bounded.clamp(-1 + 1e-7, 1 - 1e-7)
+                slope = torch.where(within, cos_a + inside / _sine(inside) * sin_a, 1.0).masked_fill_(below, 0.0)
+        # The value is exact and the slopes are those of above: autograd alone would divide by sin(theta) = 0 at +-1.
+        turned = value + slope * (cosines - cosines.detach())
+        if angle.requires_grad:
+            with torch.no_grad():
+                by_angle = torch.where(within, -(sine * cos_a + bounded * sin_a), -sin_a - angle * cos_a)
+                by_angle.masked_fill_(below, 0.0)
+            turned = turned + by_angle * (angle - angle.detach())
+        return turned
+
+
+class ArcFace(AngularMargin):
     """cos(theta + m); where theta + m > pi, cos(theta) - m sin(m), which goes on falling.
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition" (CVPR 2019), equation 3.
-    No arccos is taken. The exact factor of the gradient, sin(theta + m) / sin(theta), is evaluated at
-    |cos| <= 1 - 1e-7, so that it is finite everywhere.
 
     Args:
         scale: s.
         margin: m in radians, 0 <= m < pi.
+        gradient: exact, or straight_through: see `AngularMargin`.
     """
 
-    def __init__(self, scale: float = 64.0, margin: float = 0.5) -> None:
-        super().__init__(scale)
+    def __init__(self, scale: float = 64.0, margin: float = 0.5, gradient: Gradient = "exact") -> None:
+        super().__init__(scale, gradient)
         if not 0 <= margin < math.pi:
             raise InputError(f"margin is {margin}, expected an angle 0 <= margin < pi such as 0.5")
         self.margin = margin
 
     def target(self, cosines: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        cos_m, sin_m = math.cos(self.margin), math.sin(self.margin)
-        with torch.no_grad():
-            bounded = cosines.clamp(-1.0, 1.0)
-            inside = bounded.clamp(-1 + 1e-7, 1 - 1e-7)
-            within = bounded >= -cos_m  # theta + m <= pi
-            value = torch.where(within, bounded * cos_m - _sine(bounded) * sin_m, bounded - self.margin * sin_m)
-            slope = torch.where(within, cos_m + inside / _sine(inside) * sin_m, 1.0)
-        # The value is exact and the slope is the one of above: autograd alone would divide by sin(theta) = 0 at +-1.
-        return value + slope * (cosines - cosines.detach())
+        return self.turned(cosines, torch.full_like(cosines, self.margin, requires_grad=False))
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}, margin={self.margin}"

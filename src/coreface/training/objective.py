@@ -1,10 +1,12 @@
 """What is minimised: classification of every view, plus the weighted contrastive term."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
 from coreface.losses.margins import ArcFace, CosFace, Margin
@@ -64,5 +66,8 @@ class Objective(nn.Module):
 
 def build_margin(recipe: MarginRecipe) -> Margin:
     """Build the margin a recipe asks for."""
-    margin = {"arcface": ArcFace, "cosface": CosFace}[recipe.name]
+    if recipe.name == "magface":
+        return MagFace(recipe.scale)
+    named = {"arcface": ArcFace, "cosface": CosFace, "curricularface": CurricularFace, "adaface": AdaFace}
+    margin: Callable[..., Margin] = named[recipe.name]
     return margin(recipe.scale) if recipe.margin is None else margin(recipe.scale, recipe.margin)

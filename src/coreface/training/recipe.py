@@ -40,12 +40,13 @@ class MarginRecipe:
     """The margin of the softmax over identities.
 
     Attributes:
-        name: arcface or cosface.
+        name: arcface, cosface, curricularface, magface or adaface.
         scale: What cosines are multiplied by.
-        margin: Radians for arcface, a difference of cosines for cosface; null is the published one (0.5, 0.35).
+        margin: Radians, for cosface a difference of cosines; null is the published one (0.5, 0.35, 0.5, 0.45 to 0.8,
+            0.4). Always null for magface, whose margin follows the length of the embedding.
     """
 
-    name: Literal["arcface", "cosface"] = "arcface"
+    name: Literal["arcface", "cosface", "curricularface", "magface", "adaface"] = "arcface"
     scale: float = 64.0
     margin: float | None = None
 
@@ -53,6 +54,8 @@ class MarginRecipe:
         _require(0 < self.scale < math.inf, "classifier.margin.scale", self.scale, "a positive number")
         finite = self.margin is None or math.isfinite(self.margin)
         _require(finite, "classifier.margin.margin", self.margin, "a number, or null")
+        follows = self.name != "magface" or self.margin is None
+        _require(follows, "classifier.margin.margin", self.margin, "null for magface")
 
 
 @dataclass(frozen=True)
