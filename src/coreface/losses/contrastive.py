@@ -12,12 +12,31 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from coreface.errors import InputError
+from coreface.losses.processes import SpreadRows, process_count, summed
 from coreface.losses.unit import split_length, through_unit_
 from coreface.precision import at_least_float32
 
 Mask = Literal["exclude", "zero"]
 Protocol = Literal["one_way", "two_way", "all", "half"]
-_Compare = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# The comparisons a protocol makes: views whose images are the anchors, views whose images are the candidates.
+_COMPARISONS: dict[str, list[tuple[list[int], list[int]]]] = {
+    "one_way": [([0], [1])],
+    "two_way": [([0], [1]), ([1], [0])],
+    "all": [([0, 1], [0, 1])],
+    "half": [([0], [1])],
+}
+_ENTRIES = {"one_way": 1, "two_way": 2, "all": 4, "half": 0.5}  # for every (image, image) of the batch
+
+
+class _Views(NamedTuple):
+    """Unit-length views of this process's images and of everyone's, and how the latter are spread (None: alone)."""
+
+    own: list[torch.Tensor]
+    everyone: list[torch.Tensor]
+    spread: SpreadRows | None
+
+
+_Compare = Callable[[_Views, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class ContrastStatistics(NamedTuple):
@@ -52,6 +71,9 @@ class CoReFaceLoss(nn.Module):
         protocol: which of the cosines between the views enter: ``"one_way"`` (N anchors, as published), ``"two_way"``
             (both directions), ``"all"`` (2N anchors against all other views, as SimCLR), ``"half"`` (each unordered
             pair of images once).
+        gather: compare with the images of all processes of torch.distributed, whose batches may differ in length, or
+            be empty: value, margin and `last` are those of one process with the joined batch, in the order of the
+            ranks, and so are the gradients of this process's views. False, as published: every process for itself.
 
     Raises:
         InputError: an argument is out of range.
@@ -71,6 +93,7 @@ class CoReFaceLoss(nn.Module):
         ema: float = 0.99,
         mask: Mask = "exclude",
         protocol: Protocol = "one_way",
+        gather: bool = False,
     ) -> None:
         super().__init__()
         if not scale > 0:
@@ -88,11 +111,13 @@ class CoReFaceLoss(nn.Module):
         self.ema = ema
         self.mask = mask
         self.protocol = protocol
+        self.gather = gather
         self.register_buffer("running_margin", torch.zeros(()))
         self.last: ContrastStatistics | None = None
 
     def extra_repr(self) -> str:
-        return f"scale={self.scale}, margin={self.margin}, ema={self.ema}, mask={self.mask}, protocol={self.protocol}"
+        named = ("scale", "margin", "ema", "mask", "protocol", "gather")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in named)
 
     def forward(self, view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
         """Compare two views of a batch.
@@ -108,50 +133,53 @@ class CoReFaceLoss(nn.Module):
         Raises:
             InputError: shapes or types do not fit.
         """
-        _check(view1, view2, identities)
+        together = self.gather and process_count() > 1
+        _check(view1, view2, identities, least=0 if together else 1)
+        spread = SpreadRows(len(view1), view1.device) if together else None
         with torch.autocast(view1.device.type, enabled=False):
             loss: torch.Tensor = _Contrast.apply(  # type: ignore[no-untyped-call]
-                self._compare, at_least_float32(view1), at_least_float32(view2), identities
+                self.protocol, self._compare, spread, at_least_float32(view1), at_least_float32(view2), identities
             )
         return loss
 
-    def _compare(
-        self, z1: torch.Tensor, z2: torch.Tensor, identities: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compare(self, views: _Views, identities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss and its gradient with respect to the cosines (anchors, candidates); set `last`."""
-        anchors, candidates = z1, z2
-        same = identities.unsqueeze(1) == identities.unsqueeze(0)
+        spread, comparisons = views.spread, _COMPARISONS[self.protocol]
+        everyone = identities if spread is None else spread.gather(identities)
+        start, total = (0, len(identities)) if spread is None else (spread.start, spread.total)
+        same = identities.unsqueeze(1) == everyone.unsqueeze(0)
         masked = same.sum() - len(identities)
-        if self.protocol == "all":
-            anchors = candidates = torch.cat([z1, z2])
-            same = same.repeat(2, 2)
-        rows = torch.arange(len(anchors), device=anchors.device)
+        rows = torch.arange(start, start + len(identities), device=identities.device)
         positives, absent = rows, None
-        if self.protocol == "all":
-            positives = rows.roll(len(identities))
-            absent = rows.unsqueeze(1) == rows.unsqueeze(0)  # never itself
+        if self.protocol == "two_way":
+            positives, same = rows.repeat(2), same.repeat(2, 1)
+        elif self.protocol == "all":
+            positives, same = torch.cat([rows + total, rows]), same.repeat(2, 2)
+            itself = torch.cat([rows, rows + total])
+            absent = itself.unsqueeze(1) == torch.arange(2 * total, device=rows.device)
         elif self.protocol == "half":
-            absent = rows.unsqueeze(1) > rows.unsqueeze(0)  # each pair of images once
+            absent = rows.unsqueeze(1) > torch.arange(total, device=rows.device)  # each pair of images once
 
         # The scale enters on the smaller factor: everything below is a logit, s c.
-        logits = torch.mm(anchors * self.scale, candidates.t())
-        if self.protocol == "two_way":
-            logits, same, positives = torch.cat([logits, logits.t()]), same.repeat(2, 1), positives.repeat(2)
-        softmax = _Softmax(logits, positives, same, absent, self.mask)
+        blocks = [torch.mm(_of(views.own, a) * self.scale, _of(views.everyone, c).t()) for a, c in comparisons]
+        softmax = _Softmax(blocks[0] if len(blocks) == 1 else torch.cat(blocks), positives, same, absent, self.mask)
 
         has_negative = softmax.has_negative
-        ends = torch.stack([softmax.positive, softmax.hardest])
-        positive, hardest = torch.where(has_negative, ends, 0.0).sum(dim=1) / (has_negative.sum() * self.scale)
+        ends = torch.where(has_negative, torch.stack([softmax.positive, softmax.hardest]), 0.0).sum(dim=1)
+        sums = torch.stack([*ends, has_negative.sum(), softmax.positive.sum()])
+        if spread is not None:
+            sums, masked = summed(sums), summed(masked)
+        positive, hardest = sums[:2] / (sums[2] * self.scale)
         margin = self._updated_margin(positive - hardest)
 
-        loss = softmax.losses(margin * self.scale).mean()
-        gradient = softmax.gradient(self.scale / len(logits))
-        if self.protocol == "two_way":
-            gradient = gradient[: len(anchors)].add_(gradient[len(anchors) :].t())
+        anchors = total * (2 if self.protocol in ("two_way", "all") else 1)
+        loss = softmax.losses(margin * self.scale).sum() / anchors
+        if spread is not None:
+            loss = summed(loss)
         if self.protocol != "one_way":
-            masked = (masked * {"two_way": 2, "all": 4, "half": 0.5}[self.protocol]).long()
-        self.last = ContrastStatistics(softmax.positive.mean() / self.scale, hardest, margin, masked)
-        return loss, gradient
+            masked = (masked * _ENTRIES[self.protocol]).long()
+        self.last = ContrastStatistics(sums[3] / (anchors * self.scale), hardest, margin, masked)
+        return loss, softmax.gradient(self.scale / anchors)
 
     def _updated_margin(self, gap: torch.Tensor) -> torch.Tensor:
         """Return m; an adaptive one in training mode after this batch's gap, if it is finite, has entered it."""
@@ -220,29 +248,55 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, compare: _Compare, view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor
+        ctx: Any,
+        protocol: Protocol,
+        compare: _Compare,
+        spread: SpreadRows | None,
+        view1: torch.Tensor,
+        view2: torch.Tensor,
+        identities: torch.Tensor,
     ) -> torch.Tensor:
         (z1, inverse1), (z2, inverse2) = split_length(view1), split_length(view2)
-        loss, gradient = compare(z1, z2, identities)
-        ctx.save_for_backward(gradient, z1, inverse1, z2, inverse2)
+        own = [z1, z2]
+        views = _Views(own, own if spread is None else [spread.gather(z) for z in own], spread)
+        loss, gradient = compare(views, identities)
+        ctx.save_for_backward(gradient, z1, inverse1, z2, inverse2, *views.everyone)
+        ctx.spread, ctx.comparisons = spread, _COMPARISONS[protocol]
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradient, z1, inverse1, z2, inverse2 = ctx.saved_tensors
+        gradient, z1, inverse1, z2, inverse2, *everyone = ctx.saved_tensors
+        own: list[torch.Tensor | None] = [None, None]
+        others: list[torch.Tensor | None] = [None, None]
         with torch.autocast(z1.device.type, enabled=False):  # backward() may be called under autocast, too
-            if len(gradient) == len(z1):
-                to_z1, to_z2 = gradient @ z2, gradient.t() @ z1
-            else:
-                z = torch.cat([z1, z2])
-                to_z1, to_z2 = (gradient @ z).addmm_(gradient.t(), z).chunk(2)
+            blocks = gradient.tensor_split(len(ctx.comparisons))
+            for (anchors, candidates), block in zip(ctx.comparisons, blocks, strict=True):
+                _add(own, anchors, block @ _of(everyone, candidates))
+                _add(others, candidates, block.t() @ _of([z1, z2], anchors))
+            for view, part in enumerate(others):
+                if part is not None:
+                    _add(own, [view], part if ctx.spread is None else ctx.spread.summed_own(part))
+            to_z1, to_z2 = own
+            assert to_z1 is not None
+            assert to_z2 is not None
             to_view1 = through_unit_(to_z1, z1, inverse1.mul(upstream))
-            return None, to_view1, through_unit_(to_z2, z2, inverse2.mul(upstream)), None
+            return None, None, None, to_view1, through_unit_(to_z2, z2, inverse2.mul(upstream)), None
 
 
-def _check(view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor) -> None:
-    if view1.ndim != 2 or view1.shape != view2.shape or not len(view1):
+def _of(views: list[torch.Tensor], which: list[int]) -> torch.Tensor:
+    return views[which[0]] if len(which) == 1 else torch.cat([views[view] for view in which])
+
+
+def _add(gradients: list[torch.Tensor | None], views: list[int], gradient: torch.Tensor) -> None:
+    for view, part in zip(views, gradient.tensor_split(len(views)), strict=True):
+        known = gradients[view]
+        gradients[view] = part if known is None else known.add_(part)
+
+
+def _check(view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor, least: int) -> None:
+    if view1.ndim != 2 or view1.shape != view2.shape or len(view1) < least:
         raise InputError(
             f"got views {tuple(view1.shape)} and {tuple(view2.shape)}, expected the same (batch, embedding_size) twice"
         )
