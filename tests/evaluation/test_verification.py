@@ -197,7 +197,7 @@ def test_memory_stays_close_to_the_scores(monkeypatch):
         tracemalloc.stop()
         return most
 
-    pairs = verification._AllPairs(np.unique(identities, return_inverse=True)[1].astype(np.int32))
+    pairs = verification.AllPairs(np.unique(identities, return_inverse=True)[1].astype(np.int32))
     assert scores < peak(pairs.compare, embeddings) < 1.2 * scores
     assert peak(verify, embeddings, identities, replicates=0) < 4 * scores
 

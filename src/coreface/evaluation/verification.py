@@ -138,8 +138,8 @@ def verify(
             f"{len(vectors)} images make {count} pairs, more than max_pairs = {max_pairs}; raise max_pairs if the "
             "memory allows it, or measure on fewer identities"
         )
-    pairs = _AllPairs(labels)
-    genuine, impostor = pairs.compare(_unit_rows(vectors))
+    pairs = AllPairs(labels)
+    genuine, impostor = pairs.compare(unit_rows(vectors))
     tar = tuple(tar_at_far(genuine, impostor, far) for far in fars)
     statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in tar if rate.resolvable)]
     note = None
@@ -200,7 +200,7 @@ def pixel_embeddings(images: NDArray[np.uint8], mean: ArrayLike | None = None) -
     return pixels.reshape(len(images), -1)
 
 
-class _AllPairs:
+class AllPairs:
     """Every pair of images once, with the images in the order of their identities.
 
     Image n then makes genuine pairs with its neighbours n + 1 .. ends[n] - 1 and impostor pairs with ends[n] .. N - 1,
@@ -275,19 +275,31 @@ def _identity_index(identities: ArrayLike, images: int) -> tuple[NDArray[np.int3
     return index.astype(np.int32), counts
 
 
-def _unit_rows(vectors: Floats) -> Floats:
+def unit_rows(embeddings: ArrayLike, *, zeros: bool = False) -> Floats:
+    """Return embeddings (N, D) with every row of unit length, in their own precision but at least float32.
+
+    Args:
+        embeddings: (N, D) float.
+        zeros: let rows of zeros pass as they are, as those of images that failed to enrol.
+
+    Raises:
+        InputError: wrong shape or dtype.
+        EvaluationError: rows are missing, not finite, zero, or all the same up to length and rounding.
+    """
+    vectors = checked_floats(embeddings, "embeddings", 2)
     vectors = vectors.astype(np.result_type(vectors, np.float32), copy=False)
     largest = np.abs(vectors).max(axis=1, keepdims=True)
-    if (largest == 0).any():
-        zero = np.flatnonzero(largest == 0)
+    empty = largest == 0
+    if empty.any() and not zeros:
+        zero = np.flatnonzero(empty)
         raise EvaluationError(
             f"{len(zero)} of {len(vectors)} embeddings are zero (the first is row {zero[0]}) and have no "
             "direction to compare; look at what the encoder was given there"
         )
-    unit: Floats = vectors / largest  # squares of the raw values could overflow or vanish
-    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    unit: Floats = vectors / np.where(empty, 1, largest)  # squares of the raw values could overflow or vanish
+    unit /= np.where(empty, 1, np.linalg.norm(unit, axis=1, keepdims=True))
     # 1 - cosine is half the squared distance: below the rounding of a cosine, scores would rank noise.
-    if np.square(unit - unit[0]).sum(axis=1).max() / 2 <= np.finfo(unit.dtype).eps:
+    if len(unit) > 1 and np.square(unit - unit[0]).sum(axis=1).max() / 2 <= np.finfo(unit.dtype).eps:
         raise EvaluationError(
             f"all {len(unit)} embeddings are the same up to length and rounding: the encoder has collapsed, or was "
             "given one image again and again"

@@ -1,0 +1,301 @@
+"""From scores to decisions: the threshold for a wanted error rate, and the error rate that a score stands for.
+
+A calibration belongs to one encoder: it carries the encoder's content digest and is refused for another. Its rates are
+those of the people it was fitted on; it is as good as they are like the people it is used for.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coreface.errors import InputError, ModelError
+from coreface.evaluation.pair_scores import PairSample
+from coreface.evaluation.proportions import Badge, badge, wilson
+from coreface.evaluation.resampling import resample
+from coreface.evaluation.scores import (
+    allowed_false_matches,
+    checked_floats,
+    checked_kinds,
+    next_above,
+)
+from coreface.evaluation.tail import Tail
+from coreface.files import write_atomically
+
+CALIBRATION = "calibration.json"
+FMRS = tuple(float(f"1e-{power}") for power in range(1, 7))
+ENOUGH_ALARMS = 30  # false alarms that non-mated searches must have to be believed: the rule of 30
+
+_FORMAT = 1
+_REPLICATES = 200
+
+
+@dataclass(frozen=True)
+class CalibratedThreshold:
+    """A threshold for a wanted rate.
+
+    Attributes:
+        target: the rate wanted.
+        threshold: a pair matches iff its score is not below it; None if the target is not resolvable.
+        fmr: share of the impostor pairs of the calibration that match there, never above what was asked for.
+        fmr_low: lower end of the 95 % interval of the FMR there; None where the fit knew no identities.
+        fmr_high: its upper end.
+        threshold_low: the threshold whose FMR is ``fmr_high``: the true threshold for the target may lie this low.
+        threshold_high: likewise for ``fmr_low``; None where no impostor score tells.
+        fnmr: share of the genuine pairs of the calibration that do not match there.
+        badge: how far the FMR carries, by the errors behind it; None if the target is not resolvable.
+        method: ``fmr``: from pairs; ``independence``: from pairs, as 1 - (1 - FMR)^N; ``searches``: from the best
+            scores of non-mated searches.
+    """
+
+    target: float
+    threshold: float | None
+    fmr: float | None
+    fmr_low: float | None
+    fmr_high: float | None
+    threshold_low: float | None
+    threshold_high: float | None
+    fnmr: float | None
+    badge: Badge | None
+    method: Literal["fmr", "independence", "searches"] = "fmr"
+
+    @property
+    def resolvable(self) -> bool:
+        """Whether there is a threshold."""
+        return self.threshold is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain Python values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrator:
+    """Score distributions of an encoder, small enough to be kept beside it.
+
+    Attributes:
+        genuine: the genuine scores.
+        impostor: the impostor scores.
+        searches: best scores of non-mated searches; None where none were made.
+        gallery: entries of the gallery of those searches.
+        effective: effective number of impostor pairs at each rate of `FMRS` (what Wilson's interval takes), from
+            resampled identities; empty where identities were not given.
+        identities: number of identities; 0 where they were not given.
+    """
+
+    genuine: Tail
+    impostor: Tail
+    searches: Tail | None = None
+    gallery: int = 0
+    effective: tuple[float | None, ...] = ()
+    identities: int = 0
+
+    @classmethod
+    def fit(
+        cls,
+        genuine: ArrayLike,
+        impostor: ArrayLike,
+        *,
+        pairs: PairSample | None = None,
+        non_mated: ArrayLike | None = None,
+        gallery: int = 0,
+        seed: int = 0,
+    ) -> "Calibrator":
+        """Learn the distributions of scores.
+
+        Args:
+            genuine: (G,) scores of pairs of the same identity.
+            impostor: (I,) scores of pairs of different identities.
+            pairs: the same scores with their identities, for intervals.
+            non_mated: (S,) best score of each search of somebody who is not in the gallery.
+            gallery: number of entries in the gallery of those searches.
+            seed: of the bootstrap.
+
+        Raises:
+            InputError: wrong shape or dtype, or searches without the size of their gallery.
+            EvaluationError: scores are missing or not finite.
+        """
+        genuine, impostor = checked_kinds(genuine, impostor)
+        searches = None
+        if non_mated is not None:
+            searches = Tail.of(checked_floats(non_mated, "non-mated search scores", 1).astype(impostor.dtype))
+            if gallery < 1:
+                raise InputError(f"gallery is {gallery}; expected the number of entries that were searched, 1 or more")
+        effective = () if pairs is None else _effective(pairs, seed)
+        known = 0 if pairs is None else pairs.identities
+        return cls(Tail.of(genuine), Tail.of(impostor), searches, gallery if searches else 0, effective, known)
+
+    def threshold(self, fmr: float) -> CalibratedThreshold:
+        """Return the lowest threshold whose FMR stays at or below a target, with what is known of it.
+
+        Raises:
+            InputError: ``fmr`` is not between 0 and 1.
+        """
+        return self._at(float(fmr), allowed_false_matches(fmr, self.impostor.count), "fmr")
+
+    def gallery_threshold(self, size: int, fpir: float) -> CalibratedThreshold:
+        """Return the threshold for a false positive identification rate in a gallery of ``size`` entries.
+
+        With 30 false alarms or more among the non-mated searches of the fit, the quantile of their best scores decides;
+        from their gallery of M entries to one of N the rate goes as 1 - (1 - FPIR)^(N / M). Otherwise it is taken from
+        pairs as if the entries of a gallery were independent: 1 - (1 - FMR)^N.
+
+        Raises:
+            InputError: ``size`` is below 1, or ``fpir`` is not between 0 and 1.
+        """
+        if size < 1:
+            raise InputError(f"the gallery has {size} entries; expected 1 or more")
+        allowed_false_matches(fpir, 0)
+        if self.searches is not None:
+            share = -np.expm1(np.log1p(-fpir) * self.gallery / size)
+            alarms = _allowed(share, self.searches.count)
+            if ENOUGH_ALARMS <= alarms < self.searches.count:
+                threshold = self.searches.threshold(alarms)
+                return self._described(float(fpir), threshold, "searches")
+        share = -np.expm1(np.log1p(-fpir) / size)
+        return self._at(float(fpir), _allowed(share, self.impostor.count), "independence")
+
+    def fmr(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Return for each score the FMR of a threshold there: the share of impostor pairs that score as high or higher.
+
+        0 says that no impostor pair of the calibration did: below 1 / (number of impostor pairs). Where only a part of
+        many scores was kept, it is rounded up, by less than 2 %.
+
+        Args:
+            scores: any shape, float.
+
+        Raises:
+            InputError: wrong dtype.
+            EvaluationError: scores are not finite.
+        """
+        values = np.asarray(scores)
+        flat = checked_floats(values.reshape(-1), "scores", 1)
+        return (self.impostor.reached(flat) / self.impostor.count).reshape(values.shape)
+
+    def save(self, folder: Path, digest: str) -> Path:
+        """Write calibration.json beside the encoder of content digest ``digest``; return its path."""
+        searches = None if self.searches is None else self.searches.to_dict()
+        content = {
+            "format": _FORMAT,
+            "encoder": digest,
+            "identities": self.identities,
+            "effective_impostor_pairs": list(self.effective),
+            "genuine": self.genuine.to_dict(),
+            "impostor": self.impostor.to_dict(),
+            "non_mated_searches": searches,
+            "gallery": self.gallery,
+            "thresholds": [self.threshold(fmr).to_dict() for fmr in FMRS],
+        }
+        path = Path(folder) / CALIBRATION
+        write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        return path
+
+    @classmethod
+    def load(cls, folder: Path, digest: str) -> "Calibrator":
+        """Read the calibration of the encoder of content digest ``digest``.
+
+        Raises:
+            ModelError: there is none, it is another encoder's, or the file is damaged.
+        """
+        path = Path(folder) / CALIBRATION
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelError(f"{path} does not exist: make it with coreface calibrate") from None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read ({error}): make it again with coreface calibrate") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise ModelError(f"{path} is no calibration of format {_FORMAT}: make it again with coreface calibrate")
+        if content.get("encoder") != digest:
+            raise ModelError(
+                f"{path} belongs to another encoder ({str(content.get('encoder'))[:12]}, expected {digest[:12]}): "
+                "scores of two encoders have nothing in common; make it again with coreface calibrate"
+            )
+        try:
+            searches = content["non_mated_searches"]
+            return cls(
+                Tail.from_dict(content["genuine"]),
+                Tail.from_dict(content["impostor"]),
+                None if searches is None else Tail.from_dict(searches),
+                int(content["gallery"]),
+                tuple(None if value is None else float(value) for value in content["effective_impostor_pairs"]),
+                int(content["identities"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path} is damaged ({error!r}): make it again with coreface calibrate") from error
+
+    def _at(self, target: float, allowed: int, method: Literal["fmr", "independence"]) -> CalibratedThreshold:
+        if allowed == 0:
+            return CalibratedThreshold(target, None, None, None, None, None, None, None, None, method)
+        if allowed >= self.impostor.count:
+            raise InputError(f"a rate of {target} lets every impostor pair match; ask for less")
+        return self._described(target, self.impostor.threshold(allowed), method)
+
+    def _described(
+        self, target: float, threshold: np.floating[Any], method: Literal["fmr", "independence", "searches"]
+    ) -> CalibratedThreshold:
+        at = np.array([threshold])
+        errors = int(self.impostor.reached(at)[0])
+        fmr = errors / self.impostor.count
+        low = high = threshold_low = threshold_high = None
+        trials = self._trials(fmr)
+        if trials is not None:
+            low, high = wilson(fmr, trials, freedom=self.identities - 1)
+            few, many = int(low * self.impostor.count), int(high * self.impostor.count)
+            threshold_low = float(self.impostor.threshold(many)) if many < self.impostor.count else None
+            threshold_high = float(self.impostor.threshold(few)) if few else None
+        return CalibratedThreshold(
+            target=target,
+            threshold=float(threshold),
+            fmr=fmr,
+            fmr_low=low,
+            fmr_high=high,
+            threshold_low=threshold_low,
+            threshold_high=threshold_high,
+            fnmr=1 - int(self.genuine.reached(at)[0]) / self.genuine.count,
+            badge=badge(errors, self.impostor.count),
+            method=method,
+        )
+
+    def _trials(self, fmr: float) -> float | None:
+        """The effective number of impostor pairs at a rate, between those that were resampled and as at the ends."""
+        known = [(np.log(rate), np.log(n)) for rate, n in zip(FMRS, self.effective, strict=False) if n is not None]
+        if not known:
+            return None
+        rates, numbers = zip(*sorted(known), strict=True)
+        return float(np.exp(np.interp(np.log(max(fmr, 1e-12)), rates, numbers)))
+
+
+def _allowed(share: float, count: int) -> int:
+    # Twelve digits: 1 - (1 - 0.1) is no 0.1, and the last one of ten would be lost.
+    return allowed_false_matches(float(f"{share:.12g}"), count)
+
+
+def _effective(pairs: PairSample, seed: int) -> tuple[float | None, ...]:
+    impostor = pairs.impostor_scores
+    points: list[tuple[Literal["fmr"], float] | None] = []
+    for rate in FMRS:
+        allowed = allowed_false_matches(rate, len(impostor))
+        if not 0 < allowed < len(impostor):
+            points.append(None)
+            continue
+        place = len(impostor) - 1 - allowed
+        points.append(("fmr", float(next_above(np.partition(impostor, place)[place]))))
+    statistics = [point for point in points if point is not None]
+    if not statistics:
+        return (None,) * len(FMRS)
+    sample = resample(pairs, statistics, replicates=_REPLICATES, seed=seed)
+    numbers = iter(zip(sample.estimates, sample.values.T, strict=True))
+    found: list[float | None] = []
+    for point in points:
+        if point is None:
+            found.append(None)
+            continue
+        share, values = next(numbers)
+        variance = float(np.nanvar(values, ddof=1))
+        spread = float(share * (1 - share))
+        found.append(spread / variance if variance > 0 and spread > 0 else float(pairs.identities))
+    return tuple(found)

@@ -1,0 +1,204 @@
+"""Calibrated thresholds against the scores they come from, the file they are kept in, and what they promise."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coreface.errors import EvaluationError, InputError, ModelError
+from coreface.evaluation.calibration import Calibrator
+from coreface.evaluation.metrics import tar_at_far
+from coreface.evaluation.pair_scores import PairScores
+from coreface.evaluation.tail import Tail
+
+
+def scores(seed=0, genuine=500, impostor=30_000, dtype=np.float32):
+    generator = np.random.default_rng(seed)
+    return generator.normal(3, 1, genuine).astype(dtype), generator.normal(0, 1, impostor).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_thresholds_are_those_of_the_conservative_rule(dtype):
+    genuine, impostor = scores(dtype=dtype)
+    calibrator = Calibrator.fit(genuine, impostor)
+    for far in (0.5, 0.1, 0.05, 0.01, 2e-3, 1e-3, 1e-4):
+        expected, found = tar_at_far(genuine, impostor, far), calibrator.threshold(far)
+        assert (found.threshold, found.fmr) == (expected.threshold, expected.fmr)
+        assert found.fnmr == pytest.approx(expected.fnmr)
+        assert found.badge.errors == round(expected.fmr * len(impostor))
+        assert (found.fmr_low, found.threshold_low) == (None, None)  # no identities, no interval
+    assert not calibrator.threshold(1e-6).resolvable
+    assert calibrator.threshold(1e-6).threshold is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1e-4, 0.99))
+def test_the_achieved_fmr_never_exceeds_the_target(seed, far):
+    generator = np.random.default_rng(seed)
+    impostor = generator.normal(size=int(generator.integers(1, 9000))).round(int(generator.integers(1, 4)))
+    found = Calibrator.fit([1.0, 2.0], impostor).threshold(far)
+    if found.resolvable:
+        accepted = np.count_nonzero(impostor >= found.threshold)
+        assert Fraction(int(accepted), len(impostor)) <= Fraction(repr(far))
+        assert found.fmr == accepted / len(impostor)
+        best = np.count_nonzero(impostor >= tar_at_far([1.0], impostor, far).threshold)
+        ties = np.unique(impostor, return_counts=True)[1].max()
+        assert best - accepted <= 0.01 * best + ties  # a small file costs 1 % of rank
+    else:
+        assert Fraction(repr(far)) * len(impostor) < 1
+
+
+def test_a_score_stands_for_an_fmr():
+    genuine, impostor = scores(impostor=1500)
+    calibrator = Calibrator.fit(genuine, impostor)  # few enough to be kept whole
+    asked = np.r_[impostor[:200], genuine[:200], -10, 10, np.nextafter(impostor[:5], np.float32(9))].reshape(1, -1)
+    expected = [[np.mean(impostor.astype(float) >= float(score)) for score in asked[0]]]
+    np.testing.assert_array_equal(calibrator.fmr(asked), expected)
+    assert calibrator.fmr(10.0) == 0.0
+    with pytest.raises(EvaluationError, match="NaN"):
+        calibrator.fmr([np.nan])
+
+
+def test_a_large_set_is_kept_small_and_rates_are_rounded_up():
+    genuine, impostor = scores(impostor=400_000)
+    calibrator = Calibrator.fit(genuine, impostor)
+    assert len(calibrator.impostor.scores) < 4000
+    asked = np.linspace(-4, 5, 2000)
+    exact = np.array([np.mean(impostor.astype(float) >= score) for score in asked])
+    given = calibrator.fmr(asked)
+    assert (given >= exact).all()
+    assert (given <= 1.02 * exact).all()
+    for far in (0.1, 0.03, 1e-2, 1e-3, 1e-4, 1e-5):  # the usual targets are exact
+        assert calibrator.threshold(far).threshold == tar_at_far(genuine, impostor, far).threshold
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_tail_counts_like_a_loop(seed):
+    generator = np.random.default_rng(seed)
+    values = generator.integers(0, 9, int(generator.integers(1, 30))) / 4
+    tail = Tail.of(values)
+    for threshold in (*np.unique(values), -1.0, 0.1, 1.3, 9.0):
+        assert tail.reached(np.array([threshold]))[0] == sum(value >= threshold for value in values)
+    for allowed in range(len(values)):
+        threshold = tail.threshold(allowed)
+        assert sum(value >= threshold for value in values) <= allowed
+        below = np.nextafter(threshold, -1)
+        assert sum(value >= below for value in values) > allowed
+    assert Tail.from_dict(json.loads(json.dumps(tail.to_dict()))).to_dict() == tail.to_dict()
+
+
+def identified(seed, identities=60, images=4, share=0.5):
+    generator = np.random.default_rng(seed)
+    label = np.repeat(np.arange(identities), images)
+    i, j = np.triu_indices(len(label), 1)
+    first, second = label[i], label[j]
+    wolf = generator.normal(0, np.sqrt(share / 2), identities)
+    noise = generator.normal(0, np.sqrt(1 - share), len(i))
+    same = first == second
+    return PairScores(noise + np.where(same, 3, wolf[first] + wolf[second]), first, second)
+
+
+def test_intervals_come_from_identities():
+    pairs = identified(0)
+    calibrator = Calibrator.fit(pairs.genuine_scores, pairs.impostor_scores, pairs=pairs)
+    at = calibrator.threshold(1e-2)
+    assert at.fmr_low < at.fmr < at.fmr_high
+    assert at.threshold_low < at.threshold < at.threshold_high
+    assert calibrator.fmr(at.threshold_low) <= at.fmr_high
+    independent = 2 * 1.96 * np.sqrt(0.01 * 0.99 / len(pairs.impostor_scores))
+    assert at.fmr_high - at.fmr_low > 2 * independent  # pairs share people
+    covered = 0
+    truth = 1 - 0.977249868  # of a normal score at 2
+    for seed in range(40):
+        pairs = identified(seed)
+        fitted = Calibrator.fit(pairs.genuine_scores, pairs.impostor_scores, pairs=pairs)
+        low, high = (fitted.threshold(0.0228).to_dict()[name] for name in ("threshold_low", "threshold_high"))
+        covered += low <= 2.0 <= high
+    assert covered >= 33
+    assert truth == pytest.approx(0.02275, abs=1e-4)
+
+
+def test_a_gallery_from_pairs():
+    genuine, impostor = scores()
+    calibrator = Calibrator.fit(genuine, impostor)
+    at = calibrator.gallery_threshold(100, 0.1)
+    assert at.method == "independence"
+    share = 1 - 0.9**0.01
+    assert at.threshold == tar_at_far(genuine, impostor, share).threshold
+    assert 1 - (1 - at.fmr) ** 100 <= 0.1
+    assert calibrator.gallery_threshold(1, 0.1).threshold == calibrator.threshold(0.1).threshold
+    assert not calibrator.gallery_threshold(10**6, 0.01).resolvable
+
+
+def test_a_gallery_from_searches_where_there_are_enough():
+    generator = np.random.default_rng(0)
+    genuine, impostor = scores()
+    maxima = generator.normal(0, 1, (1000, 50)).max(axis=1) + 1  # searches score higher than pairs would say
+    calibrator = Calibrator.fit(genuine, impostor, non_mated=maxima, gallery=50)
+    at = calibrator.gallery_threshold(50, 0.1)
+    assert at.method == "searches"
+    assert np.count_nonzero(maxima.astype(np.float32) >= np.float32(at.threshold)) == 100
+    larger = calibrator.gallery_threshold(100, 0.1)  # of twice the size: as two independent galleries
+    alarms = np.count_nonzero(maxima.astype(np.float32) >= np.float32(larger.threshold))
+    assert alarms == int(1000 * (1 - 0.9**0.5))
+    assert calibrator.gallery_threshold(50, 0.01).method == "independence"  # 10 alarms are too few
+
+
+def test_the_file_keeps_everything(tmp_path):
+    pairs = identified(1)
+    fitted = Calibrator.fit(
+        pairs.genuine_scores, pairs.impostor_scores, pairs=pairs, non_mated=np.arange(500) / 100, gallery=20
+    )
+    path = fitted.save(tmp_path, "a" * 64)
+    assert path.name == "calibration.json"
+    assert path.parent == tmp_path
+    loaded = Calibrator.load(tmp_path, "a" * 64)
+    for far in (0.3, 0.1, 1e-2, 1e-3, 1e-6):
+        assert loaded.threshold(far) == fitted.threshold(far)
+    assert loaded.gallery_threshold(20, 0.1) == fitted.gallery_threshold(20, 0.1)
+    assert (loaded.fmr(np.linspace(-3, 3, 50)) == fitted.fmr(np.linspace(-3, 3, 50))).all()
+    with pytest.raises(ModelError, match=r"belongs to another encoder \(aaaaaaaaaaaa, expected bbbbbbbbbbbb\)"):
+        Calibrator.load(tmp_path, "b" * 64)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[1]",
+        lambda text: text.replace('"format": 1', '"format": 2'),
+        lambda text: text.replace('"dtype": "float64"', '"dtype": "object"'),
+        lambda text: text.replace('"count": ', '"count": 7'),
+        lambda text: text.replace('"above"', '"below"'),
+        lambda text: text.replace('"gallery": 0', '"gallery": "x"'),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, damage):
+    pairs = identified(1, identities=8)
+    path = Calibrator.fit(pairs.genuine_scores, pairs.impostor_scores).save(tmp_path, "a" * 64)
+    changed = damage(path.read_text())
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(ModelError, match="make it again with coreface calibrate") as caught:
+        Calibrator.load(tmp_path, "a" * 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_calibrated(tmp_path):
+    with pytest.raises(ModelError, match="does not exist"):
+        Calibrator.load(tmp_path, "a" * 64)
+    with pytest.raises(EvaluationError, match="there are no impostor scores"):
+        Calibrator.fit([0.5], [])
+    with pytest.raises(EvaluationError, match="NaN"):
+        Calibrator.fit([0.5, np.nan], [0.1])
+    with pytest.raises(InputError, match="gallery is 0"):
+        Calibrator.fit([0.5], [0.1], non_mated=[0.3])
+    calibrator = Calibrator.fit([0.5], [0.1, 0.2])
+    for target in (0, 1, 2, -1):
+        with pytest.raises(InputError, match="expected a rate"):
+            calibrator.threshold(target)
+    with pytest.raises(InputError, match="the gallery has 0 entries"):
+        calibrator.gallery_threshold(0, 0.1)
