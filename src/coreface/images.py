@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import ImageError, InputError
-from coreface.image_headers import check_complete, image_size, still_png, without_tiff_alpha_kind
+from coreface.image_headers import (
+    check_complete,
+    image_size,
+    plain_jpeg_size,
+    still_png,
+    without_tiff_alpha_kind,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -49,6 +55,8 @@ def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: 
         ImageError: the file is missing, damaged, cut off, of an unknown format or beyond a limit. The message names it.
         InputError: the source is none of the above, or an array or PIL image of another type or shape.
     """
+    if type(source) is bytes and len(source) <= max_bytes:  # before all else: training loads millions of them
+        return _decode("image bytes", source, max_pixels)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -132,6 +140,11 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _decode(name: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
+    size = plain_jpeg_size(data)
+    if size is not None and 0 < size[0] * size[1] <= max_pixels:
+        image = _decoded(data, cv2.IMREAD_COLOR_RGB)
+        if image is not None and image.shape[:2] in (size, size[::-1]):
+            return image
     with _named(name):
         width, height, image_format = image_size(data)
         _check_pixels(width, height, max_pixels)
@@ -158,16 +171,19 @@ def _named(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: {error}") from None
 
 
-def _decoded(data: bytes) -> NDArray[Any] | None:
-    """uint8 or uint16 BGR of shape (H, W, 3), upright; None if OpenCV cannot decode the data."""
+# Not IMREAD_COLOR_RGB: with it OpenCV 4.12 and 5.0 return noise for 16-bit TIFF.
+_ANY_DEPTH_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+
+
+def _decoded(data: bytes, flags: int = _ANY_DEPTH_BGR) -> NDArray[Any] | None:
+    """uint8 or uint16 of shape (H, W, 3), upright, BGR unless the flags say RGB; None if OpenCV cannot decode it."""
     # The level belongs to the whole process. A thread that finds it silent leaves it alone, and a thread that silences
     # it puts back what it found: whatever their order, the level does not stay silent.
     level = _opencv_log.getLogLevel()
     if level:
         _opencv_log.setLogLevel(0)
     try:
-        # Not IMREAD_COLOR_RGB: with it OpenCV 4.12 and 5.0 return noise for 16-bit TIFF.
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
     finally:

@@ -191,6 +191,34 @@ def test_batches_of_fewer_than_two_are_passed_over(spoilt, workers):
     assert len(loader) == 4
 
 
+def test_too_much_that_cannot_be_read_ends_the_epoch(spoilt):
+    source = spoilt([1, 5, 7])
+    for share, ends in ((0.25, False), (0.24, True), (0.0, True)):
+        loader = FaceLoader(source, 4, image_size=16, max_unreadable=share)
+        if not ends:
+            assert len(batches(loader.epoch(1))) == 3
+            batches(loader.epoch(2))  # each image counts once, however often it is met
+            continue
+        with pytest.raises(DataError, match=r"of 12 images cannot be read.*max_unreadable.*\.png"):
+            batches(loader.epoch(1))
+        assert loader.unreadable
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_among_several_processes_every_batch_is_full(spoilt, workers):
+    order = FaceLoader(spoilt([]), 3, seed=1, rank=1, world_size=2).draws(1)[0]
+    source = spoilt(order[1:3])
+    alone = [FaceLoader(source, 3, image_size=16, seed=1, rank=r, world_size=2, workers=workers) for r in (0, 1)]
+    got = [batches(loader.epoch(1)) for loader in alone]
+    assert [[len(identities) for _, identities in rank] for rank in got] == [[3, 3], [3, 3]]
+    images, identities = got[1][0]
+    assert torch.equal(images, images[:1].expand(3, -1, -1, -1))  # the one that could be read
+    assert identities.tolist() == [source.identities[order[0]]] * 3
+    assert alone[1].unreadable.keys() == {*order[1:3].tolist()}
+    with pytest.raises(DataError, match="a whole batch cannot be read"):
+        batches(FaceLoader(spoilt(order[:3]), 3, image_size=16, seed=1, rank=1, world_size=2).epoch(1))
+
+
 def test_a_strip_that_no_square_can_hold_does_not_end_the_epoch(spoilt):
     """It decodes well; only the padding to a square, 20000 x 20000 pixels, is refused."""
     source = spoilt([])
@@ -264,6 +292,12 @@ def test_arguments_out_of_range(faces):
         FaceLoader(faces, 4, image_size=0)
     with pytest.raises(InputError, match="seed"):
         FaceLoader(faces, 4, seed=-1)
+    for rank, world_size in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(InputError, match="rank"):
+            FaceLoader(faces, 4, rank=rank, world_size=world_size)
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="max_unreadable"):
+            FaceLoader(faces, 4, max_unreadable=share)
     with pytest.raises(InputError, match="start"):
         next(FaceLoader(faces, 4, image_size=16).epoch(1, -1))
 
@@ -272,6 +306,9 @@ def test_too_few_images(faces):
     FaceLoader(faces, 23)
     with pytest.raises(DataError, match="23 images cannot fill one batch of 24"):
         FaceLoader(faces, 24)
+    FaceLoader(faces, 11, world_size=2)
+    with pytest.raises(DataError, match="23 images cannot fill one batch of 12 for each of 2 processes"):
+        FaceLoader(faces, 12, world_size=2)
 
 
 def test_other_errors_are_not_swallowed(faces):

@@ -8,6 +8,7 @@ from coreface.data.pairs import PairSet
 from coreface.data.record_writer import RecordWriter
 from coreface.data.recordio import RecordReader
 from coreface.data.records import RecordSource
+from coreface.data.shards import ShardSource
 from coreface.data.source import FaceSource, Notice, require_identities
 from coreface.data.split import split_by_identity
 
@@ -22,6 +23,7 @@ __all__ = [
     "RecordReader",
     "RecordSource",
     "RecordWriter",
+    "ShardSource",
     "open_faces",
     "open_pairs",
     "require_identities",

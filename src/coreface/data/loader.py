@@ -32,9 +32,10 @@ class _Pixels(NamedTuple):
 
 
 class _Faces(Dataset[Any]):
-    def __init__(self, source: FaceSource, image_size: int) -> None:
+    def __init__(self, source: FaceSource, image_size: int, fill: bool) -> None:
         self._source = source
         self._image_size = image_size
+        self._fill = fill
 
     def __getitems__(self, draws: list[_Draw]) -> _Pixels:
         size = self._image_size
@@ -54,6 +55,11 @@ class _Faces(Dataset[Any]):
                 continue
             images[len(identities)] = image[:, ::-1] if draw.flip else image
             identities.append(identity)
+        read = len(identities)
+        if self._fill and 0 < read < len(draws):
+            again = np.arange(len(draws) - read) % read
+            images[read:] = images[again]
+            identities += [identities[index] for index in again]
         return _Pixels(torch.from_numpy(images[: len(identities)]), torch.tensor(identities), unreadable)
 
 
@@ -86,6 +92,11 @@ class FaceLoader:
     image that cannot be read is left out of its batch and noted in `unreadable`; a batch left with fewer than two
     images is passed over, since BatchNorm has no statistics of one.
 
+    Several processes that train together share an epoch: each image comes to one of them. The batches of one step are,
+    together, what a single process would see in a batch of ``world_size`` times the size. Of a source that is best read
+    in sequence (tar shards), each process has a stretch of the sequence of its own instead. Every process yields the
+    same number of batches, all of full size: in the place of what cannot be read stands another image of the batch.
+
     Args:
         source: where the faces come from.
         batch_size: images a batch, at least 2.
@@ -94,10 +105,14 @@ class FaceLoader:
         workers: processes that decode; 0 decodes in this one.
         device: where the batches go. They travel as uint8.
         flip: mirror half of the images at random.
+        rank: number of this process among those that train together, from 0.
+        world_size: how many they are.
+        max_unreadable: the share of the images of the source that may turn out unreadable before `epoch` raises.
 
     Raises:
-        InputError: ``batch_size``, ``image_size``, ``seed`` or ``workers`` is out of range.
-        DataError: the source cannot fill one batch.
+        InputError: ``batch_size``, ``image_size``, ``seed``, ``workers``, ``rank`` or ``max_unreadable`` is out of
+            range.
+        DataError: the source cannot fill one batch of every process.
 
     Attributes:
         unreadable: what could not be read so far: index of the image -> message.
@@ -113,6 +128,9 @@ class FaceLoader:
         workers: int = 0,
         device: torch.device | str = "cpu",
         flip: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        max_unreadable: float = 1.0,
     ) -> None:
         if batch_size < 2:
             raise InputError(
@@ -123,20 +141,27 @@ class FaceLoader:
         for name, value in (("seed", seed), ("workers", workers)):
             if value < 0:
                 raise InputError(f"{name} is {value}, expected 0 or more")
-        if len(source) < batch_size:
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank is {rank} of {world_size} processes, expected 0 to {world_size - 1}")
+        if not 0 <= max_unreadable <= 1:
+            raise InputError(f"max_unreadable is {max_unreadable}, expected a share from 0 to 1")
+        if len(source) < batch_size * world_size:
+            each = f" for each of {world_size} processes" if world_size > 1 else ""
             raise DataError(
-                f"{len(source)} images cannot fill one batch of {batch_size}: lower the batch size or add images"
+                f"{len(source)} images cannot fill one batch of {batch_size}{each}: lower the batch size or add images"
             )
         self.unreadable: dict[int, str] = {}
         self._source = source
         self._batch_size = batch_size
         self._seed = seed
         self._flip = flip
+        self._rank, self._world_size = rank, world_size
+        self._max_unreadable = max_unreadable
         self._device = torch.device(device)
         self._schedule = _Schedule()
         self._next_epoch = 1
         self._loader: DataLoader[Any] = DataLoader(
-            _Faces(source, image_size),
+            _Faces(source, image_size, fill=world_size > 1),
             batch_sampler=self._schedule,
             collate_fn=_as_is,
             num_workers=workers,
@@ -150,15 +175,20 @@ class FaceLoader:
         )
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self._source) // self._batch_size
+        """Batches an epoch, of this process."""
+        return len(self._source) // self._world_size // self._batch_size
 
     def draws(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the order of the images in an epoch and whether each is mirrored, both (len(source),)."""
+        """Return the order of this process' images in an epoch and whether each is mirrored, both of one length."""
         rng = np.random.default_rng([self._seed, epoch])
-        order = rng.permutation(len(self._source))
-        flips = rng.random(len(self._source)) < 0.5
-        return order, flips if self._flip else np.zeros_like(flips)
+        order = self._source.reading_order(rng)
+        flips = rng.random(len(order)) < 0.5
+        each = len(order) // self._world_size
+        if self._source.in_sequence:
+            own = slice(self._rank * each, (self._rank + 1) * each)
+        else:
+            own = slice(self._rank, self._world_size * each, self._world_size)
+        return order[own], flips[own] if self._flip else np.zeros(each, dtype=np.bool_)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the batches of an epoch, from batch ``start`` on.
@@ -168,6 +198,7 @@ class FaceLoader:
 
         Raises:
             InputError: ``start`` is negative.
+            DataError: more images cannot be read than ``max_unreadable`` allows.
         """
         if start < 0:
             raise InputError(f"start is {start}, expected the number of a batch, from 0 on")
@@ -178,11 +209,24 @@ class FaceLoader:
             for at in range(start * size, len(self) * size, size)
         ]
         for pixels in self._loader:
-            self.unreadable.update(pixels.unreadable)
+            if pixels.unreadable:
+                self._note(pixels)
             if len(pixels.identities) < 2:
                 continue
             images = pixels.images.to(self._device, non_blocking=True)
             yield to_network_input(images), pixels.identities.to(self._device, non_blocking=True)
+
+    def _note(self, pixels: _Pixels) -> None:
+        self.unreadable.update(pixels.unreadable)
+        count, total = len(self.unreadable), len(self._source)
+        example = next(iter(pixels.unreadable.values()))
+        if count > self._max_unreadable * total:
+            raise DataError(
+                f"{count} of {total} images cannot be read, and at most {self._max_unreadable:.2%} may: get a new copy "
+                f"of the data, or raise max_unreadable; the latest: {example}"
+            )
+        if self._world_size > 1 and not len(pixels.identities):
+            raise DataError(f"a whole batch cannot be read: get a new copy of the data; the latest: {example}")
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the next epoch: the first iteration is epoch 1, the second epoch 2, and so on."""

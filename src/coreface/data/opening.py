@@ -9,6 +9,7 @@ from coreface.data.pair_bin import BinPairs
 from coreface.data.pair_lists import read_pairs_csv, read_pairs_txt
 from coreface.data.pairs import PairSet
 from coreface.data.records import RecordSource
+from coreface.data.shards import ShardSource
 from coreface.data.source import FaceSource
 from coreface.errors import DataError
 
@@ -19,7 +20,8 @@ def open_faces(path: str | os.PathLike[str]) -> FaceSource:
     """Open a source of faces.
 
     Args:
-        path: a folder ``<identity>/<image>``; a RecordIO ``.rec``, or the folder that holds it; or the word ``orl`` for
+        path: a folder ``<identity>/<image>``; a RecordIO ``.rec``, or the folder that holds it; a tar shard
+            (``key.jpg`` and ``key.cls``), or a folder of them; or the word ``orl`` for
             the ORL faces of the demo (a folder of that name is meant by ``./orl``).
 
     Raises:
@@ -33,6 +35,8 @@ def open_faces(path: str | os.PathLike[str]) -> FaceSource:
         return RecordSource(where)
     if where.is_dir() and any(where.glob("*.rec")):
         return RecordSource(where)
+    if (where.suffix == ".tar" and not where.is_dir()) or (where.is_dir() and any(where.glob("*.tar"))):
+        return ShardSource(where)
     if where.is_file() and where.suffix in _PAIR_SUFFIXES:
         raise DataError(f"{where}: a set of pairs has no identities to list; open it with open_pairs, or give --pairs")
     return FolderSource(where)

@@ -41,11 +41,15 @@ class RecordSource(FaceSource):
         super().__init__(identities, read_names(self._reader.path.parent, self._labels))
 
     def encoded(self, index: int) -> bytes:
+        position = int(self._positions[index])
+        expected = self._labels[self.identities[index]]
         try:
-            record = self._reader[int(self._positions[index])]
+            image = self._reader.plain_image(position, expected)
+            if image:
+                return image
+            record = self._reader[position]
         except DataError as error:
             raise ImageError(str(error)) from error
-        expected = self._labels[self.identities[index]]
         if record.labels[0] != expected:
             raise ImageError(f"{self.locate(index)}: the label is {record.labels[0]}, the index says {expected}")
         return record.image

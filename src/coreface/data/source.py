@@ -34,7 +34,10 @@ class FaceSource(ABC):
     Attributes:
         identities: (len,) int64, the identity of every image.
         identity_names: one name per identity, as the storage spells it.
+        in_sequence: whether the storage is best read in its own sequence; `reading_order` respects it then.
     """
+
+    in_sequence = False
 
     def __init__(self, identities: NDArray[np.int64], identity_names: Sequence[str]) -> None:
         self.identities = identities
@@ -77,6 +80,10 @@ class FaceSource(ABC):
     def locate(self, index: int) -> str:
         """Say in words where image ``index`` lies, for messages."""
 
+    def reading_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw an order in which to read every image once, (len,); the same from the same state of ``rng``."""
+        return rng.permutation(len(self))
+
     def notices(self) -> list[Notice]:
         """List what is odd about this source: here, identities with a single image."""
         counts = np.bincount(self.identities, minlength=self.num_identities)
@@ -107,6 +114,18 @@ class _Selection(FaceSource):
     @property
     def origin(self) -> FaceSource:
         return self._source.origin
+
+    @property
+    def in_sequence(self) -> bool:  # type: ignore[override]
+        return self._source.in_sequence
+
+    def reading_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        if not self.in_sequence:
+            return super().reading_order(rng)
+        whole = self._source.reading_order(rng)
+        place = np.empty(len(whole), dtype=np.int64)
+        place[whole] = np.arange(len(whole))
+        return np.argsort(place[self._indices], kind="stable")
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         return self._source[int(self._indices[index])][0]
