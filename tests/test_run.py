@@ -43,7 +43,8 @@ def strict(text):
 
 def test_a_run_folder_holds_all_that_was_promised(finished):
     names = {path.name for path in finished.folder.iterdir()} - {"tensorboard"}
-    assert names == {"recipe.yaml", "environment.json", "samples.png", "metrics.jsonl", "encoder", "report.html"}
+    files = {"recipe.yaml", "environment.json", "identities.json", "samples.png", "metrics.jsonl", "report.html"}
+    assert names == {*files, "encoder"}
     assert (finished.folder / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert "<html" in (finished.folder / "report.html").read_text(encoding="utf-8").lower()
 

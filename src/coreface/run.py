@@ -45,7 +45,8 @@ def train(
 
     Args:
         recipe: a recipe, or the path of one.
-        run_dir: the folder to fill: recipe.yaml, environment.json, samples.png, metrics.jsonl, encoder/, report.html.
+        run_dir: the folder to fill: recipe.yaml, environment.json, identities.json, samples.png, metrics.jsonl,
+            encoder/, report.html.
         overwrite: replace a run that lies there already.
         console: where to show progress; None shows it on standard error.
 

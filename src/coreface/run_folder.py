@@ -13,6 +13,7 @@ from rich.console import Console
 
 from coreface import __version__
 from coreface.data import FaceSource, open_faces, require_identities, split_by_identity
+from coreface.data.labels import write_names
 from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically
 from coreface.training.log import METRICS, say
@@ -41,7 +42,7 @@ def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
 
 
 def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console, *, overwrite: bool = False) -> Path:
-    """Make the run folder with its recipe, environment and notices.
+    """Make the run folder with its recipe, environment, notices, and the names of the identities in their order.
 
     Raises:
         RunError: something lies there already.
@@ -55,6 +56,7 @@ def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console,
             else:
                 entry.unlink()
         write_atomically(folder / RECIPE, recipe_text(recipe).encode())
+        write_names(folder, faces.identity_names)
         write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error

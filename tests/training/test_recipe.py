@@ -27,6 +27,7 @@ DEFAULTS = {
         "holdout": 0,
         "holdout_seed": 0,
         "holdout_fold": 0,
+        "max_unreadable": 0.1,
     },
     "stages": [{"from_epoch": 1, "views": 1, "dropout": 0.4, "contrastive": None}],
     "optimizer": {
@@ -122,6 +123,7 @@ OUT_OF_RANGE = [
     (DataRecipe, "holdout", NAN),
     (DataRecipe, "holdout_seed", -1),
     (DataRecipe, "holdout_fold", -1),
+    (DataRecipe, "max_unreadable", 1.1),
     (EvaluationRecipe, "every", 0),
     (Recipe, "seed", -1),
     (Recipe, "seed", 2**64),

@@ -52,7 +52,7 @@ def refusal(write):
 UNUSUAL = Recipe(
     model=ModelRecipe("mobilefacenet", 64, "joint"),
     classifier=ClassifierRecipe(MarginRecipe("cosface", 30.5, 0.25)),
-    data=DataRecipe("Gesichter/ä: [x] 'y' #z", 32, 0, False, 0.125, None, 3),
+    data=DataRecipe("Gesichter/ä: [x] 'y' #z", 32, 0, False, 0.125, None, 3, 0.25),
     stages=[
         StageRecipe(1, 3, 0.0),
         StageRecipe(2, 2, 0.25, ContrastiveRecipe(0.5, 20.0, -0.1, 0.5, "zero", "half")),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from coreface.data import FaceLoader, open_faces
+from coreface.data import FaceLoader, RecordReader, RecordWriter, open_faces
 from coreface.errors import DataError, EvaluationError, ModelError, RecipeError
 from coreface.models.encoder import FaceEncoder
 from coreface.training.recipe import ContrastiveRecipe, StageRecipe
@@ -387,7 +387,8 @@ def test_what_is_not_finite_is_null(tiny, change, make_trainer, paint_faces, tmp
     folder = paint_faces(tmp_path / "two", identities=2, images=2)
     for image in (folder / "person01").iterdir():
         image.write_bytes(b"spoilt")
-    recipe = change(tiny, optimizer__batch_size=4, stages=[StageRecipe(1, 2, 0.1, ContrastiveRecipe())])
+    stages = [StageRecipe(1, 2, 0.1, ContrastiveRecipe())]
+    recipe = change(tiny, optimizer__batch_size=4, stages=stages, data__max_unreadable=0.5)
     make_trainer(recipe, source=open_faces(folder)).train(until_epoch=1)
     (row,) = rows("step")
     assert row["hardest_negative"] is None
@@ -504,12 +505,45 @@ def test_readable_images_leave_no_list(tiny, make_trainer, tmp_path):
     assert not (tmp_path / "run" / "unreadable.txt").exists()
 
 
-def test_nothing_readable_at_all_is_an_error(tiny, make_trainer, spoilt, tmp_path):
+def test_nothing_readable_at_all_is_an_error(tiny, change, make_trainer, spoilt, tmp_path):
     for image in spoilt.glob("*/*.png"):
         image.write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"unreadable\.txt"):
-        make_trainer(tiny, source=open_faces(spoilt)).train()
+        make_trainer(change(tiny, data__max_unreadable=1.0), source=open_faces(spoilt)).train()
     assert len((tmp_path / "run" / "unreadable.txt").read_text(encoding="utf-8").splitlines()) == 36
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_in_the_middle_of_training_stops_it_above_the_share(
+    tiny, change, make_trainer, toy_folder, tmp_path, screen, workers
+):
+    """Four of 36 are more than a tenth; the file was whole when training began."""
+    path = tmp_path / "train.rec"
+    faces = open_faces(toy_folder)
+    with RecordWriter(path, identities=True) as writer:
+        for index in range(len(faces)):
+            writer.write(faces.encoded(index), int(faces.identities[index]))
+    source = open_faces(path)
+    trainer = make_trainer(change(tiny, data__workers=workers), source=source)
+    trainer.train(until_epoch=1)
+    assert trainer.loader.unreadable == {}
+    reader = RecordReader(path)
+    with path.open("r+b") as file:
+        for key in (3, 10, 20):
+            file.seek(int(reader.offsets[key]) + 100)
+            file.write(bytes(64))
+    trainer.train(until_epoch=2)
+    assert trainer.epoch == 2
+    assert sorted(trainer.loader.unreadable) == [2, 9, 19]
+    with path.open("r+b") as file:
+        file.truncate(int(reader.offsets[30]))
+    with pytest.raises(DataError, match=r"of 36 images cannot be read, and at most 10\.00% may.*max_unreadable"):
+        trainer.train()
+    assert trainer.epoch == 2
+    listed = (tmp_path / "run" / "unreadable.txt").read_text(encoding="utf-8").splitlines()
+    assert len(listed) > 3
+    assert sum("train.rec" in line for line in listed) == len(listed)
+    assert "unreadable images are left out" in screen.text
 
 
 def test_more_images_a_batch_than_there_are(tiny, change, make_trainer):

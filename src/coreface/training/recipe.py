@@ -185,13 +185,14 @@ class DataRecipe:
     """The faces.
 
     Attributes:
-        train: A folder <identity>/<image>, or the word orl for the faces of the demo.
+        train: A folder <identity>/<image>, a RecordIO .rec, tar shards, or the word orl for the faces of the demo.
         image_size: Side of the input in pixels, a multiple of 16.
         workers: Processes that decode; 0 decodes in the training process.
         flip: Mirror half of the images at random.
         holdout: Identities kept from training to evaluate on, a number or a share below 1; 0 keeps none.
         holdout_seed: Draws them; null takes them in the order of the source.
         holdout_fold: Which slice of that order.
+        max_unreadable: Share of the images that may turn out unreadable before training stops.
     """
 
     train: str = ""
@@ -201,12 +202,14 @@ class DataRecipe:
     holdout: int | float = 0
     holdout_seed: int | None = 0
     holdout_fold: int = 0
+    max_unreadable: float = 0.1
 
     def __post_init__(self) -> None:
         _require(
             self.image_size >= 16 and self.image_size % 16 == 0, "data.image_size", self.image_size, "a multiple of 16"
         )
         _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        _require(0 <= self.max_unreadable <= 1, "data.max_unreadable", self.max_unreadable, "a share from 0 to 1")
         whole = isinstance(self.holdout, int) or 0 < self.holdout < 1
         _require(self.holdout >= 0 and whole, "data.holdout", self.holdout, "a whole number, or a share below 1")
         seed = self.holdout_seed

@@ -87,6 +87,7 @@ class Trainer:
             workers=recipe.data.workers,
             device=self._device,
             flip=recipe.data.flip,
+            max_unreadable=recipe.data.max_unreadable,
         )
         self.optimizer = build_optimizer(recipe.optimizer, [*self.encoder.parameters(), *self.objective.parameters()])
 
@@ -99,7 +100,10 @@ class Trainer:
         last = self.recipe.optimizer.epochs if until_epoch is None else until_epoch
         with self._own_randomness(), RunLog(self._folder, self.total_steps, self._console) as log:
             for epoch in range(self.epoch + 1, last + 1):
-                self._train_epoch(epoch, log)
+                try:
+                    self._train_epoch(epoch, log)
+                finally:
+                    self._list_unreadable(log)
                 self.epoch = epoch
                 if epoch == self.recipe.optimizer.epochs or epoch % self.recipe.evaluation.every == 0:
                     self._evaluate(log)
@@ -130,7 +134,6 @@ class Trainer:
                 self._report(meter, log, epoch, rate)
         if meter.steps:
             self._report(meter, log, epoch, rate)
-        self._list_unreadable(log)
         if self.step == 0:
             raise DataError("no batch of the first epoch held two readable images: see unreadable.txt in the run")
 
