@@ -33,6 +33,11 @@ def content_digest(encoder: "FaceEncoder") -> str:
     return _digest(_config(encoder), _preprocessing(encoder), encoder.backbone.state_dict())
 
 
+def saved_digest(folder: Path) -> str:
+    """Return the content digest that a saved encoder says it has; `load` checks that it is the true one."""
+    return _read_safetensors(folder / WEIGHTS)[1]
+
+
 def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:
     """Write an encoder to a folder, each file in one step, the weights last.
 
@@ -67,14 +72,18 @@ def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "
     if config.keys() != expected or config["format"] != _FORMAT:
         raise ModelError(f"{root / CONFIG}: has {sorted(config)}, expected {sorted(expected)} and format {_FORMAT}")
     arguments = {key: value for key, value in config.items() if key != "format"}
-    encoder = _built(encoder_type, root / CONFIG, **arguments)
-    if preprocessing != _preprocessing(encoder):
+    # Names and shapes are compared before anything of the size that the configuration claims is allocated.
+    with torch.device("meta"):
+        skeleton = _built(encoder_type, root / CONFIG, **arguments)
+    if preprocessing != _preprocessing(skeleton):
         raise ModelError(
-            f"{root / PREPROCESS}: says {preprocessing}, expected {_preprocessing(encoder)}: these weights were "
+            f"{root / PREPROCESS}: says {preprocessing}, expected {_preprocessing(skeleton)}: these weights were "
             "trained on pixels that this version cannot prepare"
         )
     state, digest = _read_safetensors(root / WEIGHTS)
-    _load_strictly(encoder, state, root / WEIGHTS)
+    _require_fit(skeleton, state, root / WEIGHTS)
+    encoder = _built(encoder_type, root / CONFIG, **arguments)
+    _fill(encoder, state, root / WEIGHTS)
     if digest != content_digest(encoder):
         raise ModelError(f"{root}: the content digest differs: a file was damaged, edited or swapped; save it again")
     return encoder
@@ -101,13 +110,16 @@ def load_insightface(encoder_type: "type[FaceEncoder]", path: str | os.PathLike[
         raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{_guess(state)}")
     size = _image_size(state, features=weight.shape[1])
     encoder = _built(encoder_type, Path(path), backbone=backbone, embedding_size=weight.shape[0], image_size=size)
-    _load_strictly(encoder, state, Path(path))
+    _require_fit(encoder, state, Path(path))
+    _fill(encoder, state, Path(path))
     return encoder
 
 
 def _built(encoder_type: "type[FaceEncoder]", path: Path, **arguments: Any) -> "FaceEncoder":
     try:
-        return encoder_type(**arguments)
+        # The first weights, drawn and thrown away, must not move the program's own random state.
+        with torch.random.fork_rng(devices=[]):
+            return encoder_type(**arguments)
     except (CoreFaceError, TypeError, RuntimeError) as error:  # RuntimeError: torch has no memory of such a size
         raise ModelError(f"{path}: {error}") from error
 
@@ -131,7 +143,7 @@ def _skeleton(backbone: str) -> Backbone:
         return build_backbone(backbone)
 
 
-def _load_strictly(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
+def _require_fit(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
     expected = encoder.backbone.state_dict()
     missing, surplus = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or surplus:
@@ -145,6 +157,9 @@ def _load_strictly(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path:
             raise ModelError(f"{path}: {name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
         if state[name].is_floating_point() != tensor.is_floating_point():
             raise ModelError(f"{path}: {name} is {state[name].dtype}, expected {tensor.dtype}")
+
+
+def _fill(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
     try:
         encoder.backbone.load_state_dict(state, strict=True)
     except RuntimeError as error:  # tensors without plain values, such as sparse ones
