@@ -6,6 +6,7 @@ import traceback
 
 import torch.distributed as dist
 
+PRELOADED = ["coreface.losses.classifier", "coreface.losses.shards", "torch.distributed.checkpoint"]  # imported once
 SECONDS = 90  # more than any job takes on a busy machine; a process that waits in vain ends after it
 
 
@@ -31,7 +32,7 @@ class Processes:
 
     def __init__(self, count, folder):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch.distributed"])  # imported once, before any thread exists
+        context.set_forkserver_preload(PRELOADED)
         self.count = count
         self._pipes, self._started = [], []
         for rank in range(count):

@@ -78,3 +78,94 @@ def test_no_negatives_in_any_process(groups):
         assert not gradient1.any()
         assert last[2] == 0
         assert last[3] == len(one) * (len(one) - 1)
+
+
+CENTRES = {2: 101, 4: 9}  # uneven; 9 on 4 leaves the last process without one
+
+
+def labelled(count, steps, size=6, seed=1):
+    """Return centres, and batches of embeddings with repeated identities."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(CENTRES[count], size, generator=generator, dtype=torch.float64)
+    made = []
+    for _ in range(steps):
+        embeddings = 1.5 * torch.randn(11, size, generator=generator, dtype=torch.float64)
+        identities = torch.randint(CENTRES[count], (11,), generator=generator)
+        identities[4:6] = identities[0]
+        made.append((embeddings, identities))
+    return weight, made
+
+
+def per_rank(count, steps):
+    parts = [[split(rows, PARTS[count]) for rows in step] for step in steps]
+    return [[tuple(rows[rank] for rows in step) for step in parts] for rank in range(count)]
+
+
+@pytest.mark.parametrize("count", PARTS)
+@pytest.mark.parametrize("sample_rate", [1.0, 0.4])
+@pytest.mark.parametrize("margin", jobs.MARGINS)
+def test_sharded_classifier(groups, count, sample_rate, margin):
+    weight, steps = labelled(count, 2)
+    spread = groups[count](jobs.classify, [(margin, weight, sample_rate, own) for own in per_rank(count, steps)])
+    alone = jobs.classify(margin, weight, sample_rate, steps)
+    for step, (loss, to_embeddings, to_weight, state) in enumerate(alone):
+        for rank in range(count):
+            assert_close(spread[rank][step][0], loss)
+            assert spread[rank][step][3].keys() == state.keys()
+            for name, value in state.items():
+                assert_close(spread[rank][step][3][name], value)
+        assert_close(torch.cat([spread[rank][step][1] for rank in range(count)]), to_embeddings)
+        assert_close(torch.cat([spread[rank][step][2] for rank in range(count)]), to_weight)
+        if sample_rate < 1:
+            identities = steps[step][1]
+            moved = to_weight.abs().sum(dim=1) > 0
+            assert moved[identities].all()
+            assert moved.sum() < len(weight)
+
+
+@pytest.mark.parametrize("optimizer", jobs.OPTIMIZERS)
+@pytest.mark.parametrize("sample_rate", [1.0, 0.5])
+@pytest.mark.parametrize("count", PARTS)
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+def test_steps_with_clipping_and_saved_state(groups, count, sample_rate, optimizer, tmp_path):
+    weight, steps = labelled(count, 3)
+    trunk = torch.eye(6, dtype=torch.float64)
+    folder = tmp_path / "saved" if sample_rate < 1 else None
+    spread = groups[count](
+        jobs.train, [(optimizer, weight, trunk, sample_rate, own, folder) for own in per_rank(count, steps)]
+    )
+    norms, moved, centres, momenta = jobs.train(optimizer, weight, trunk, sample_rate, steps)
+    assert max(norms) > 0.5
+    for ours in spread:
+        for one, other in zip(ours[0], norms, strict=True):
+            assert_close(one, other)
+        assert_close(ours[1], moved)
+        assert_close(ours[2], centres)
+        assert momenta
+        assert ours[3].keys() == momenta.keys()
+        for name, value in momenta.items():
+            assert_close(ours[3][name], value)
+    if folder is not None:  # the other number of processes reads it, and so does one alone
+        arguments = (weight, list(momenta), folder)
+        answers = groups[6 - count](jobs.restore, [arguments] * (6 - count))
+        for restored, calls, values in [*answers, jobs.restore(*arguments)]:
+            assert_close(restored, centres)
+            assert calls == len(steps)
+            for name, value in momenta.items():
+                assert_close(values[name], value)
+
+
+@pytest.mark.parametrize("count", PARTS)
+def test_initial_centres_do_not_depend_on_the_processes(groups, count):
+    expected, following, _ = jobs.initial(2500, 3)
+    spread = groups[count](jobs.initial, [(2500, 3)] * count)
+    for centres, after, _ in spread:
+        assert torch.equal(centres, expected)
+        assert torch.equal(after, following)
+    assert sum(shape[0] for _, _, shape in spread) == 2500
+
+
+def test_logits_of_sharded_centres(groups):
+    weight, [(embeddings, identities)] = labelled(2, 1)
+    for logits in groups[2](jobs.look, [(weight, embeddings, identities)] * 2):
+        assert_close(logits, jobs.look(weight, embeddings, identities))

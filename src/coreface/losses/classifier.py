@@ -1,14 +1,21 @@
 """The identity centres that training compares embeddings with; evaluation never sees them."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from coreface.errors import InputError
 from coreface.losses.margins import Margin
+from coreface.losses.processes import SpreadRows, is_sharded, local, process_count, whole
+from coreface.losses.sampling import sampled
 from coreface.losses.softmax import margin_softmax
 from coreface.losses.unit import unit_rows
 from coreface.precision import at_least_float32
+
+if TYPE_CHECKING:
+    from coreface.losses.shards import Shard
 
 #: Batch x identities up to which a call takes the plain way, where fewer operations count for more than fewer bytes.
 SMALL = 2**16
@@ -22,28 +29,73 @@ class MarginClassifier(nn.Module):
     products and the cosines with other identities are rounded to the autocast dtype; lengths, target cosines, sums and
     the loss stay in float32.
 
+    Over the processes of torch.distributed, ``sharded=True`` gives each a part of the rows. A call is collective then:
+    it takes this process's batch (of any length, 0 too), and value and gradients are those of one process with the
+    joined batch and all rows. So gradients of what every process has a copy of are to be SUMMED over the processes.
+
+    With a ``sample_rate`` below 1, a call in training mode compares with the identities of its batch and with every
+    other identity with that probability. Which ones depends on the seed, the number of the call and the identity
+    alone, not on the number of processes. `update_own_rows` makes an optimizer leave the other rows alone.
+
     Args:
         margin: an `ArcFace`, `CosFace`, `CurricularFace`, `MagFace`, `AdaFace` or any other `Margin`.
         embedding_size: D.
         identities: C, number of identities.
+        sample_rate: probability of an identity that is not in the batch, above 0, at most 1.
+        seed: of the sampling.
+        sharded: split the rows over the processes; without a process group there is one process.
+        device: where to make the weight. Sharded centres stay on the kind of device they are made on.
 
     Raises:
         InputError: a number is out of range.
 
     Attributes:
-        weight: (C, D), the centres; only their directions matter. Initialised N(0, 0.01).
+        weight: (C, D), the centres; only their directions matter. Initialised N(0, 0.01), with the same numbers for any
+            number of processes. Sharded, it is a DTensor, which torch.distributed.checkpoint saves and reshards.
+        calls: calls in training mode with a sample, a buffer.
+        touched: (rows of this process,), bool, those compared with since the optimizer's last step; not saved.
     """
 
-    def __init__(self, margin: Margin, embedding_size: int, identities: int) -> None:
+    calls: torch.Tensor
+    touched: torch.Tensor
+
+    def __init__(
+        self,
+        margin: Margin,
+        embedding_size: int,
+        identities: int,
+        *,
+        sample_rate: float = 1.0,
+        seed: int = 0,
+        sharded: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
         super().__init__()
         if embedding_size < 1 or identities < 1:
             raise InputError(f"got {identities} identities of {embedding_size} numbers, expected at least 1 of both")
+        if not 0 < sample_rate <= 1:
+            raise InputError(f"sample_rate is {sample_rate}, expected a probability above 0, at most 1")
         self.margin = margin
-        self.weight = nn.Parameter(torch.empty(identities, embedding_size))
-        nn.init.normal_(self.weight, std=0.01)
+        self.sample_rate = sample_rate
+        self.seed = seed
+        self._shard: Shard | None = None
+        if sharded and process_count() > 1:
+            from coreface.losses import shards  # DTensor takes as long to import as half of torch
+
+            self._shard = shards.Shard(identities, torch.device(device))
+            self.weight = nn.Parameter(self._shard.normal(embedding_size, std=0.01))
+        else:
+            self.weight = nn.Parameter(torch.empty(identities, embedding_size, device=device))
+            nn.init.normal_(self.weight, std=0.01)
+        if sample_rate < 1:
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64, device=device))
+            rows = identities if self._shard is None else self._shard.rows
+            self.register_buffer("touched", torch.zeros(rows, dtype=torch.bool, device=device), persistent=False)
 
     def logits(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
         """Return what enters the softmax: scaled cosines, the targets with the margin. Never reduced by autocast.
+
+        To look at: it makes several matrices of the result's size, and collects the rows of sharded centres.
 
         Args:
             embeddings: (batch, D), any float dtype, not necessarily unit length.
@@ -57,30 +109,52 @@ class MarginClassifier(nn.Module):
                 has no centre.
         """
         self._check(embeddings, identities)
-        return self._logits_and_penalty(embeddings, identities)[0]
+        return self._logits_and_penalty(embeddings, whole(self.weight), identities)[0]
 
     def forward(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
         """Return the mean cross-entropy of the logits, a scalar. Arguments and errors as for `logits`."""
         self._check(embeddings, identities)
-        if len(embeddings) * len(self.weight) <= SMALL:
-            logits, penalty = self._logits_and_penalty(embeddings, identities)
+        samples = self.training and self.sample_rate < 1
+        if self._shard is None and not samples and len(embeddings) * len(self.weight) <= SMALL:
+            logits, penalty = self._logits_and_penalty(embeddings, self.weight, identities)
             loss = F.cross_entropy(logits, identities)
             return loss if penalty is None else loss + penalty
+
         device = embeddings.device.type
         autocast = torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False):
             embeddings = at_least_float32(embeddings)
             reduced = autocast and embeddings.dtype == torch.float32
             products = torch.get_autocast_dtype(device) if reduced else embeddings.dtype
-            return margin_softmax(embeddings, self.weight.to(embeddings.dtype), identities, self.margin, products)
+            spread: SpreadRows | None = None
+            weight, columns = local(self.weight), identities
+            if self._shard is not None:
+                spread = SpreadRows(len(embeddings), embeddings.device)
+                columns = self._shard.columns(spread.gather(identities))
+            if samples:
+                weight, columns = self._sample(weight, columns)
+            return margin_softmax(embeddings, weight.to(embeddings.dtype), columns, self.margin, products, spread)
+
+    def _sample(self, weight: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows compared with, and where among them the targets are."""
+        start = 0 if self._shard is None else self._shard.start
+        chosen = sampled(self.seed, self.calls, start, len(weight), self.sample_rate, weight.device)
+        self.calls += 1
+        beyond = len(weight)  # where the targets of other processes go
+        places = torch.where(columns >= 0, columns, beyond)
+        targets = torch.zeros(beyond + 1, dtype=torch.bool, device=weight.device).index_fill_(0, places, True)
+        chosen |= targets[:beyond]
+        self.touched |= chosen
+        order = torch.cat([chosen.cumsum(0) - 1, places.new_tensor([-1])])
+        return weight[chosen], order[places]
 
     def _logits_and_penalty(
-        self, embeddings: torch.Tensor, identities: torch.Tensor
+        self, embeddings: torch.Tensor, weight: torch.Tensor, identities: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             norms = torch.linalg.vector_norm(embeddings, dim=1)
-            cosines = unit_rows(embeddings) @ unit_rows(self.weight.to(embeddings.dtype)).t()
+            cosines = unit_rows(embeddings) @ unit_rows(weight.to(embeddings.dtype)).t()
             columns = identities.unsqueeze(1)
             target = self.margin.target(cosines.gather(1, columns).squeeze(1), norms)
             logits = self.margin.others(cosines, target) * self.margin.scale
@@ -104,5 +178,21 @@ class MarginClassifier(nn.Module):
                     f"got identities {lowest} to {highest}, expected 0 to {count - 1}: there are {count} centres"
                 )
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Take centres that were saved whole or spread, whatever these are."""
+        name = prefix + "weight"
+        if (saved := state.get(name)) is not None:
+            if self._shard is None:
+                state = {**state, name: whole(saved)}
+            elif not is_sharded(saved) and saved.shape == self.weight.shape:
+                state = {**state, name: self._shard.part_of(saved)}
+        super()._load_from_state_dict(state, prefix, *arguments)
+
     def extra_repr(self) -> str:
-        return f"identities={self.weight.shape[0]}, embedding_size={self.weight.shape[1]}"
+        count, size = self.weight.shape
+        parts = [f"identities={count}, embedding_size={size}"]
+        if self.sample_rate < 1:
+            parts.append(f"sample_rate={self.sample_rate}, seed={self.seed}")
+        if self._shard is not None:
+            parts.append(f"rows={self._shard.start}..{self._shard.start + self._shard.rows - 1}")
+        return ", ".join(parts)

@@ -61,3 +61,26 @@ def summed(x: torch.Tensor) -> torch.Tensor:
     """Return the sum of a tensor over all processes, in place."""
     dist.all_reduce(x)
     return x
+
+
+def maximum(x: torch.Tensor) -> torch.Tensor:
+    """Return the largest of a tensor over all processes, in place."""
+    dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
+def is_sharded(x: torch.Tensor) -> bool:
+    """Whether a tensor is a DTensor; says so without importing DTensor, which takes as long as half of torch."""
+    return hasattr(x, "to_local")
+
+
+def local(x: torch.Tensor) -> torch.Tensor:
+    """Return what this process has of a DTensor, which shares its memory and hands back gradients; or x itself."""
+    own: torch.Tensor = getattr(x, "to_local", lambda: x)()
+    return own
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    """Return all of a DTensor, in every process: a collective call; or x itself."""
+    everything: torch.Tensor = getattr(x, "full_tensor", lambda: x)()
+    return everything

@@ -11,6 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from coreface.losses.margins import Margin
+from coreface.losses.processes import SpreadRows, maximum, summed
 from coreface.losses.unit import split_length, through_unit_
 
 #: Entries of a chunk, by kind of device: what lies between two matrix products has to stay in a CPU's caches.
@@ -20,23 +21,30 @@ _NOTHING = -1e18
 
 
 def margin_softmax(
-    embeddings: torch.Tensor, weight: torch.Tensor, identities: torch.Tensor, margin: Margin, products: torch.dtype
+    embeddings: torch.Tensor,
+    weight: torch.Tensor,
+    columns: torch.Tensor,
+    margin: Margin,
+    products: torch.dtype,
+    spread: SpreadRows | None = None,
 ) -> torch.Tensor:
     """Return the mean cross-entropy of a batch over the cosines with all centres, plus the margin's penalty.
 
     Args:
         embeddings: (batch, D), of any length, float32 or float64.
         weight: (identities, D), the centres, of any length, in the same dtype.
-        identities: (batch,), int64.
+        columns: (batch,), int64, row of each embedding's own centre.
         margin: its state is updated once, from the whole batch.
         products: dtype of the factors of matrix products and of the cosines that are not targets. The rest (lengths,
             target cosines, sums, loss) has the dtype of the embeddings.
+        spread: where embeddings and centres are spread over processes. ``embeddings`` and ``weight`` are this
+            process's, ``columns`` has one for the embeddings of all, -1 where the centre is another process's.
 
     Returns:
         A scalar in the dtype of the embeddings, differentiable once in the first two arguments.
     """
     loss: torch.Tensor = _MarginSoftmax.apply(  # type: ignore[no-untyped-call]
-        embeddings, weight, identities, margin, products
+        embeddings, weight, columns, margin, products, spread
     )
     return loss
 
@@ -47,17 +55,22 @@ class _MarginSoftmax(torch.autograd.Function):
         ctx: Any,
         embeddings: torch.Tensor,
         weight: torch.Tensor,
-        identities: torch.Tensor,
+        columns: torch.Tensor,
         margin: Margin,
         products: torch.dtype,
+        spread: SpreadRows | None,
     ) -> torch.Tensor:
-        unit, shrink = split_length(embeddings)
+        own_unit, shrink = split_length(embeddings)
+        unit, norms = own_unit, torch.linalg.vector_norm(embeddings, dim=1)
+        if spread is not None:
+            unit, norms = spread.gather(unit), spread.gather(norms)
         inverse = _inverse_norms(weight)
-        own = weight[identities].mul_(inverse[identities].unsqueeze(1))
-        graph = _TargetGraph(margin, torch.linalg.vecdot(unit, own), torch.linalg.vector_norm(embeddings, dim=1))
+        centre, found = _own_centres(weight, inverse, columns)
+        cosines = torch.linalg.vecdot(unit, centre)
+        graph = _TargetGraph(margin, cosines if spread is None else summed(cosines), norms)
         if margin.moves_others:
             margin = copy.deepcopy(margin)  # its state as it is now: `backward` asks once more
-        sweep = _Sweep(weight, inverse, identities, graph.target.detach(), margin)
+        sweep = _Sweep(weight, inverse, columns, graph.target.detach(), margin)
 
         scores = torch.empty(len(weight), len(unit), dtype=products, device=unit.device)
         factor = (unit * margin.scale).to(products).t()
@@ -65,35 +78,36 @@ class _MarginSoftmax(torch.autograd.Function):
             torch.mm(weight[rows].to(products), factor, out=block)
             block.mul_(inverse[rows].unsqueeze(1))
         if not margin.moves_others:
-            scores.index_put_((identities, sweep.columns), scores.new_tensor(_NOTHING))
+            sweep.without_targets(scores, 0, _NOTHING)
         top, total = sweep.maximum_and_sum(scores)
+        if spread is not None:
+            highest = maximum(top.clone())
+            total = summed(total.mul_(top.sub_(highest).exp_()))
+            top = highest
 
         target = graph.target.detach() * margin.scale
         excess = (top - target).add_(total.log())
         # log(1 + e^excess): where the loss is small, log-sum-exp less the target would lose it in rounding.
         losses = excess.clamp(min=0).add_(excess.abs().neg_().exp_().log1p_())
         share = torch.sigmoid(excess)  # of all others in the softmax
-        ctx.save_for_backward(unit, shrink, own, scores, top, share, share / total)
-        ctx.graph, ctx.sweep, ctx.products = graph, sweep, products
+        ctx.save_for_backward(own_unit, shrink, unit, centre, found, scores, top, share, share / total)
+        ctx.graph, ctx.sweep, ctx.products, ctx.spread = graph, sweep, products, spread
         return losses.mean() if graph.penalty is None else losses.mean() + graph.penalty.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        unit, shrink, own, scores, top, share, parts = ctx.saved_tensors
+        own_unit, shrink, unit, centre, found, scores, top, share, parts = ctx.saved_tensors
         with torch.autocast(unit.device.type, enabled=False):  # backward() may be called under autocast, too
-            graph, sweep, products = ctx.graph, ctx.sweep, ctx.products
+            graph, sweep, products, spread = ctx.graph, ctx.sweep, ctx.products, ctx.spread
             each = upstream * (sweep.margin.scale / len(unit))
-            to_target = share * -each
             parts = parts * each
 
-            to_weight, to_unit = torch.empty_like(sweep.weight), torch.zeros_like(unit)
+            to_weight, to_unit, bent = torch.empty_like(sweep.weight), torch.zeros_like(unit), torch.zeros_like(top)
             factor = (unit * parts.unsqueeze(1)).to(products)
             for block, rows in sweep.chunks(scores):
                 centres, gradient = sweep.weight[rows], to_weight[rows]
-                slope, radial, bent = sweep.slopes(block, rows, top, parts)
-                if bent is not None:
-                    to_target.addcmul_(bent, parts)
+                slope, radial = sweep.slopes(block, rows, top, parts, bent)
                 slope = slope.to(products)
                 if products == unit.dtype:
                     torch.mm(slope, factor, out=gradient)
@@ -104,15 +118,23 @@ class _MarginSoftmax(torch.autograd.Function):
                 gradient.addcmul_(centres, radial.mul_(sweep.inverse[rows]).unsqueeze(1), value=-1.0)
             to_unit.mul_(parts.unsqueeze(1))
 
+            to_target = share * -each
+            if sweep.margin.moves_others:
+                to_target.addcmul_(bent if spread is None else summed(bent), parts)
             to_cosines, to_norms = graph.gradient(to_target, upstream)
             slopes = to_cosines.unsqueeze(1)
-            tangent = torch.addcmul(unit, own, graph.cosines.detach().unsqueeze(1), value=-1.0)
-            tangent.mul_(slopes * sweep.inverse[sweep.identities].unsqueeze(1))
-            to_weight.index_add_(0, sweep.identities, tangent)
-            to_embeddings = through_unit_(to_unit.addcmul_(own, slopes), unit, shrink)
+            to_unit.addcmul_(centre, slopes)
+            if len(to_weight):
+                tangent = torch.addcmul(unit, centre, graph.cosines.detach().unsqueeze(1), value=-1.0)
+                tangent.mul_(slopes * found)
+                to_weight.index_add_(0, sweep.columns.clamp(min=0), tangent)
+            if spread is not None:
+                to_unit = spread.summed_own(to_unit)
+                to_norms = None if to_norms is None else spread.own(to_norms)
+            to_embeddings = through_unit_(to_unit, own_unit, shrink)
             if to_norms is not None:
-                to_embeddings.addcmul_(unit, to_norms.unsqueeze(1))
-        return to_embeddings, to_weight, None, None, None
+                to_embeddings.addcmul_(own_unit, to_norms.unsqueeze(1))
+        return to_embeddings, to_weight, None, None, None, None
 
 
 class _TargetGraph:
@@ -143,18 +165,18 @@ class _Sweep:
         self,
         weight: torch.Tensor,
         inverse: torch.Tensor,
-        identities: torch.Tensor,
+        columns: torch.Tensor,
         target: torch.Tensor,
         margin: Margin,
     ) -> None:
         self.weight = weight
         self.inverse = inverse
-        self.identities = identities
-        self.columns = torch.arange(len(identities), device=identities.device)
+        self.columns = columns
         self.target = target
         self.margin = margin
+        self._batch = torch.arange(len(columns), device=columns.device)
         entries = CHUNK.get(weight.device.type, 2**20)
-        self._rows = max(1, entries // max(1, len(identities)))
+        self._rows = max(1, entries // max(1, len(columns)))
 
     def chunks(self, scores: torch.Tensor) -> list[tuple[torch.Tensor, slice]]:
         """Return blocks of rows, with the rows they are."""
@@ -167,7 +189,7 @@ class _Sweep:
         if not self.margin.moves_others:
             return block
         logits = self.margin.others((block / self.margin.scale).t(), self.target).t() * self.margin.scale
-        return self._without_targets(logits, rows, _NOTHING)
+        return self.without_targets(logits, rows.start, _NOTHING)
 
     def maximum_and_sum(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the largest logit beside each target, and the sum of all exp(logit - largest)."""
@@ -181,45 +203,59 @@ class _Sweep:
         return top, total
 
     def slopes(
-        self, block: torch.Tensor, rows: slice, top: torch.Tensor, parts: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        self, block: torch.Tensor, rows: slice, top: torch.Tensor, parts: torch.Tensor, bent: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the softmax's derivatives in a chunk, each centre's divided by its length.
 
         Args:
             block: (chunk, batch), the scaled cosines.
             rows: the chunk.
             top: (batch,), what is taken off the logits before exp.
-            parts: (batch,), what the results have to be multiplied with.
+            parts: (batch,), what the derivatives have to be multiplied with.
+            bent: (batch,), to which those with respect to the targets are added, where the margin lets others depend
+                on them; to be multiplied as well.
 
         Returns:
             (chunk, batch) with respect to the scaled cosines, to be multiplied with ``parts``; (chunk,) their sums,
-            multiplied, weighted with the cosines; and (batch,) with respect to the targets' logits, to be
-            multiplied, None where the margin moves no others.
+            multiplied, weighted with the cosines.
         """
-        block, bent = block.to(self.target.dtype), None
-        if self.margin.moves_others:
-            slope, bent = self._bent(block, rows, top)
-        else:
-            slope = torch.sub(block, top).exp_()
+        block = block.to(self.target.dtype)
+        bends = self.margin.moves_others
+        slope = self._bent(block, rows, top, bent) if bends else torch.sub(block, top).exp_()
         slope.mul_(self.inverse[rows].unsqueeze(1))
-        return slope, torch.mv(slope * block, parts / self.margin.scale), bent
+        return slope, torch.mv(slope * block, parts / self.margin.scale)
 
-    def _bent(self, block: torch.Tensor, rows: slice, top: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _bent(self, block: torch.Tensor, rows: slice, top: torch.Tensor, to_target: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
             cosines = (block / self.margin.scale).t().requires_grad_()
             target = self.target.clone().requires_grad_()
             bent = self.margin.others(cosines, target)
         weights = torch.sub(bent.detach().t() * self.margin.scale, top).exp_()
-        weights = self._without_targets(weights, rows, 0.0)
-        slope, to_target = torch.autograd.grad(bent, [cosines, target], weights.t(), allow_unused=True)
-        return slope.t().contiguous(), to_target
+        weights = self.without_targets(weights, rows.start, 0.0)
+        slope, by_target = torch.autograd.grad(bent, [cosines, target], weights.t(), allow_unused=True)
+        if by_target is not None:
+            to_target.add_(by_target)
+        return slope.t().contiguous()
 
-    def _without_targets(self, block: torch.Tensor, rows: slice, value: float) -> torch.Tensor:
-        """Overwrite the targets' places; no synchronisation, whichever of them lie in this chunk."""
-        row = self.identities - rows.start
+    def without_targets(self, block: torch.Tensor, start: int, value: float) -> torch.Tensor:
+        """Overwrite the targets' places in rows from ``start``; no synchronisation, whichever of them lie there."""
+        if not len(block):
+            return block
+        row = self.columns - start
         inside = (row >= 0) & (row < len(block))
-        places = (row.clamp(0, len(block) - 1), self.columns)
+        places = (row.clamp(0, len(block) - 1), self._batch)
         return block.index_put_(places, torch.where(inside, value, block[places]))
+
+
+def _own_centres(
+    weight: torch.Tensor, inverse: torch.Tensor, columns: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each embedding's own centre at unit length, (batch, D), and 1 / its length, (batch, 1); 0 if elsewhere."""
+    if not len(weight):
+        return weight.new_zeros(len(columns), weight.shape[1]), weight.new_zeros(len(columns), 1)
+    rows = columns.clamp(min=0)
+    found = (inverse[rows] * (columns >= 0)).unsqueeze(1)
+    return weight[rows].mul_(found), found
 
 
 def _inverse_norms(weight: torch.Tensor) -> torch.Tensor:

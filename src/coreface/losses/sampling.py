@@ -1,0 +1,125 @@
+"""Which identities a step compares with, and an optimizer that moves no others."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from coreface.losses.processes import local
+
+_WORD = 1 << 64
+
+
+def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, device: torch.device) -> torch.Tensor:
+    """Choose rows start .. start + count - 1, each with probability ``rate``.
+
+    A row's lot is a hash of (seed, call, row), so that it is the same however the rows are split over processes.
+
+    Args:
+        seed: any whole number.
+        call: scalar int64 on ``device``.
+        start: first row.
+        count: rows.
+        rate: probability.
+        device: where.
+
+    Returns:
+        (count,), bool.
+    """
+    rows = torch.arange(start, start + count, device=device)
+    lot = _mixed(rows + _mixed(_mixed(torch.full_like(call, _signed(seed))) + call))
+    return _shifted(lot, 11) < int(rate * 2**53)
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """Mix the bits of int64: the output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    x = x + _signed(0x9E3779B97F4A7C15)
+    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    word %= _WORD
+    return word - _WORD if word >= _WORD // 2 else word
+
+
+def update_own_rows(
+    optimizer: torch.optim.Optimizer, weight: nn.Parameter, touched: torch.Tensor | None = None
+) -> None:
+    """Make an optimizer work on this process's rows of a matrix, and on the touched ones only.
+
+    Steps see a plain tensor in place of a sharded one, so that any implementation (fused, foreach) takes both in one
+    group. Between the steps parameter and state are as sharded as before. Rows that are not touched keep value,
+    momentum and all other state: no decay of the weight or of the momentum reaches them.
+
+    Args:
+        optimizer: one of torch's; it holds ``weight`` already.
+        weight: (identities, size), whole or a DTensor.
+        touched: (rows of this process,), bool, cleared after every step; None updates all of them.
+    """
+    rows = _OwnRows(weight, touched)
+    optimizer.register_step_pre_hook(rows.before)
+    optimizer.register_step_post_hook(rows.after)
+
+
+class _OwnRows:
+    def __init__(self, weight: nn.Parameter, touched: torch.Tensor | None) -> None:
+        self._weight = weight
+        self._touched = touched
+        self._stand_in = weight
+        self._chosen: torch.Tensor | None = None
+        self._state: dict[str, Any] = {}
+
+    def before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        weight = self._weight
+        self._chosen = None if self._touched is None else self._touched.nonzero().squeeze(1)
+        self._stand_in = nn.Parameter(self._taken(weight.detach()))
+        if weight.grad is not None:
+            self._stand_in.grad = self._taken(weight.grad)
+        self._state = dict(optimizer.state.pop(weight, {}))
+        if self._state:
+            optimizer.state[self._stand_in] = {
+                name: self._taken(value) if self._is_by_row(value) else value for name, value in self._state.items()
+            }
+        _exchange(optimizer, weight, self._stand_in)
+
+    def after(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        weight, stand_in = self._weight, self._stand_in
+        _exchange(optimizer, stand_in, weight)
+        if self._chosen is not None:
+            local(weight.detach()).index_copy_(0, self._chosen, stand_in.detach())
+        state = optimizer.state.pop(stand_in, {})
+        if state:
+            optimizer.state[weight] = {name: self._given_back(name, value) for name, value in state.items()}
+        if self._touched is not None:
+            self._touched.zero_()
+
+    def _is_by_row(self, value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and value.shape == self._weight.shape
+
+    def _taken(self, whole: torch.Tensor) -> torch.Tensor:
+        own = local(whole)
+        return own if self._chosen is None else own[self._chosen]
+
+    def _given_back(self, name: str, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.shape != self._stand_in.shape:
+            return value
+        known = self._state.get(name)
+        if known is None:
+            known = torch.zeros_like(self._weight.detach(), dtype=value.dtype)
+        own = local(known)
+        if self._chosen is not None:
+            own.index_copy_(0, self._chosen, value)
+        elif own.data_ptr() != value.data_ptr():
+            own.copy_(value)
+        return known
+
+
+def _exchange(optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter) -> None:
+    for group in optimizer.param_groups:
+        group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
