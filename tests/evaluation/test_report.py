@@ -342,3 +342,12 @@ write_report(Page("t", (), (Measured("one", result),)), Path(sys.argv[1]))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "report.html")], check=True)
+
+
+def test_a_history_alone_makes_a_page_of_curves(page, tmp_path):
+    history = {"run": [{"kind": "step", "step": step, "classification": 30 / step, "lr": 0.1} for step in range(1, 9)]}
+    text = written(Page("t", (), (), history=history, recipe="seed: 1"), tmp_path)
+    assert "Classification loss" in text
+    assert "<h2>Recipe</h2>" in text
+    assert "Error rates" not in text
+    assert "Hardest pairs" not in text

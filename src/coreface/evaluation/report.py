@@ -40,7 +40,8 @@ class Page:
     Attributes:
         title: of the page.
         summary: paragraphs at the top.
-        measured: at least one, all of different names. The last is the subject: its scores and hardest pairs are shown.
+        measured: all of different names. The last is the subject: its scores and hardest pairs are shown. None where
+            there is a history only, of a run that still goes on.
         image: index of an image of the subject's test set -> uint8 RGB (H, W, 3); None shows no faces.
         label: index of such an image -> what stands under it, such as "s3 / 7.pgm"; None writes "image 7".
         history: rows of metrics.jsonl by name of the run. The run that is named as the subject, or else the last, is
@@ -65,8 +66,8 @@ class Page:
 
     def __post_init__(self) -> None:
         names = [measured.name for measured in self.measured]
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"measured has the names {names}; expected one or more, all different")
+        if len(set(names)) < len(names) or not (names or self.history):
+            raise InputError(f"measured has the names {names}; expected one or more, all different, or a history alone")
 
 
 def write_report(page: Page, path: Path) -> None:
@@ -80,10 +81,14 @@ def write_report(page: Page, path: Path) -> None:
         InputError: ``page.image`` returned something else than a uint8 RGB image.
         MissingExtraError: matplotlib is not installed.
     """
-    sections = {
-        "Error rates": error_rates({measured.name: measured.verification for measured in page.measured}),
-        "Curves": _curves(page.measured),
-        "Hardest pairs": hardest_pairs(page.measured[-1].verification, page.image, page.label),
+    sections: dict[str, Iterable[str]] = {}
+    if page.measured:
+        sections = {
+            "Error rates": error_rates({measured.name: measured.verification for measured in page.measured}),
+            "Curves": _curves(page.measured),
+            "Hardest pairs": hardest_pairs(page.measured[-1].verification, page.image, page.label),
+        }
+    sections |= {
         "Training": _training(page),
         "Recipe": _recipe(page.recipe),
         "Environment": _environment(page.environment),
@@ -114,7 +119,7 @@ def _training(page: Page) -> Iterator[str]:
     runs = list(page.history)
     names = [measured.name for measured in page.measured]
     # The same name keeps its line all over the page.
-    styles = line_styles([*names, *runs], names[-1] if names[-1] in runs or not runs else runs[-1])
+    styles = line_styles([*names, *runs], names[-1] if names and (names[-1] in runs or not runs) else runs[-1])
     panels = training_panels(page.history, styles)
     if panels:
         yield _figures(panels)
