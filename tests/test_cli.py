@@ -69,7 +69,7 @@ def test_train_evaluate_and_overwrite(place, paint_faces, capsys):
     assert "holds a run already" in fails(capsys, "train", "r.yaml")[-1]
     assert main(["train", "r.yaml", "--overwrite", "--optimizer.epochs", "1"]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {row["epoch"] for row in rows} == {1}
+    assert {row["epoch"] for row in rows if "epoch" in row} == {1}
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_no_faces_named(refusal):
         (["RECIPE", "--evaluation.faces", "nowhere"], "nowhere: no such folder"),
         (["RECIPE", "--stages.dropout", "0.5"], "which stage"),
         (["RECIPE", "--optimizer", "other.yaml"], "--optimizer is a section"),
-        (["RECIPE", "--resume", "now"], "no field resume"),
+        (["RECIPE", "--resume", "now"], "nothing to go on with"),
     ],
 )
 def test_other_bad_words(refusal, toy_recipe, words, said):

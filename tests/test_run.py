@@ -44,7 +44,7 @@ def strict(text):
 def test_a_run_folder_holds_all_that_was_promised(finished):
     names = {path.name for path in finished.folder.iterdir()} - {"tensorboard"}
     files = {"recipe.yaml", "environment.json", "identities.json", "samples.png", "metrics.jsonl", "report.html"}
-    assert names == {*files, "encoder"}
+    assert names == {*files, "encoder", "checkpoints"}
     assert (finished.folder / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert "<html" in (finished.folder / "report.html").read_text(encoding="utf-8").lower()
 
@@ -235,15 +235,19 @@ def test_faces_of_their_own_to_measure_on(paint_faces, toy_folder, tmp_path, scr
     assert cf.evaluate(run.folder, replicates=0).verification.images == 6
 
 
-def test_a_run_that_diverges_goes_on_to_its_end_and_says_so(toy_recipe, tmp_path, screen):
+def test_a_run_that_diverges_for_a_few_steps_goes_on_to_its_end_and_says_so(toy_recipe, tmp_path, screen):
     recipe = cf.Recipe.load(toy_recipe, ["--optimizer.lr", "1e30", "--optimizer.clip_norm", "null"])
     run = cf.train(recipe, tmp_path / "run", console=screen)
     assert run.evaluation is None
     assert not (tmp_path / "run" / "report.html").exists()
     rows = [strict(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if row["kind"] == "step"] == [1, 2, 3, 4]
-    assert rows[-2]["loss"] is None
-    assert "finite" in rows[-1]["error"]
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert [row["skipped"] for row in steps] == [0, 1, 2, 3]
+    assert steps[-1]["loss"] is None
+    (*_, measured) = (row for row in rows if row["kind"] == "evaluation")
+    assert "finite" in measured["error"]
+    assert rows[-1] == {"kind": "finished", "step": 4, "epoch": 2, "skipped": 3}
     assert "not measured" in screen.file.getvalue()
 
 

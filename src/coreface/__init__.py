@@ -18,9 +18,14 @@ _HOME = {
     "backbones": "coreface.models.registry",
     "Recipe": "coreface.training.recipe",
     "train": "coreface.run",
+    "resume": "coreface.run",
     "evaluate": "coreface.measure",
     "load_image": "coreface.images",
     "CoreFaceError": "coreface.errors",
+    "TrainingStopped": "coreface.errors",
+    "StorageError": "coreface.errors",
+    "DivergedError": "coreface.errors",
+    "CheckpointError": "coreface.errors",
     "DataError": "coreface.errors",
     "EvaluationError": "coreface.errors",
     "ImageError": "coreface.errors",
@@ -35,11 +40,13 @@ _ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "trainin
 __all__ = [
     "AdaFace",
     "ArcFace",
+    "CheckpointError",
     "CoReFaceLoss",
     "CoreFaceError",
     "CosFace",
     "CurricularFace",
     "DataError",
+    "DivergedError",
     "EvaluationError",
     "FaceEncoder",
     "ImageError",
@@ -51,6 +58,8 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "RunError",
+    "StorageError",
+    "TrainingStopped",
     "__version__",
     "backbones",
     "data",
@@ -61,6 +70,7 @@ __all__ = [
     "load_image",
     "losses",
     "models",
+    "resume",
     "train",
     "training",
 ]
@@ -68,8 +78,10 @@ __all__ = [
 if TYPE_CHECKING:
     from coreface import data, errors, evaluation, images, losses, models, training
     from coreface.errors import (
+        CheckpointError,
         CoreFaceError,
         DataError,
+        DivergedError,
         EvaluationError,
         ImageError,
         InputError,
@@ -77,6 +89,8 @@ if TYPE_CHECKING:
         ModelError,
         RecipeError,
         RunError,
+        StorageError,
+        TrainingStopped,
     )
     from coreface.images import load_image
     from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
@@ -86,7 +100,7 @@ if TYPE_CHECKING:
     from coreface.measure import evaluate
     from coreface.models.encoder import FaceEncoder
     from coreface.models.registry import backbones
-    from coreface.run import train
+    from coreface.run import resume, train
     from coreface.training.recipe import Recipe
 
 

@@ -4,6 +4,7 @@ Both encoders share stage 1 to the last bit, then go on by the same schedule wit
 and the same random masks; only the contrastive term differs. Faces: ORL (AT&T Laboratories Cambridge).
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from importlib import resources
@@ -22,10 +23,14 @@ from coreface.evaluation.text import percent, percent_interval
 from coreface.evaluation.verification import Verification, pixel_embeddings, verify
 from coreface.images import fit_square
 from coreface.measure import Evaluation, evaluate, evaluation_notes, write_report_where_possible
-from coreface.run_folder import RECIPE, REPORT, environment, open_recipe_faces, read_metrics, start_run
+from coreface.resuming import training_facts
+from coreface.run_folder import REPORT, environment, open_recipe_faces, start_run
+from coreface.run_state import RECIPE, run_lock
+from coreface.training.initial import ENCODER
 from coreface.training.log import say
+from coreface.training.metrics import read_metrics
 from coreface.training.recipe import Recipe
-from coreface.training.trainer import ENCODER, Trainer
+from coreface.training.trainer import Trainer
 
 PIXELS, TWIN, COREFACE = "raw pixels", "twin, no contrastive term", "CoReFace"
 _HONESTY = (
@@ -106,15 +111,17 @@ def _run_fold(recipe: Recipe, folder: Path, console: Console) -> Fold:
     plain = dataclasses.replace(recipe.stages[last_stage], contrastive=None)
     twin_recipe = dataclasses.replace(recipe, stages=[*recipe.stages[:last_stage], plain])
     trainers = {}
-    for name, plan in (("coreface", recipe), ("twin", twin_recipe)):
-        start_run(plan, folder / name, faces, console, overwrite=True)
-        trainers[name] = Trainer(plan, faces, folder / name, console=console)
-    say(console, f"{folder}: stage 1, shared, on {faces.num_identities} people")
-    trainers["coreface"].train(until_epoch=recipe.stages[last_stage].from_epoch - 1)
-    trainers["twin"].take_over(trainers["coreface"])
-    for name in ("twin", "coreface"):
-        say(console, f"{folder}: stage 2, {name}")
-        trainers[name].train()
+    with contextlib.ExitStack() as locks:
+        for name, plan in (("coreface", recipe), ("twin", twin_recipe)):
+            locks.enter_context(run_lock(folder / name))
+            start_run(plan, folder / name, faces, console, overwrite=True)
+            trainers[name] = Trainer(plan, faces, folder / name, console=console, facts=training_facts(faces))
+        say(console, f"{folder}: stage 1, shared, on {faces.num_identities} people")
+        trainers["coreface"].train(until_epoch=recipe.stages[last_stage].from_epoch - 1)
+        trainers["twin"].take_over(trainers["coreface"])
+        for name in ("twin", "coreface"):
+            say(console, f"{folder}: stage 2, {name}")
+            trainers[name].train()
     return Fold(
         pixels=measure_pixels(faces, tested),
         twin=evaluate(folder / "twin" / ENCODER, tested, console=console).verification,

@@ -29,6 +29,30 @@ class RunError(CoreFaceError):
     """A run folder is in the way, is missing, or is not a run."""
 
 
+class CheckpointError(CoreFaceError):
+    """A checkpoint is damaged, is missing, or belongs to another run than the one it is asked for."""
+
+
+class StorageError(CoreFaceError):
+    """The machine cannot keep what a run writes: a full disk, a folder that may not be written any more."""
+
+
+class DivergedError(CoreFaceError):
+    """Training has met only losses or gradients that are not finite for so long that going on is of no use."""
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """Training was asked to stop, and did so after a whole step, with a checkpoint written.
+
+    Attributes:
+        signal: number of the signal, SIGINT (Ctrl-C) or SIGTERM.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class EvaluationError(CoreFaceError):
     """Scores or embeddings that cannot be measured: of one kind only, constant, or not finite."""
 

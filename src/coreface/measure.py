@@ -13,16 +13,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from coreface.data import CREDIT, FaceSource, OrlSource, open_faces, require_identities
-from coreface.errors import MissingExtraError, ModelError, RunError
+from coreface.errors import EvaluationError, MissingExtraError, ModelError, RunError
 from coreface.evaluation.embedding import EmbeddedFaces, embed_faces
 from coreface.evaluation.report import Measured, Page, write_report
 from coreface.evaluation.verification import Verification, verify
 from coreface.models.encoder import FaceEncoder
-from coreface.models.weights import CONFIG, content_digest
-from coreface.run_folder import RECIPE, environment, open_recipe_faces, read_metrics
+from coreface.models.weights import CONFIG, content_digest, saved_digest
+from coreface.run_folder import REPORT, environment, open_recipe_faces
+from coreface.run_state import RECIPE, is_locked, is_run
+from coreface.training.initial import ENCODER
 from coreface.training.log import say
+from coreface.training.metrics import read_metrics
 from coreface.training.recipe import Recipe
-from coreface.training.trainer import ENCODER, Evaluator
 
 PROTOCOL = (
     "All genuine and all impostor pairs of the images of people that were never trained on. Embeddings are the sum "
@@ -110,16 +112,36 @@ def encoder_folder(path: Path) -> Path:
     raise ModelError(f"{path} {state}: expected a run folder, or one that save_pretrained wrote")
 
 
-def evaluator_on(faces: FaceSource) -> Evaluator:
-    """Return what measures an encoder on ``faces`` while training goes on: error rates without intervals."""
+class HeldOut:
+    """Measures an encoder on people while training goes on: error rates without intervals.
 
-    def measure(encoder: FaceEncoder) -> Mapping[str, float | int | None]:
-        embedded = embed_faces(encoder, faces)
-        result = verify(embedded.embeddings, embedded.identities, replicates=0)
+    Args:
+        faces: the people.
+    """
+
+    def __init__(self, faces: FaceSource) -> None:
+        self._faces = faces
+        self._embedded: EmbeddedFaces | None = None
+
+    def __call__(self, encoder: FaceEncoder) -> Mapping[str, float | int | None]:
+        self._embedded = None
+        self._embedded = embed_faces(encoder, self._faces)
+        result = verify(self._embedded.embeddings, self._embedded.identities, replicates=0)
         rates = {f"tar_at_far_{rate.far:g}": rate.tar for rate in result.tar}
         return {"eer": result.eer.eer, **rates, "genuine": result.genuine, "impostor": result.impostor}
 
-    return measure
+    def with_intervals(self, folder: Path, console: Console) -> Evaluation:
+        """Return the last measurement, of the encoder that was saved to ``folder`` then, with intervals.
+
+        The people are embedded only where this has not measured yet.
+
+        Raises:
+            EvaluationError: the embeddings cannot be measured.
+        """
+        if self._embedded is None:
+            return evaluate(folder, self._faces, console=console)
+        verification = verify(self._embedded.embeddings, self._embedded.identities)
+        return Evaluation(verification, self._faces, self._embedded, saved_digest(folder), True)
 
 
 def run_page(folder: Path, evaluation: Evaluation, name: str | None = None) -> Page:
@@ -136,6 +158,41 @@ def run_page(folder: Path, evaluation: Evaluation, name: str | None = None) -> P
         environment=environment(),
         notes=evaluation_notes(evaluation),
     )
+
+
+def redraw_report(folder: Path, console: Console) -> Path:
+    """Draw the page of a run anew and return where it lies.
+
+    While the run trains, the page holds its curves alone, so that it costs the training nothing; afterwards the encoder
+    is measured on the people it held out as well.
+
+    Raises:
+        RunError: there is no run.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not is_run(folder):
+        state = "holds no run" if folder.is_dir() else "does not exist"
+        raise RunError(f"{folder} {state}: expected the folder of a run that coreface train wrote")
+    page = None
+    if not is_locked(folder) and (folder / ENCODER / CONFIG).is_file():
+        try:
+            page = run_page(folder, evaluate(folder, console=console))
+        except (RunError, EvaluationError) as error:  # nobody was held out, or the encoder has collapsed
+            say(console, f"not measured: {error}")
+    name = folder.resolve().name
+    write_report(
+        page
+        or Page(
+            title=f"{name}: how training goes",
+            summary=(),
+            measured=(),
+            history={name: read_metrics(folder)},
+            recipe=(folder / RECIPE).read_text(encoding="utf-8"),
+            environment=environment(),
+        ),
+        folder / REPORT,
+    )
+    return folder / REPORT
 
 
 def evaluation_notes(evaluation: Evaluation) -> tuple[str, ...]:

@@ -4,18 +4,23 @@ This is where training and evaluation meet; they know nothing of each other.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from coreface.errors import EvaluationError
-from coreface.measure import Evaluation, evaluate, evaluator_on, run_page, write_report_where_possible
+from coreface.errors import EvaluationError, RunError
+from coreface.measure import Evaluation, HeldOut, run_page, write_report_where_possible
 from coreface.models.encoder import FaceEncoder
-from coreface.run_folder import REPORT, open_recipe_faces, require_free, start_run
+from coreface.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
+from coreface.run_folder import REPORT, located, open_recipe_faces, require_free, start_run
+from coreface.run_state import RECIPE, is_finished, is_run, run_lock
+from coreface.training.checkpoints import raise_storage_error
+from coreface.training.initial import ENCODER
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
-from coreface.training.trainer import ENCODER, Trainer
+from coreface.training.trainer import Trainer
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,7 @@ class Run:
         folder: the run folder.
         encoder: the trained encoder, in eval mode, as saved in ``folder / "encoder"``.
         evaluation: its last evaluation, with intervals; None where there was nobody to
-            evaluate on, or the encoder has collapsed.
+            evaluate on, the encoder has collapsed, or the run had been finished before.
     """
 
     folder: Path
@@ -46,12 +51,14 @@ def train(
     Args:
         recipe: a recipe, or the path of one.
         run_dir: the folder to fill: recipe.yaml, environment.json, identities.json, samples.png, metrics.jsonl,
-            encoder/, report.html.
+            checkpoints/, encoder/, report.html.
         overwrite: replace a run that lies there already.
         console: where to show progress; None shows it on standard error.
 
     Raises:
-        CoreFaceError: the recipe, the faces or the folder do not do; the message says which and what to do.
+        CoreFaceError: the recipe, the faces or the folder do not do, or training cannot go on; the message says what to
+            do.
+        TrainingStopped: Ctrl-C or SIGTERM came; `resume` goes on.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     console = console or Console(stderr=True)
@@ -59,24 +66,95 @@ def train(
     folder = Path(run_dir)
     require_free(folder, overwrite)
     # What a recipe asks for in vain is found out here, before anything is written or replaced.
-    trainer = Trainer(recipe, faces, folder, evaluator=evaluator_on(tested) if tested else None, console=console)
-    start_run(recipe, folder, faces, console, overwrite=overwrite)
-    if tested is None:
-        say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
-    say(
-        console,
-        f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
-        f"{trainer.total_steps} steps; run folder {folder}",
+    held_out = HeldOut(tested) if tested else None
+    trainer = Trainer(recipe, faces, folder, evaluator=held_out, console=console, facts=training_facts(faces))
+    with run_lock(folder):
+        start_run(recipe, folder, faces, console, overwrite=overwrite)
+        if tested is None:
+            say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
+        say(
+            console,
+            f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
+            f"{trainer.total_steps} steps; run folder {folder}",
+        )
+        return _train(trainer, held_out, folder, console)
+
+
+def resume(
+    run_dir: str | os.PathLike[str],
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Go on with a run that was cut off, from its newest whole checkpoint, as if nothing had happened.
+
+    On the processor the result is that of an undisturbed run to the last bit, with the same number of threads.
+
+    Args:
+        run_dir: the run folder.
+        recipe: another recipe to go on with, or its path; None takes the run's own.
+        overrides: fields to change, as on the command line: ``["--data.workers", "4"]``.
+        force: go on where recipe or faces differ in what decides the result.
+        console: where to show progress; None shows it on standard error.
+
+    Raises:
+        RunError: there is no run, another process is at work on it, or recipe or faces have changed.
+        CheckpointError: every checkpoint of the run is damaged.
+        CoreFaceError, TrainingStopped: as `train` does.
+    """
+    folder = Path(run_dir)
+    console = console or Console(stderr=True)
+    if not is_run(folder):
+        state = "holds no run" if folder.is_dir() else "does not exist"
+        raise RunError(f"{folder} {state}, so there is nothing to go on with; begin one with coreface train RECIPE")
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
+    recipe = located(recipe)
+    try:
+        with run_lock(folder):
+            return _resume(folder, recipe, force, console)
+    except OSError as error:
+        raise_storage_error(folder, error)
+
+
+def _resume(folder: Path, recipe: Recipe, force: bool, console: Console) -> Run:
+    checkpoint = open_newest(folder, console)
+    faces, tested = open_recipe_faces(recipe)
+    if checkpoint is not None and not force:
+        require_same(checkpoint, recipe, faces, folder)
+    if is_finished(folder) and not force:
+        say(console, f"{folder} is finished already; to train on, change the recipe and add --force")
+        return Run(folder, FaceEncoder.from_pretrained(folder / ENCODER), None)
+    held_out = HeldOut(tested) if tested else None
+    trainer = Trainer(
+        recipe,
+        faces,
+        folder,
+        evaluator=held_out,
+        console=console,
+        checkpoint=checkpoint,
+        facts=training_facts(faces),
     )
+    if checkpoint is None:
+        restart_folder(folder, recipe)
+        say(console, f"{folder} was cut off before its first checkpoint: it begins anew, {trainer.total_steps} steps")
+    else:
+        continue_folder(folder, recipe, checkpoint, console)
+        say(console, f"going on from {checkpoint.folder}: step {trainer.step} of {trainer.total_steps} is done")
+    return _train(trainer, held_out, folder, console)
+
+
+def _train(trainer: Trainer, held_out: HeldOut | None, folder: Path, console: Console) -> Run:
     trainer.train()
     encoder = FaceEncoder.from_pretrained(folder / ENCODER)
-    if tested is None:
+    if held_out is None:
         return Run(folder, encoder, None)
     try:
-        evaluation = evaluate(encoder, tested, console=console)
+        evaluation = held_out.with_intervals(folder / ENCODER, console)
     except EvaluationError as error:  # the training is done and saved; that it cannot be measured is no reason to fail
         say(console, f"not measured: {error}")
         return Run(folder, encoder, None)
-    page = run_page(folder, evaluation)
-    write_report_where_possible(page, folder / REPORT, console)
+    write_report_where_possible(run_page(folder, evaluation), folder / REPORT, console)
     return Run(folder, encoder, evaluation)

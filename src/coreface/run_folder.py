@@ -1,5 +1,6 @@
 """The folder of a run: where its files lie, how it is started, and what it says of where it comes from."""
 
+import dataclasses
 import json
 import platform
 import shutil
@@ -16,12 +17,12 @@ from coreface.data import FaceSource, open_faces, require_identities, split_by_i
 from coreface.data.labels import write_names
 from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically
-from coreface.training.log import METRICS, say
+from coreface.run_state import ENVIRONMENT, RECIPE, is_run
+from coreface.training.log import say
 from coreface.training.recipe import DataRecipe, Recipe
 from coreface.training.recipe_file import recipe_text
 
-RECIPE, REPORT = "recipe.yaml", "report.html"
-ENVIRONMENT = "environment.json"
+REPORT = "report.html"
 
 
 def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
@@ -41,6 +42,20 @@ def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
     return faces, tested
 
 
+def located(recipe: Recipe) -> Recipe:
+    """Return a recipe whose paths hold from any folder: absolute ones, as they are kept in a run."""
+    data = dataclasses.replace(recipe.data, train=_absolute(recipe.data.train))
+    faces = recipe.evaluation.faces
+    evaluation = dataclasses.replace(recipe.evaluation, faces=_absolute(faces) if faces is not None else None)
+    init_from = _absolute(recipe.init_from) if recipe.init_from is not None else None
+    return dataclasses.replace(recipe, data=data, evaluation=evaluation, init_from=init_from)
+
+
+def _absolute(place: str) -> str:
+    # orl is a word to open_faces, and no path.
+    return place if place == "orl" or not Path(place).exists() else str(Path(place).absolute())
+
+
 def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console, *, overwrite: bool = False) -> Path:
     """Make the run folder with its recipe, environment, notices, and the names of the identities in their order.
 
@@ -55,39 +70,36 @@ def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console,
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
-        write_atomically(folder / RECIPE, recipe_text(recipe).encode())
         write_names(folder, faces.identity_names)
         write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
+        write_atomically(folder / RECIPE, recipe_text(located(recipe)).encode())
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
+    write_notices(faces, folder, console)
+    return folder
+
+
+def write_notices(faces: FaceSource, folder: Path, console: Console) -> None:
+    """Say and list what is odd about the faces."""
     listed = []
     for notice in faces.notices():
         say(console, f"warning: {notice.message}; listed in {folder / 'notices.txt'}")
         listed += [f"{notice.message}:", *(f"  {item}" for item in notice.items)]
     if listed:
         write_atomically(folder / "notices.txt", ("\n".join(listed) + "\n").encode())
-    return folder
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
     """Raise `RunError` where a folder is taken by anything but a run that may be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    # A recipe.yaml alone may be anybody's, with all they have beside it.
-    if not (folder / RECIPE).is_file() or not (folder / ENVIRONMENT).is_file():
+    if not is_run(folder):
         raise RunError(f"{folder} exists and is no run: choose another folder with --run")
     if not overwrite:
         raise RunError(
-            f"{folder} holds a run already: choose another folder with --run, or replace it with --overwrite"
+            f"{folder} holds a run already: go on with it by coreface train --resume {folder}, choose another folder "
+            "with --run, or replace it with --overwrite"
         )
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl; none where there is no such file."""
-    path = folder / METRICS
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def environment() -> dict[str, Any]:

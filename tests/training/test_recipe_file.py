@@ -8,6 +8,7 @@ import yaml
 
 from coreface.errors import RecipeError
 from coreface.training.recipe import (
+    CheckpointRecipe,
     ClassifierRecipe,
     ContrastiveRecipe,
     DataRecipe,
@@ -58,8 +59,10 @@ UNUSUAL = Recipe(
         StageRecipe(2, 2, 0.25, ContrastiveRecipe(0.5, 20.0, -0.1, 0.5, "zero", "half")),
         StageRecipe(5, 2, 0.5, ContrastiveRecipe(protocol="all")),
     ],
-    optimizer=OptimizerRecipe("adamw", 1e-7, 0.0, 0.0, 3, 9, "polynomial", [], 0.5, 0.25, None, "backbone"),
+    optimizer=OptimizerRecipe("adamw", 1e-7, 0.0, 0.0, 4, 9, "polynomial", [], 0.5, 0.25, None, "backbone", 2, 3),
     evaluation=EvaluationRecipe("others: 1", 3),
+    checkpoint=CheckpointRecipe(0.5, 3, 1, False),
+    init_from="weights: 1",
     seed=2**40,
     precision="bf16",
     compile=True,

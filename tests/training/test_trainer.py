@@ -352,7 +352,7 @@ def test_view_statistics_reach_the_encoder(tiny, change, make_trainer):
 
 def test_rows_of_steps_have_the_documented_keys(tiny, make_trainer, rows):
     make_trainer(tiny).train()
-    plain = {"kind", "step", "epoch", "lr", "loss", "classification", "gradient_norm", *TIMES}
+    plain = {"kind", "step", "epoch", "lr", "loss", "classification", "gradient_norm", "skipped", *TIMES}
     contrast = {"contrastive", "positive", "hardest_negative", "margin", "masked"}
     assert [set(row) for row in rows("step")] == [plain] * 2 + [plain | contrast] * 4
     assert [row["step"] for row in rows("step")] == [1, 2, 3, 4, 5, 6]

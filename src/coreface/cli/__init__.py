@@ -1,23 +1,24 @@
 """The command line: parse, call, print. One module a command; nothing heavy is imported before a command needs it."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from coreface import __version__
-from coreface.cli import backbones, demo, evaluate, train
-from coreface.errors import CoreFaceError
+from coreface.cli import backbones, demo, evaluate, report, runs, train
+from coreface.errors import CoreFaceError, DivergedError, StorageError, TrainingStopped
 
-_BAD_INPUT, _FAILED, _INTERRUPTED = 2, 1, 130
-_COMMANDS = (train, evaluate, demo, backbones)
+_BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
+_COMMANDS = (train, evaluate, runs, report, demo, backbones)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 2 where the input was bad (one line on standard error says how), 1 where the machine failed (a full disk),
-        130 after Ctrl-C.
+        0, or 2 where the input was bad (one line on standard error says how), 1 where the machine failed (a full
+        disk) or training diverged, 130 after Ctrl-C, 143 after SIGTERM.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
@@ -26,15 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.rest = rest
     try:
         options.run_command(options)
+    except (StorageError, DivergedError) as error:
+        print(f"coreface: {error}", file=sys.stderr)
+        return _FAILED
     except CoreFaceError as error:
         print(f"coreface: {error}", file=sys.stderr)
         return _BAD_INPUT
     except OSError as error:
         print(f"coreface: {error}", file=sys.stderr)
         return _FAILED
+    except TrainingStopped as error:
+        print(f"coreface: {error}", file=sys.stderr)
+        return _SIGNAL + error.signal
     except KeyboardInterrupt:
         print("coreface: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        return _SIGNAL + signal.SIGINT
     return 0
 
 

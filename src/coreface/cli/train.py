@@ -1,10 +1,17 @@
-"""`coreface train`: a recipe, and any of its fields changed."""
+"""`coreface train`: a recipe, and any of its fields changed; or a run that was cut off, to go on with."""
 
 import argparse
 from pathlib import Path
 
 from coreface.cli.terminal import print_evaluation, progress_console
 from coreface.errors import RecipeError
+
+_USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--any.field VALUE ...]
+       coreface train --resume RUN [RECIPE] [--force] [--any.field VALUE ...]"""
+_TEXT = (
+    "Train an encoder by a recipe, or go on with a run that was cut off. Any field of the recipe can be given here as "
+    "well; these are all of them."
+)
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,6 +21,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     train.set_defaults(run_command=_train, takes_more=True)
     train.add_argument("--run", metavar="DIR")
     train.add_argument("--overwrite", action="store_true")
+    train.add_argument("--resume", metavar="RUN")
+    train.add_argument("--force", action="store_true")
+    train.add_argument("--init-from", metavar="PATH")
     train.add_argument("--print_config", action="store_true")
     train.add_argument("-h", "--help", action="store_true")
 
@@ -22,25 +32,39 @@ def _train(options: argparse.Namespace) -> None:
     if options.help:
         from coreface.training.recipe_file import recipe_parser
 
-        usage = "coreface train RECIPE [--run DIR] [--overwrite] [--print_config] [--any.field VALUE ...]"
-        text = "Train an encoder by a recipe. Any field of the recipe can be given here as well; these are all of them."
-        recipe_parser(usage, text).print_help()
+        recipe_parser(_USAGE, _TEXT).print_help()
         return
-    path, overrides = _recipe_and_overrides(options.rest)
+    recipes, overrides = _recipes_and_overrides(options.rest)
+    if options.init_from is not None:
+        overrides += ["--init_from", options.init_from]
+    _check_combination(options, recipes)
     from coreface.training.recipe import Recipe
 
-    recipe = Recipe.load(path, overrides)
     if options.print_config:
         from coreface.training.recipe_file import recipe_text
 
-        print(recipe_text(recipe), end="")
+        print(recipe_text(Recipe.load(recipes[0], overrides)), end="")
         return
-    from coreface.run import train
-    from coreface.run_folder import REPORT
-    from coreface.training.trainer import ENCODER
+    if options.resume is None:
+        recipe = Recipe.load(recipes[0], overrides)
+        from coreface.run import train
 
-    folder = Path(options.run or Path("runs") / Path(path).stem)
-    run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
+        folder = Path(options.run or Path("runs") / Path(recipes[0]).stem)
+        run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
+    else:
+        from coreface.run import resume
+
+        folder = Path(options.resume)
+        run = resume(
+            folder,
+            recipes[0] if recipes else None,
+            overrides=overrides,
+            force=options.force,
+            console=progress_console(),
+        )
+    from coreface.run_folder import REPORT
+    from coreface.training.initial import ENCODER
+
     if run.evaluation:
         print_evaluation(run.evaluation)
         if (folder / REPORT).is_file():
@@ -48,7 +72,20 @@ def _train(options: argparse.Namespace) -> None:
     print(f"encoder: {folder / ENCODER}")
 
 
-def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
+def _check_combination(options: argparse.Namespace, recipes: list[str]) -> None:
+    if len(recipes) > 1 or (not recipes and options.resume is None):
+        got = f"got {', '.join(recipes)}" if recipes else "none given"
+        raise RecipeError(f"expected one recipe, {got}: coreface train RECIPE, for example recipes/orl_demo.yaml")
+    if options.force and options.resume is None:
+        raise RecipeError("--force belongs to --resume RUN: it goes on with a run whose recipe or faces have changed")
+    for name, given in (("--run", options.run), ("--overwrite", options.overwrite), ("--init-from", options.init_from)):
+        if given and options.resume is not None:
+            raise RecipeError(f"{name} does not go with --resume, which goes on with the run in {options.resume}")
+    if options.print_config and options.resume is not None:
+        raise RecipeError(f"--print_config does not go with --resume; the recipe is {options.resume}/recipe.yaml")
+
+
+def _recipes_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     """Tell the recipe from the fields that override it, in any order: --field VALUE RECIPE --field=VALUE."""
     recipes, overrides = [], []
     value_comes = False
@@ -61,7 +98,4 @@ def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
             value_comes = "=" not in word
         else:
             recipes.append(word)
-    if len(recipes) != 1:
-        got = f"got {', '.join(recipes)}" if recipes else "none given"
-        raise RecipeError(f"expected one recipe, {got}: coreface train RECIPE, for example recipes/orl_demo.yaml")
-    return recipes[0], overrides
+    return recipes, overrides

@@ -1,6 +1,7 @@
 """From a source of faces to training batches, in an order that depends on (seed, epoch) and on nothing else."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -80,6 +81,10 @@ def _start_worker(_: int) -> None:
     # The training process owns the cores: decoding must never take time from a step, and OpenCV and torch must not
     # start a pool of threads in every worker.
     os.nice(19)
+    # A Ctrl-C, and what ends a whole service, reaches all processes: the training process alone decides when to stop,
+    # and still needs its batches to finish the step. Workers end when it does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -116,6 +121,7 @@ class FaceLoader:
 
     Attributes:
         unreadable: what could not be read so far: index of the image -> message.
+        next_batch: number, in its epoch, of the batch after the one that was yielded last: where `epoch` would go on.
     """
 
     def __init__(
@@ -151,6 +157,7 @@ class FaceLoader:
                 f"{len(source)} images cannot fill one batch of {batch_size}{each}: lower the batch size or add images"
             )
         self.unreadable: dict[int, str] = {}
+        self.next_batch = 0
         self._source = source
         self._batch_size = batch_size
         self._seed = seed
@@ -208,7 +215,8 @@ class FaceLoader:
             [_Draw(int(i), bool(f)) for i, f in zip(order[at : at + size], flips[at : at + size], strict=True)]
             for at in range(start * size, len(self) * size, size)
         ]
-        for pixels in self._loader:
+        for batch, pixels in enumerate(self._loader, start):
+            self.next_batch = batch + 1
             if pixels.unreadable:
                 self._note(pixels)
             if len(pixels.identities) < 2:

@@ -35,7 +35,8 @@ def content_digest(encoder: "FaceEncoder") -> str:
 
 def saved_digest(folder: Path) -> str:
     """Return the content digest that a saved encoder says it has; `load` checks that it is the true one."""
-    return _read_safetensors(folder / WEIGHTS)[1]
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return str((file.metadata() or {}).get("coreface_digest", ""))
 
 
 def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:

@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-METRICS = "metrics.jsonl"  #: file of the rows inside a run
+from coreface.training.checkpoints import Written
+from coreface.training.metrics import METRICS
+
 _PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 
 
@@ -22,16 +25,19 @@ class RunLog:
         folder: the run folder, which exists.
         total_steps: steps of the whole run.
         console: where to show progress; None shows it on standard error.
+        first_step: steps that were done before; what TensorBoard has of later ones is replaced.
     """
 
-    def __init__(self, folder: Path, total_steps: int, console: Console | None = None) -> None:
+    def __init__(self, folder: Path, total_steps: int, console: Console | None = None, *, first_step: int = 0) -> None:
         self._console = console or Console(stderr=True)
         self._total = total_steps
         self._rows = (folder / METRICS).open("a", encoding="utf-8")
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder, first_step)
         self._progress: Progress | None = None
         self._started = self._last_line = time.monotonic()
         self._first_step: int | None = None
+        self._written = 0
+        self._waited = 0.0
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -60,6 +66,35 @@ class RunLog:
     def say(self, message: str) -> None:
         """Show one line."""
         say(self._console, message)
+
+    def warn(self, name: str, message: str) -> None:
+        """Show a warning and write it down as a row; ``name`` tells warnings apart."""
+        self.say(f"warning: {name}: {message}")
+        self.row("warning", {"name": name, "message": message})
+
+    def checkpoints(self, written: Iterable[Written]) -> None:
+        """Write a row for every checkpoint that is on the disk now."""
+        for one in written:
+            self._written += 1
+            self._waited += one.waited
+            self.row("checkpoint", {"step": one.step, "waited": one.waited, "writing": one.writing, "bytes": one.size})
+
+    def summary(self) -> None:
+        """Say what the checkpoints cost."""
+        if self._written:
+            elapsed = time.monotonic() - self._started
+            share = 100 * self._waited / elapsed
+            plural = "s" if self._written > 1 else ""
+            self.say(
+                f"{self._written} checkpoint{plural}: training waited {self._waited:.1f} s of {_duration(elapsed)} "
+                f"for them ({share:.1f} %)"
+            )
+
+    def settle(self) -> int:
+        """Force the rows to the disk, and return how many bytes they are."""
+        self._rows.flush()
+        os.fsync(self._rows.fileno())
+        return os.fstat(self._rows.fileno()).st_size
 
     def row(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl; what is not finite is written as null."""
@@ -105,9 +140,9 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, first_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None)

@@ -64,6 +64,30 @@ class Objective(nn.Module):
         return Losses(total, classification.detach(), contrastive.detach(), contrast.last)
 
 
+def mean_losses(parts: list[tuple[Losses, float]]) -> Losses:
+    """Return the mean over the parts of a batch, each weighted by its share of the images; counts are added up."""
+    if len(parts) == 1:
+        return parts[0][0]
+
+    def mean(values: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([value * share for value, (_, share) in zip(values, parts, strict=True)]).sum()
+
+    contrasts = [losses.contrast for losses, _ in parts if losses.contrast is not None]
+    return Losses(
+        mean([losses.total for losses, _ in parts]),
+        mean([losses.classification for losses, _ in parts]),
+        mean([losses.contrastive for losses, _ in parts if losses.contrastive is not None]) if contrasts else None,
+        ContrastStatistics(
+            positive=mean([contrast.positive for contrast in contrasts]),
+            hardest_negative=mean([contrast.hardest_negative for contrast in contrasts]),
+            margin=mean([contrast.margin for contrast in contrasts]),
+            masked=torch.stack([contrast.masked for contrast in contrasts]).sum(),
+        )
+        if contrasts
+        else None,
+    )
+
+
 def build_margin(recipe: MarginRecipe) -> Margin:
     """Build the margin a recipe asks for."""
     if recipe.name == "magface":

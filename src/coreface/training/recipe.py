@@ -139,6 +139,8 @@ class OptimizerRecipe:
         warmup_epochs: The rate rises from 0 over so many epochs.
         clip_norm: Largest norm of the gradient; null does not clip.
         clip: What the norm is taken over, all parameters or those of the backbone (as the authors' release).
+        micro_batches: Parts of a batch that pass through the network one by one, for batches larger than the memory.
+        max_skips: Steps without a finite loss and gradient that may follow each other before training stops.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -153,6 +155,8 @@ class OptimizerRecipe:
     warmup_epochs: float = 0.0
     clip_norm: float | None = 5.0
     clip: Literal["all", "backbone"] = "all"
+    micro_batches: int = 1
+    max_skips: int = 10
 
     def __post_init__(self) -> None:
         _require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "a positive number")
@@ -170,6 +174,13 @@ class OptimizerRecipe:
         _require(
             self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "positive, or null"
         )
+        _require(
+            1 <= self.micro_batches <= self.batch_size // 2,
+            "optimizer.micro_batches",
+            self.micro_batches,
+            "at least 1, and at least 2 images in each: BatchNorm has no statistics of one",
+        )
+        _require(self.max_skips >= 1, "optimizer.max_skips", self.max_skips, "at least 1")
         drops = self.lr_drops
         _require(
             drops == sorted(set(drops)) and all(d >= 2 for d in drops),
@@ -234,6 +245,29 @@ class EvaluationRecipe:
 
 
 @dataclass(frozen=True)
+class CheckpointRecipe:
+    """What is kept for the day the run is cut off.
+
+    Attributes:
+        every_minutes: Minutes between checkpoints, the most that is lost.
+        every_steps: Steps between them, whichever comes first; null goes by the minutes alone.
+        keep_last: How many are kept.
+        asynchronous: Write beside the training; false makes it wait.
+    """
+
+    every_minutes: float = 10.0
+    every_steps: int | None = None
+    keep_last: int = 2
+    asynchronous: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.every_minutes > 0, "checkpoint.every_minutes", self.every_minutes, "a positive number")
+        every = self.every_steps
+        _require(every is None or every >= 1, "checkpoint.every_steps", every, "at least 1, or null")
+        _require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run.
 
@@ -244,6 +278,8 @@ class Recipe:
         stages: What is trained from which epoch on.
         optimizer: The optimizer and its schedule.
         evaluation: What is measured while training goes on.
+        checkpoint: What is kept for the day the run is cut off.
+        init_from: A run, a saved encoder, a checkpoint, or a public InsightFace .pth, for the encoder's first weights.
         seed: Of weights, order, flips and dropout masks.
         precision: auto takes bf16 autocast where the processor has units for it, and float32 elsewhere.
         compile: Compile the trunk with torch.compile.
@@ -257,6 +293,8 @@ class Recipe:
     stages: list[StageRecipe] = field(default_factory=lambda: [StageRecipe()])
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+    checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
+    init_from: str | None = None
     seed: int = 1
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
@@ -273,6 +311,13 @@ class Recipe:
     def stage_at(self, epoch: int) -> int:
         """Return the index of the stage that ``epoch`` belongs to."""
         return sum(stage.from_epoch <= epoch for stage in self.stages) - 1
+
+    def never_reached(self) -> list[str]:
+        """Say which stages and drops of the rate lie beyond the last epoch."""
+        last = self.optimizer.epochs
+        late = [f"the stage from epoch {stage.from_epoch}" for stage in self.stages if stage.from_epoch > last]
+        late += [f"the drop of the rate at epoch {drop}" for drop in self.optimizer.lr_drops if drop > last]
+        return [f"{item} is never reached: the last epoch is {last}" for item in late]
 
     def learning_rate(self, epoch: float) -> float:
         """Return the rate at a point in time; 1.0 is the start of epoch 1, 1.5 its middle."""

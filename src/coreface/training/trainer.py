@@ -2,30 +2,47 @@
 
 import contextlib
 import copy
+import json
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
 
 from coreface.data.loader import FaceLoader
 from coreface.data.source import FaceSource, require_identities
-from coreface.errors import DataError, EvaluationError
+from coreface.errors import DataError, DivergedError, EvaluationError, TrainingStopped
 from coreface.models.encoder import FaceEncoder
+from coreface.training.checkpoint import Checkpoint
+from coreface.training.checkpoints import CheckpointWriter, raise_storage_error
 from coreface.training.device import choose_device, choose_precision
+from coreface.training.gradients import clip_by_recipe
+from coreface.training.guard import NonFiniteGuard
+from coreface.training.initial import ENCODER, load_initial_weights
 from coreface.training.log import RunLog
 from coreface.training.meter import Meter
-from coreface.training.objective import Losses, Objective
-from coreface.training.recipe import OptimizerRecipe, Recipe
+from coreface.training.metrics import FINISHED
+from coreface.training.objective import Losses, Objective, mean_losses
+from coreface.training.optimizer import build_optimizer
+from coreface.training.randomness import (
+    RandomState,
+    get_randomness,
+    kept_randomness,
+    seed_randomness,
+    set_randomness,
+)
+from coreface.training.recipe import Recipe
+from coreface.training.samples import save_batch, save_samples
+from coreface.training.signals import StopSignals
+from coreface.training.state import load_modules, load_optimizer, module_tensors, optimizer_tensors
+from coreface.training.watch import Watch, require_labels_in_range
 
 #: Measures an encoder: what it returns becomes a row of metrics.jsonl.
 Evaluator = Callable[[FaceEncoder], Mapping[str, float | int | None]]
 
-ENCODER = "encoder"  #: folder of the encoder inside a run
-_SAMPLES = 32
+BAD_BATCH = "bad_batch"
 
 
 class Trainer:
@@ -38,18 +55,23 @@ class Trainer:
         evaluator: called with the encoder after every ``evaluation.every`` epochs and after the last; None measures
             nothing.
         console: where to show progress; None shows it on standard error.
+        checkpoint: where to go on from: to the last bit, where recipe, faces and machine are those it was written with.
+            None begins anew, from the weights of ``init_from`` where the recipe has it.
+        facts: plain JSON values that every checkpoint carries along, such as versions.
 
     Raises:
-        DataError: fewer than two identities, or not enough images for a batch.
+        DataError: fewer than two identities, labels out of range, or not enough images for a batch.
         ModelError: an unknown backbone or an impossible size.
         RecipeError: the device is not there.
+        CheckpointError: the checkpoint is of another network or other faces.
 
     Attributes:
         encoder: the encoder, trained in place.
         objective: its losses, with the identity centres.
         precision: of the trunk's products; anything but float32 is autocast.
-        epoch: epochs done.
-        step: optimizer steps done.
+        epoch: epochs done, their evaluation included.
+        batch: batches of the next epoch that are done; all of them where only its evaluation is left to do.
+        step: optimizer steps done, those that were skipped included.
     """
 
     def __init__(
@@ -60,18 +82,21 @@ class Trainer:
         *,
         evaluator: Evaluator | None = None,
         console: Console | None = None,
+        checkpoint: Checkpoint | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         require_identities(faces, 2, "training")
+        require_labels_in_range(faces)
         self.recipe = recipe
-        self.epoch = 0
-        self.step = 0
+        self.epoch = self.batch = self.step = 0
         self._folder = folder
         self._evaluator = evaluator
         self._console = console
+        self._facts = dict(facts or {})
         self._device = choose_device(recipe.device)
         self.precision = choose_precision(recipe.precision, self._device)
-        self._randomness: tuple[torch.Tensor, ...] = ()
-        with self._own_randomness(seed=recipe.seed):
+        self._randomness: RandomState | None = None
+        with self._own_randomness():
             encoder = FaceEncoder(recipe.model.backbone, recipe.model.embedding_size, recipe.data.image_size)
             objective = Objective(recipe, recipe.model.embedding_size, faces.num_identities)
         # Channels-last is the order the pixels come in, and the faster one for convolutions here at any precision.
@@ -90,23 +115,53 @@ class Trainer:
             max_unreadable=recipe.data.max_unreadable,
         )
         self.optimizer = build_optimizer(recipe.optimizer, [*self.encoder.parameters(), *self.objective.parameters()])
+        self._modules = {"encoder": self.encoder, "objective": self.objective}
+        self._guard = NonFiniteGuard(self._modules.values(), self._device)
+        self._meter = Meter()
+        self._rate = 0.0
+        self._view = torch.empty(0)
+        self._saved_step: int | None = None
+        if checkpoint is not None:
+            self._load(checkpoint)
+        elif recipe.init_from is not None:
+            load_initial_weights(self.encoder, Path(recipe.init_from))
 
     @property
     def total_steps(self) -> int:
         return self.recipe.optimizer.epochs * len(self.loader)
 
     def train(self, until_epoch: int | None = None) -> None:
-        """Train up to the end of the recipe, or of epoch ``until_epoch``."""
+        """Train up to the end of the recipe, or of epoch ``until_epoch``.
+
+        Raises:
+            TrainingStopped: Ctrl-C or SIGTERM came; the step was finished and a checkpoint written.
+            DivergedError: too many steps in a row had no finite loss or gradient.
+            StorageError: the run folder cannot be written any more.
+        """
         last = self.recipe.optimizer.epochs if until_epoch is None else until_epoch
-        with self._own_randomness(), RunLog(self._folder, self.total_steps, self._console) as log:
-            for epoch in range(self.epoch + 1, last + 1):
-                try:
-                    self._train_epoch(epoch, log)
-                finally:
-                    self._list_unreadable(log)
-                self.epoch = epoch
-                if epoch == self.recipe.optimizer.epochs or epoch % self.recipe.evaluation.every == 0:
-                    self._evaluate(log)
+        try:
+            with (
+                self._own_randomness(),
+                StopSignals() as stop,
+                RunLog(self._folder, self.total_steps, self._console, first_step=self.step) as log,
+                CheckpointWriter(self._folder, self.recipe.checkpoint, self._saved_step) as checkpoints,
+            ):
+                self._watch = Watch(self.objective.classifier.weight.shape[0], log.warn)
+                if self.step == 0:
+                    self._say_what_is_odd(log)
+                while self.epoch < last:
+                    try:
+                        self._train_epoch(log, stop, checkpoints)
+                    finally:
+                        self._list_unreadable(log)
+                    self._finish_epoch(log, stop, checkpoints)
+                if self.epoch == self.recipe.optimizer.epochs:
+                    checkpoints.wait()
+                    log.checkpoints(checkpoints.written())
+                    log.row(FINISHED, {"step": self.step, "epoch": self.epoch, "skipped": int(self._guard.skipped)})
+                    log.summary()
+        except OSError as error:
+            raise_storage_error(self._folder, error)
 
     def take_over(self, other: "Trainer") -> None:
         """Go on from where another trainer stands, whose recipe is the same up to here."""
@@ -118,29 +173,73 @@ class Trainer:
         self.optimizer.load_state_dict(copy.deepcopy(other.optimizer.state_dict()))
         self.epoch, self.step, self._randomness = other.epoch, other.step, other._randomness
 
-    def _train_epoch(self, epoch: int, log: RunLog) -> None:
+    def _load(self, checkpoint: Checkpoint) -> None:
+        load_modules(checkpoint, self._modules)
+        load_optimizer(checkpoint, self.optimizer, self._modules)
+        rest = checkpoint.read(name for name in checkpoint.layout if name.split(".")[0] in ("random", "guard", "meter"))
+        facts = checkpoint.facts
+        self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], checkpoint.step
+        self._rate = facts["rate"]
+        self._saved_step = checkpoint.step
+        drawn = {name.removeprefix("random.0."): value for name, value in rest.items() if name.startswith("random.0.")}
+        self._randomness = RandomState(**drawn)
+        self._guard.skipped = rest["guard.skipped"].to(self._device)
+        self._guard.in_a_row = rest["guard.in_a_row"].to(self._device)
+        sums = {
+            name.removeprefix("meter."): v.to(self._device) for name, v in rest.items() if name.startswith("meter.")
+        }
+        self._meter.restore(sums, facts["meter"])
+        self.loader.unreadable.update({int(index): text for index, text in facts["unreadable"].items()})
+
+    def _train_epoch(self, log: RunLog, stop: StopSignals, checkpoints: CheckpointWriter) -> None:
+        epoch = self.epoch + 1
         stage = self.recipe.stage_at(epoch)
         self.encoder.train()
         self.objective.train()
-        meter = Meter()
-        rate = 0.0
-        for index, (images, identities) in enumerate(meter.timing(self.loader.epoch(epoch))):
+        batches = self.loader.epoch(epoch, self.batch) if self.batch < len(self.loader) else ()
+        for images, identities in self._meter.timing(batches):
             if self.step == 0:
                 save_samples(images, self._folder / "samples.png")
-            rate = self.recipe.learning_rate(epoch + index / len(self.loader))
-            losses, gradient_norm = self.train_step(stage, rate, images, identities)
-            meter.add(losses, gradient_norm, len(images))
-            if self.step % self.recipe.log_every == 0:
-                self._report(meter, log, epoch, rate)
-        if meter.steps:
-            self._report(meter, log, epoch, rate)
+            batch = self.loader.next_batch
+            self._rate = self.recipe.learning_rate(epoch + (batch - 1) / len(self.loader))
+            losses, gradient_norm = self.train_step(stage, self._rate, images, identities)
+            self._meter.add(losses, gradient_norm, len(images), self._guard.last)
+            self.batch = batch
+            reported = self.step % self.recipe.log_every == 0
+            if reported:
+                self._report(log)
+            if reported or self._device.type == "cpu":  # elsewhere every look would stop the device
+                self._require_progress(images, identities)
+            if stop.received is not None:
+                raise self._stopped(stop.received, log, checkpoints)
+            if checkpoints.due(self.step):
+                self._save(log, checkpoints, wait=False)
+            log.checkpoints(checkpoints.written())
+        self.batch = len(self.loader)
+        if self._meter.steps:
+            self._report(log)
         if self.step == 0:
             raise DataError("no batch of the first epoch held two readable images: see unreadable.txt in the run")
+
+    def _finish_epoch(self, log: RunLog, stop: StopSignals, checkpoints: CheckpointWriter) -> None:
+        """Evaluate where it is time to. Nothing of the training changes meanwhile: a signal may end it at once."""
+        epoch = self.epoch + 1
+        last = epoch == self.recipe.optimizer.epochs
+        if last and self._saved_step != self.step:
+            self._save(log, checkpoints, wait=False)
+        if last or epoch % self.recipe.evaluation.every == 0:
+            try:
+                self._evaluate(epoch, log, stop)
+            except TrainingStopped as error:
+                raise self._stopped(error.signal, log, checkpoints) from None
+        self.epoch, self.batch = epoch, 0
 
     def train_step(
         self, stage: int, rate: float, images: torch.Tensor, identities: torch.Tensor
     ) -> tuple[Losses, torch.Tensor | None]:
         """Take one optimizer step; `train` does this for every batch.
+
+        Where the loss or a gradient is not finite, nothing changes but the counts of steps and of skipped steps.
 
         Args:
             stage: index of the recipe's stage.
@@ -151,51 +250,115 @@ class Trainer:
         Returns:
             The losses and, where the recipe clips, the norm of the gradient before clipping.
         """
-        plan = self.recipe.stages[stage]
+        optimizer = self.recipe.optimizer
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self._guard.before()
+        parts = max(1, min(optimizer.micro_batches, len(images) // 2))
+        losses = []
+        for part, labels in zip(images.tensor_split(parts), identities.tensor_split(parts), strict=True):
+            losses.append((self._pass(stage, part, labels, len(part) / len(images)), len(part) / len(images)))
+        mean = mean_losses(losses)
+        norm, clipped = clip_by_recipe(self.encoder, self.objective, optimizer)
+        self._guard.finish(self.optimizer, mean.total, norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return mean, clipped
+
+    def _pass(self, stage: int, images: torch.Tensor, identities: torch.Tensor, share: float) -> Losses:
+        """Add to the gradients those of a part of the batch."""
+        plan = self.recipe.stages[stage]
         with torch.autocast(self._device.type, self.precision, enabled=self.precision != torch.float32):
             statistics = self.recipe.model.view_statistics
             views = self.encoder.views(images, plan.views, plan.dropout, statistics=statistics)
         losses = self.objective(stage, views, identities)
-        losses.total.backward()
-        gradient_norm = self.clip_gradients()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        return losses, gradient_norm
+        (losses.total * share if share != 1 else losses.total).backward()
+        self._view = views[0].detach()
+        return Losses(losses.total.detach(), *losses[1:])
 
-    def clip_gradients(self) -> torch.Tensor | None:
-        """Clip the gradients as the recipe says; return their norm before, or None where it does not clip."""
-        optimizer = self.recipe.optimizer
-        if optimizer.clip_norm is None:
-            return None
-        parameters = list(self.encoder.parameters())
-        if optimizer.clip == "all":
-            parameters += list(self.objective.parameters())
-        return nn.utils.clip_grad_norm_(parameters, optimizer.clip_norm)
+    def _require_progress(self, images: torch.Tensor, identities: torch.Tensor) -> None:
+        limit = self.recipe.optimizer.max_skips
+        if int(self._guard.in_a_row) < limit:
+            return
+        save_batch(images, identities, self._folder / BAD_BATCH)
+        precision = "" if self.precision == torch.float32 else ", --precision float32"
+        raise DivergedError(
+            f"{limit} steps in a row had no finite loss or gradient, the last of them step {self.step}; they changed "
+            f"nothing, and the last batch lies in {self._folder / BAD_BATCH}.png and .safetensors. Go on from the last "
+            f"checkpoint with a lower rate (now {self._rate:g}){precision}: coreface train --resume {self._folder} "
+            f"--force --optimizer.lr {self.recipe.optimizer.lr / 10:g}"
+        )
 
-    def _report(self, meter: Meter, log: RunLog, epoch: int, rate: float) -> None:
-        row = meter.row()
-        log.row("step", {"step": self.step, "epoch": epoch, "lr": rate, **row})
+    def _say_what_is_odd(self, log: RunLog) -> None:
+        for text in self.recipe.never_reached():
+            log.warn("never reached", text)
+        parts = self.recipe.optimizer.micro_batches
+        if parts > 1:
+            size = self.recipe.optimizer.batch_size // parts
+            contrastive = any(stage.contrastive for stage in self.recipe.stages)
+            rest = "; the contrastive term compares the images of a part with each other only" if contrastive else ""
+            log.say(f"every batch passes in {parts} parts of {size} images: BatchNorm sees a part at a time{rest}")
+
+    def _stopped(self, number: int, log: RunLog, checkpoints: CheckpointWriter) -> TrainingStopped:
+        if self._saved_step != self.step:
+            self._save(log, checkpoints, wait=True)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        return TrainingStopped(
+            f"stopped by {name} after step {self.step} of {self.total_steps}; nothing is lost; go on with: "
+            f"coreface train --resume {self._folder}",
+            number,
+        )
+
+    def _save(self, log: RunLog, checkpoints: CheckpointWriter, *, wait: bool) -> None:
+        drawn = get_randomness(self._device).tensors()
+        tensors = {
+            **module_tensors(self._modules),
+            **optimizer_tensors(self.optimizer, self._modules),
+            **{f"random.0.{name}": value for name, value in drawn.items()},  # 0: of process 0
+            **{f"meter.{name}": value for name, value in self._meter.tensors().items()},
+            "guard.skipped": self._guard.skipped,
+            "guard.in_a_row": self._guard.in_a_row,
+        }
+        facts = {
+            **self._facts,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "rate": self._rate,
+            "meter": self._meter.facts(),
+            "metrics_bytes": log.settle(),
+            "unreadable": {str(index): text for index, text in self.loader.unreadable.items()},
+            "processes": 1,
+            "recipe": json.loads(json.dumps(self.recipe.to_dict())),
+        }
+        checkpoints.save(self.step, tensors, facts, wait=wait)
+        self._saved_step = self.step
+
+    def _report(self, log: RunLog) -> None:
+        row = self._meter.row()
+        skipped = int(self._guard.skipped)
+        log.row("step", {"step": self.step, "epoch": self.epoch + 1, "lr": self._rate, **row, "skipped": skipped})
+        self._watch.look(row["classification"], self._view, warming_up=self.epoch < self.recipe.optimizer.warmup_epochs)
         waiting = 100 * row["waiting"]
         state = f"loss {row['loss']:.3f}  {row['images_per_second']:.0f} images/s  waiting for data {waiting:.1f} %"
-        log.advance(self.step, epoch, state)
+        if skipped:
+            state += f"  {skipped} steps skipped"
+        log.advance(self.step, self.epoch + 1, state)
 
-    def _evaluate(self, log: RunLog) -> None:
+    def _evaluate(self, epoch: int, log: RunLog, stop: StopSignals) -> None:
         self.encoder.save_pretrained(self._folder / ENCODER)
         if self._evaluator is None:
             return
-        where = {"step": self.step, "epoch": self.epoch}
+        where = {"step": self.step, "epoch": epoch}
         try:
-            measured = self._evaluator(self.encoder)
+            with stop.stopping_at_once(), kept_randomness(self._device):
+                measured = self._evaluator(self.encoder)
         except EvaluationError as error:  # a model that cannot be measured now may recover; the run goes on
             log.row("evaluation", {**where, "error": str(error)})
-            log.say(f"epoch {self.epoch}: not measured: {error}")
+            log.say(f"epoch {epoch}: not measured: {error}")
             return
         log.row("evaluation", {**where, **measured})
         figures = "  ".join(f"{name} {value:.4f}" for name, value in measured.items() if isinstance(value, float))
-        log.say(f"epoch {self.epoch}: {figures}")
+        log.say(f"epoch {epoch}: {figures}")
 
     def _list_unreadable(self, log: RunLog) -> None:
         unreadable = self.loader.unreadable
@@ -206,40 +369,14 @@ class Trainer:
             log.say(f"warning: {len(unreadable)} unreadable images are left out; they are listed in {path}")
 
     @contextlib.contextmanager
-    def _own_randomness(self, seed: int | None = None) -> Iterator[None]:
+    def _own_randomness(self) -> Iterator[None]:
         """Run with this trainer's own random state, and leave that of the program as it was."""
-        devices = [torch.cuda.current_device()] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            if seed is not None:
-                torch.manual_seed(seed)
+        with kept_randomness(self._device):
+            if self._randomness is None:
+                seed_randomness(self.recipe.seed)
             else:
-                torch.set_rng_state(self._randomness[0])
-                if devices:
-                    torch.cuda.set_rng_state(self._randomness[1])
+                set_randomness(self._randomness, self._device)
             try:
                 yield
             finally:
-                self._randomness = (torch.get_rng_state(), *[torch.cuda.get_rng_state(d) for d in devices])
-
-
-def build_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build the optimizer a recipe asks for, over the parameters that learn."""
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    fused = learning[0].device.type in ("cpu", "cuda")  # one pass over the weights instead of three
-    if recipe.name == "adamw":
-        betas = (recipe.momentum, 0.999)
-        return torch.optim.AdamW(learning, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, fused=fused)
-    return torch.optim.SGD(
-        learning, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
-    )
-
-
-def save_samples(images: torch.Tensor, path: Path) -> None:
-    """Write the first images of a batch, as the network sees them, to one picture of eight a row."""
-    pixels = images[:_SAMPLES].permute(0, 2, 3, 1).add(1.0).mul(127.5).round().to(torch.uint8).cpu().numpy()
-    rows = [np.concatenate(list(row), axis=1) for row in np.split(_fill(pixels), range(8, len(pixels), 8))]
-    cv2.imwrite(str(path), np.concatenate(rows)[:, :, ::-1])
-
-
-def _fill(pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([pixels, np.zeros((-len(pixels) % 8, *pixels.shape[1:]), pixels.dtype)])
+                self._randomness = get_randomness(self._device)

@@ -1,0 +1,19 @@
+"""`coreface report`: the page of a run, drawn anew, while it goes on or afterwards."""
+
+import argparse
+from pathlib import Path
+
+from coreface.cli.terminal import add_command, progress_console
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    text = "draw the page of a run anew: its curves while it trains, and once it does not, its encoder's error rates"
+    report = add_command(commands, "report", _report, text)
+    report.add_argument("run", metavar="RUN", help="a run folder")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from coreface.measure import redraw_report
+
+    print(f"report: {redraw_report(Path(options.run), progress_console())}")

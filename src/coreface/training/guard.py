@@ -1,0 +1,90 @@
+"""Steps with numbers that are not finite leave no trace: no weight, momentum, statistic or running margin moves.
+
+Whether a step is good is known on the device only, and asking for it would stop a GPU at every step. So nothing is
+asked: buffers (BatchNorm's statistics, running margins) are copied before the step and chosen after it by torch.where,
+and the optimizers' fused kernels skip their update where their ``found_inf`` says so, as for torch.amp.GradScaler.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+_Place = tuple[nn.Module, str]  # whose buffer, and its name: a module may put another tensor there on the way
+
+
+class NonFiniteGuard:
+    """Undoes steps whose loss or gradient is not finite, and counts them.
+
+    Args:
+        modules: their buffers are restored.
+        device: where the training runs.
+
+    Attributes:
+        skipped: steps skipped so far, int64 scalar on the device.
+        in_a_row: steps skipped since the last good one, int64 scalar on the device.
+        last: whether the last step was skipped, a bool scalar on the device.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], device: torch.device) -> None:
+        self._modules = list(modules)
+        self._device = device
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self.in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self.last = torch.zeros((), dtype=torch.bool, device=device)
+        self._saved: list[_SameType] = []
+
+    def before(self) -> None:
+        """Keep the buffers as they are before a step."""
+        by_type: dict[torch.dtype, list[_Place]] = defaultdict(list)
+        for parent in self._modules:
+            for module in parent.modules():
+                for name, buffer in module._buffers.items():
+                    if buffer is not None:
+                        by_type[buffer.dtype].append((module, name))
+        self._saved = [_SameType(places) for places in by_type.values()]
+
+    def finish(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
+        """Take the optimizer's step where loss and gradient are finite, and undo the forward pass where they are not.
+
+        Args:
+            optimizer: holds the gradients.
+            loss: of the step, a scalar.
+            gradient_norm: over all gradients, a scalar.
+        """
+        bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(gradient_norm)).to(self._device)
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+            try:
+                optimizer.step()
+            finally:
+                del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
+        elif not bool(bad):  # no fused kernel on this device: here the answer has to be waited for
+            optimizer.step()
+        for saved in self._saved:
+            saved.restore(bad)
+        self._saved = []
+        self.skipped += bad
+        self.in_a_row = torch.where(bad, self.in_a_row + 1, 0)
+        self.last = bad
+
+
+class _SameType:
+    """A copy of the buffers of one dtype, end to end in one tensor: a few kernels, not one a buffer."""
+
+    def __init__(self, places: list[_Place]) -> None:
+        self._places = places
+        self._before = torch.cat([buffer.reshape(-1) for buffer in self._buffers()])
+
+    def restore(self, bad: torch.Tensor) -> None:
+        buffers = self._buffers()
+        # torch.cat widens: a running margin that became float64 on the way loses no digit.
+        after = torch.cat([buffer.reshape(-1) for buffer in buffers])
+        chosen = torch.split(torch.where(bad, self._before, after), [buffer.numel() for buffer in buffers])
+        pieces = [piece.view_as(buffer) for piece, buffer in zip(chosen, buffers, strict=True)]
+        torch._foreach_copy_(buffers, pieces)
+
+    def _buffers(self) -> list[torch.Tensor]:
+        return [buffer for module, name in self._places if (buffer := module._buffers[name]) is not None]

@@ -1,0 +1,24 @@
+"""The optimizer a recipe asks for."""
+
+import torch
+from torch import nn
+
+from coreface.training.recipe import OptimizerRecipe
+
+
+def build_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Build the optimizer a recipe asks for, over the parameters that learn."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    fused = learning[0].device.type in ("cpu", "cuda")  # one pass over the weights instead of three
+    if recipe.name == "adamw":
+        betas = (recipe.momentum, 0.999)
+        return torch.optim.AdamW(learning, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, fused=fused)
+    optimizer = torch.optim.SGD(
+        learning, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
+    )
+    if recipe.momentum:
+        # torch makes this memory at the first step and leaves it unset where that step is skipped; from zeros the first
+        # step comes to the same.
+        for parameter in learning:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

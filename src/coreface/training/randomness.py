@@ -1,0 +1,77 @@
+"""The random state of a training: that of Python, NumPy and torch, kept apart from the program's own."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_TWISTER = 624  # words of the Mersenne Twister behind both random.random and numpy.random
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """All global generators at one moment.
+
+    Attributes:
+        python: of the module random, (626,) int64: the words, the position, the version.
+        numpy: of numpy.random, (625,) int64: the words, the position.
+        gauss: (4,) float64: whether random and numpy.random hold the second of a pair of normal numbers, and which.
+        torch: of torch's processor generator, uint8.
+        device: of torch's generator on the GPU, uint8; None without one.
+    """
+
+    python: Tensor
+    numpy: Tensor
+    gauss: Tensor
+    torch: Tensor
+    device: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the states by name, for a checkpoint."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def seed_randomness(seed: int) -> None:
+    """Seed all global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (the global one is what must be seeded)
+    torch.manual_seed(seed)
+
+
+def get_randomness(device: torch.device) -> RandomState:
+    """Return the state of all global generators."""
+    version, words, python_next = random.getstate()
+    numpy: Any = np.random.get_state(legacy=True)  # noqa: NPY002
+    return RandomState(
+        python=torch.tensor([*words, version], dtype=torch.int64),
+        numpy=torch.tensor([*numpy[1].tolist(), numpy[2]], dtype=torch.int64),
+        gauss=torch.tensor([python_next is not None, python_next or 0.0, *numpy[3:]], dtype=torch.float64),
+        torch=torch.get_rng_state(),
+        device=torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    )
+
+
+def set_randomness(state: RandomState, device: torch.device) -> None:
+    """Put all global generators into a state. What is None is left as it is."""
+    words, numpy, gauss = state.python.tolist(), state.numpy.tolist(), state.gauss.tolist()
+    random.setstate((words[-1], tuple(words[:-1]), gauss[1] if gauss[0] else None))
+    numpy_words = np.array(numpy[:_TWISTER], dtype=np.uint32)
+    np.random.set_state(("MT19937", numpy_words, numpy[_TWISTER], int(gauss[2]), gauss[3]))  # noqa: NPY002
+    torch.set_rng_state(state.torch)
+    if state.device is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state.device, device)
+
+
+@contextlib.contextmanager
+def kept_randomness(device: torch.device) -> Iterator[None]:
+    """Leave all global generators as they were before, whatever is drawn inside."""
+    before = get_randomness(device)
+    try:
+        yield
+    finally:
+        set_randomness(before, device)

@@ -1,0 +1,101 @@
+"""What of a training is tensors, by name: weights, buffers, the optimizer's memory; there and back."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+from coreface.errors import CheckpointError
+from coreface.training.checkpoint import Checkpoint
+
+_OPTIMIZER = "optimizer."
+
+
+def module_tensors(modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Return all parameters and buffers, by the name of their module and their own. Not copies.
+
+    Raises:
+        CheckpointError: a state_dict holds something that is no tensor.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for prefix, module in modules.items():
+        for name, value in module.state_dict().items():
+            if not isinstance(value, torch.Tensor):
+                raise CheckpointError(
+                    f"{prefix}.{name} is a {type(value).__name__}, only tensors go into a checkpoint: make it a buffer"
+                )
+            found[f"{prefix}.{name}"] = value.detach()
+    return found
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
+    """Return the optimizer's memory by the name of the parameter it belongs to. Not copies.
+
+    Raises:
+        CheckpointError: it holds something that is no tensor.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for name, parameter in _parameters(modules):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is None:
+                continue
+            if not isinstance(value, torch.Tensor):
+                raise CheckpointError(
+                    f"the optimizer's {key} of {name} is a {type(value).__name__}, only tensors go into a checkpoint"
+                )
+            found[f"{_OPTIMIZER}{name}.{key}"] = value.detach()
+    return found
+
+
+def load_modules(checkpoint: Checkpoint, modules: Mapping[str, nn.Module]) -> None:
+    """Fill all parameters and buffers, in place.
+
+    Raises:
+        CheckpointError: the names or shapes are not the same here and there.
+    """
+    tensors = module_tensors(modules)
+    known = [name for name in checkpoint.layout if name.split(".")[0] in modules]
+    for name in known:
+        if name not in tensors:
+            raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe has not: it is of another one")
+    checkpoint.read_into(tensors)
+
+
+def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> None:
+    """Fill the optimizer's memory.
+
+    Raises:
+        CheckpointError: it is of parameters that are not here.
+    """
+    parameters = dict(_parameters(modules))
+    memory: dict[str, dict[str, torch.Tensor]] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, (dtype, shape) in checkpoint.layout.items():
+        if not name.startswith(_OPTIMIZER):
+            continue
+        owner, _, key = name.removeprefix(_OPTIMIZER).rpartition(".")
+        if owner not in parameters:
+            raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe has not: it is of another one")
+        parameter = parameters[owner].detach()
+        # What is shaped as the parameter is laid out, and sharded, as the parameter is.
+        alike = shape == parameter.shape
+        tensor = torch.empty_like(parameter, dtype=dtype) if alike else torch.empty(shape, dtype=dtype)
+        tensors[name] = memory.setdefault(owner, {})[key] = tensor
+    checkpoint.read_into(tensors)
+    state = optimizer.state_dict()
+    numbers = {id(parameter): number for number, parameter in enumerate(_in_order(optimizer))}
+    state["state"] = {
+        numbers[id(parameters[owner])]: entry for owner, entry in memory.items() if id(parameters[owner]) in numbers
+    }
+    optimizer.load_state_dict(state)
+
+
+def _parameters(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
+    for prefix, module in modules.items():
+        for name, parameter in module.named_parameters():
+            yield f"{prefix}.{name}", parameter
+
+
+def _in_order(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
