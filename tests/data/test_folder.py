@@ -200,3 +200,35 @@ def test_open_faces(tmp_path, write_faces, monkeypatch):
         assert len(source) == 1
     with pytest.raises(DataError, match="no such folder"):
         open_faces("ORL")
+
+
+def test_identities_may_lie_deeper(tmp_path, write_faces):
+    names = ["g1/ann/1.png", "g1/ben/1.png", "g2/ann/1.png", "top/1.png", "x/y/z/1.png", "ünder/李/1.png"]
+    write_faces(tmp_path, [*names, "1.png"])
+    (tmp_path / "g1" / "notes.txt").touch()
+    (tmp_path / "g2" / "empty").mkdir()
+    source = FolderSource(tmp_path)
+    assert source.identity_names == ("g1/ann", "g1/ben", "g2/ann", "top", "x/y/z", "ünder/李")
+    assert locations(source) == names
+    found = messages(source)
+    assert sorted(found["2 stray files are neither images nor identities"]) == ["1.png", "g1/notes.txt"]
+    assert found["1 identity folders hold no image"] == ("g2/empty",)
+
+
+def test_links_in_a_circle_end(tmp_path, write_faces):
+    root = write_faces(tmp_path / "root", ["g/ann/1.png"])
+    (root / "g" / "up").symlink_to(root, target_is_directory=True)
+    (root / "again").symlink_to(root / "g", target_is_directory=True)
+    source = FolderSource(root)
+    assert locations(source) == ["again/ann/1.png", "g/ann/1.png"]
+    (stray,) = [items for message, items in messages(source).items() if "stray" in message]
+    assert sorted(stray) == ["again/up", "g/up"]
+
+
+def test_thousands_of_identities(tmp_path):
+    for number in range(3000):
+        (tmp_path / f"{number:05d}").mkdir()
+        (tmp_path / f"{number:05d}" / "1.png").touch()
+    source = FolderSource(tmp_path)
+    assert (len(source), source.num_identities) == (3000, 3000)
+    assert source.identities.tolist() == list(range(3000))

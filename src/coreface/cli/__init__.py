@@ -6,19 +6,20 @@ import sys
 from collections.abc import Sequence
 
 from coreface import __version__
-from coreface.cli import backbones, demo, evaluate, report, runs, train
+from coreface.cli import backbones, data, demo, evaluate, report, runs, train
 from coreface.errors import CoreFaceError, DivergedError, StorageError, TrainingStopped
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
-_COMMANDS = (train, evaluate, runs, report, demo, backbones)
+_COMMANDS = (train, evaluate, runs, report, data, demo, backbones)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or 2 where the input was bad (one line on standard error says how), 1 where the machine failed (a full
-        disk) or training diverged, 130 after Ctrl-C, 143 after SIGTERM.
+        0, or what the command itself says (1 where a check found something), 2 where the input was bad (one line on
+        standard error says how), 1 where the machine failed (a full disk) or training diverged, 130 after Ctrl-C, 143
+        after SIGTERM.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     try:
-        options.run_command(options)
+        found = options.run_command(options)
     except (StorageError, DivergedError) as error:
         print(f"coreface: {error}", file=sys.stderr)
         return _FAILED
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("coreface: interrupted", file=sys.stderr)
         return _SIGNAL + signal.SIGINT
-    return 0
+    return int(found or 0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def add_command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     text: str,
 ) -> argparse.ArgumentParser:
-    """Add a command that calls ``run`` with its options."""
+    """Add a command that calls ``run`` with its options; what it returns is the exit status, None for 0."""
     added = commands.add_parser(name, help=text, description=text)
     added.set_defaults(run_command=run, takes_more=False)
     return added

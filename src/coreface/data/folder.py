@@ -1,6 +1,7 @@
 """A folder of faces: one sub-folder an identity, its images inside."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ IMAGE_SUFFIXES = frozenset(
 
 class FolderSource(FaceSource):
     """``<folder>/<identity>/<image>``. Identities and images are ordered by name, so a label always means the same.
+
+    The identities may lie deeper, ``<folder>/<group>/<identity>/<image>``: the folder that holds images is the
+    identity, and ``<group>/<identity>`` its name. Folders inside of an identity are stray.
 
     Args:
         folder: the folder that holds one folder an identity. Symbolic links are followed.
@@ -36,20 +40,14 @@ class FolderSource(FaceSource):
         identities: list[int] = []
         stray: list[str] = []
         empty: list[str] = []
-        for entry in _entries(root):
-            if not entry.is_dir():
-                stray.append(entry.name)
-                continue
-            files = _entries(entry)
-            images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-            known = set(images)
-            stray += [f"{entry.name}/{file.name}" for file in files if file not in known]
-            if not images:
-                empty.append(entry.name)
-                continue
-            paths += [f"{entry.name}/{file.name}" for file in images]
-            identities += [len(names)] * len(images)
-            names.append(entry.name)
+        for name, images, others in _folders(root, "", frozenset()):
+            stray += others
+            if images:
+                paths += images
+                identities += [len(names)] * len(images)
+                names.append(name)
+            elif name:
+                empty.append(name)
         if not names:
             raise DataError(f"{root}: no <identity>/<image> inside; images need one folder per person")
         super().__init__(np.array(identities, dtype=np.int64), names)
@@ -78,6 +76,36 @@ class FolderSource(FaceSource):
         if self._empty:
             found.append(Notice(f"{len(self._empty)} identity folders hold no image", self._empty))
         return found
+
+
+def _folders(folder: Path, name: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield (name, images, strays) of a folder that holds images, or of those in it; one without any has no images."""
+    prefix = f"{name}/" if name else ""
+    entries = _entries(folder)
+    folders = {entry.name for entry in entries if entry.is_dir()}
+    images = [] if not name else [e.name for e in entries if e.name not in folders and _is_image(e)]
+    known = {*images, *([] if images else folders)}
+    stray = [prefix + entry.name for entry in entries if entry.name not in known]
+    if images:
+        yield name, [prefix + image for image in images], stray
+        return
+    status = folder.stat()
+    above = above | {(status.st_dev, status.st_ino)}
+    found = False
+    for entry in entries:
+        if entry.name not in folders:
+            continue
+        inside = entry.stat()
+        if (inside.st_dev, inside.st_ino) in above:
+            stray.append(prefix + entry.name)  # a link back to where we came from
+            continue
+        found = True
+        yield from _folders(entry, prefix + entry.name, above)
+    yield ("" if found else name), [], stray
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _entries(folder: Path) -> list[Path]:

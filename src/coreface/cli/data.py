@@ -1,0 +1,233 @@
+"""`coreface data`: look at faces, check them, split, convert, and draw pairs of them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coreface.cli.terminal import add_command, progress_console
+from coreface.errors import InputError
+
+if TYPE_CHECKING:
+    from coreface.data import Check, FaceSource, PairSet, Storage, Survey
+
+_PATH = "a folder <identity>/<image>, a RecordIO .rec or its folder, a tar shard or a folder of them, or orl"
+_STORAGES = ("folder", "recordio", "shards")
+_PAIRS = (".bin", ".csv", ".txt")
+_LISTED = 10  # lines of each kind that `check` prints
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    text = "look at faces, check them, split, convert, and draw pairs of them"
+    data = commands.add_parser("data", help=text, description=text)
+    actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    info = add_command(actions, "info", _info, "say what a path holds, from its index and some of its images")
+    info.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs: a .bin, .csv or pairs.txt")
+    info.add_argument(
+        "--samples", metavar="FILE", default="samples.png", help="the first images (default: %(default)s)"
+    )
+    info.add_argument("--images", metavar="DIR", help="where the images of a list of pairs are")
+    info.add_argument("--json", action="store_true", help="print the facts as JSON")
+
+    check = add_command(
+        actions,
+        "check",
+        _check,
+        "decode every image; list what cannot be read, duplicates, small identities, odd sizes; exit with 1 if any",
+    )
+    check.add_argument("path", metavar="PATH", help=_PATH)
+    check.add_argument("--least", type=int, default=2, metavar="N", help="images an identity should have (%(default)s)")
+    check.add_argument("--json", action="store_true", help="print all as JSON; otherwise some of each")
+
+    split = add_command(actions, "split", _split, "write two sources that share nobody: OUT/train and OUT/test")
+    split.add_argument("path", metavar="PATH", help=_PATH)
+    split.add_argument(
+        "--by-identity", action="store_true", required=True, help="people are split, not their images; must be given"
+    )
+    split.add_argument("--test", type=float, default=0.1, metavar="X", help="share of the people, or their number")
+    split.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
+    split.add_argument("--family", metavar="REGEX", help="people in whose names this finds the same text stay together")
+    split.add_argument("--out", metavar="DIR", help="where to write (default: <name of PATH>-split here)")
+    split.add_argument("--to", choices=_STORAGES, help="what to write (default: as PATH)")
+
+    convert = add_command(actions, "convert", _convert, "write faces in another storage, images byte for byte")
+    convert.add_argument("path", metavar="A", help=_PATH)
+    convert.add_argument("target", metavar="B", help="the folder to write")
+    convert.add_argument("--to", choices=_STORAGES, help="what to write (default: recordio, from RecordIO a folder)")
+    convert.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="images a shard (%(default)s)")
+    convert.add_argument("--shuffle", type=int, metavar="SEED", help="write shards in random order, as training wants")
+
+    pairs = add_command(actions, "pairs", _pairs, "make a verification set of genuine and impostor pairs, as .bin")
+    pairs.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs to write anew: a .bin, .csv or pairs.txt")
+    pairs.add_argument("--out", required=True, metavar="FILE", help="the .bin to write")
+    pairs.add_argument("--count", type=int, metavar="N", help="pairs in all (default: 6000, or what is possible)")
+    pairs.add_argument("--folds", type=int, default=10, metavar="N", help="of different people (default: %(default)s)")
+    pairs.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
+    pairs.add_argument("--images", metavar="DIR", help="where the images of a list of pairs are")
+
+
+def _info(options: argparse.Namespace) -> None:
+    from coreface.data import open_faces, open_pairs, sample_sheet, survey_faces
+    from coreface.files import write_atomically
+
+    if _is_pairs(options.path):
+        _info_of_pairs(open_pairs(options.path, options.images), options)
+        return
+    source = open_faces(options.path)
+    survey = survey_faces(source)
+    notices = [notice.message for notice in source.notices()]
+    write_atomically(Path(options.samples), sample_sheet(source))
+    if options.json:
+        facts = {"format": _storage(source), **survey.to_dict(), "notices": notices, "samples": options.samples}
+        print(json.dumps(facts, indent=2))
+        return
+    _print_survey(options.path, source, survey)
+    for notice in notices:
+        print(f"note: {notice}")
+    print(f"samples: {options.samples}")
+
+
+def _print_survey(path: str, source: "FaceSource", survey: "Survey") -> None:
+    fewest, median, most = survey.images_per_identity
+    print(f"{path}: {_storage(source)}, {survey.images} images of {survey.identities} identities")
+    print(f"images per identity: {fewest} to {most}, median {median:g}")
+    widest = max(count for _, _, count in survey.histogram)
+    for low, high, count in survey.histogram:
+        bar = "#" * round(40 * count / widest)
+        print(f"{low if low == high else f'{low} to {high}':>14} | {count:>7} {bar}".rstrip())
+    read = survey.looked_at - survey.unreadable
+    sizes = ", ".join(f"{size} ({count})" for size, count in list(survey.sizes.items())[:5])
+    more = f" and {len(survey.sizes) - 5} other sizes" if len(survey.sizes) > 5 else ""
+    print(f"of {survey.looked_at} images looked at: {sizes or 'none readable'}{more}; {survey.grey} of {read} are grey")
+    if survey.unreadable:
+        print(f"{survey.unreadable} of them cannot be read: see coreface data check")
+
+
+def _info_of_pairs(pairs: "PairSet", options: argparse.Namespace) -> None:
+    genuine = int(pairs.same.sum())
+    facts = {
+        "format": "pairs",
+        "pairs": len(pairs),
+        "genuine": genuine,
+        "impostor": len(pairs) - genuine,
+        "folds": pairs.folds,
+        "images": pairs.num_images,
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+        return
+    print(f"{options.path}: {len(pairs)} pairs of {pairs.num_images} images, {pairs.folds} folds")
+    print(f"{genuine} genuine, {len(pairs) - genuine} impostor")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from coreface.data import check_faces, open_faces
+
+    source = open_faces(options.path)
+    with _bar("checking", len(source)) as progress:
+        found = check_faces(source, least=options.least, progress=progress)
+    if options.json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        _print_check(found)
+    return 0 if found.good else 1
+
+
+def _print_check(found: "Check") -> None:
+    print(f"{found.images} images of {found.identities} identities, most of them {found.size or 'unreadable'}")
+    for title, lines in (
+        ("images that cannot be read", found.unreadable),
+        ("groups of the same image within one identity", [" = ".join(group) for group in found.duplicates_within]),
+        ("groups of the same image in several identities", [" = ".join(group) for group in found.duplicates_across]),
+        ("identities with too few images", [f"{name}: {count}" for name, count in found.small]),
+        ("images of another size", [f"{place}: {size}" for place, size in found.other_sizes]),
+    ):
+        if lines:
+            print(f"{len(lines)} {title}:")
+            for line in lines[:_LISTED]:
+                print(f"  {line}")
+            if len(lines) > _LISTED:
+                print(f"  and {len(lines) - _LISTED} more: --json lists all")
+    if found.good:
+        print("nothing is wrong")
+
+
+def _split(options: argparse.Namespace) -> None:
+    from coreface.data import convert_faces, open_faces, split_by_identity
+    from coreface.data.convert import new_folder
+
+    source = open_faces(options.path)
+    test = int(options.test) if options.test >= 1 and options.test == int(options.test) else options.test
+    parts = dict(
+        zip(("train", "test"), split_by_identity(source, test, seed=options.seed, family=options.family), strict=True)
+    )
+    storage: Storage = options.to or _storage(source)
+    out = Path(options.out or f"{Path(options.path).stem}-split")
+    with new_folder(out) as folder:
+        for name, part in parts.items():
+            with _bar(f"writing {name}", len(part)) as progress:
+                convert_faces(part, folder / name, storage, progress=progress)
+    for name, part in parts.items():
+        print(f"{out / name}: {len(part)} images of {part.num_identities} identities")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from coreface.data import convert_faces, open_faces
+
+    source = open_faces(options.path)
+    storage: Storage = options.to or ("folder" if _storage(source) == "recordio" else "recordio")
+    with _bar("converting", len(source)) as progress:
+        convert_faces(
+            source,
+            options.target,
+            storage,
+            per_shard=options.per_shard,
+            shuffle=options.shuffle,
+            progress=progress,
+        )
+    print(f"{options.target}: {storage}, {len(source)} images of {source.num_identities} identities")
+
+
+def _pairs(options: argparse.Namespace) -> None:
+    from coreface.data import draw_pairs, open_faces, open_pairs, write_bin
+
+    out = Path(options.out)
+    if out.suffix != ".bin":
+        raise InputError(f"--out is {options.out}, expected a name that ends in .bin")
+    if _is_pairs(options.path):
+        pairs = open_pairs(options.path, options.images)
+    else:
+        pairs = draw_pairs(open_faces(options.path), options.count, folds=options.folds, seed=options.seed)
+    write_bin(pairs, out)
+    genuine = int(pairs.same.sum())
+    print(f"{out}: {len(pairs)} pairs of {pairs.num_images} images, {genuine} genuine, {pairs.folds} folds")
+
+
+def _is_pairs(path: str) -> bool:
+    return Path(path).suffix.lower() in _PAIRS and not Path(path).is_dir()
+
+
+def _storage(source: "FaceSource") -> "Storage":
+    from coreface.data import RecordSource, ShardSource
+
+    return "recordio" if isinstance(source, RecordSource) else "shards" if isinstance(source, ShardSource) else "folder"
+
+
+@contextmanager
+def _bar(text: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar where standard error is a terminal."""
+    from rich.progress import Progress
+
+    console = progress_console()
+    if not console.is_terminal:
+        print(f"{text}: {total} images", file=sys.stderr)
+        yield None
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda done: progress.update(task, completed=done)

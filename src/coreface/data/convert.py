@@ -1,0 +1,214 @@
+"""From one storage of faces to another, image by image, byte for byte."""
+
+import io
+import itertools
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from coreface.data.labels import write_names
+from coreface.data.record_writer import RecordWriter
+from coreface.data.source import FaceSource
+from coreface.errors import DataError, ImageError, InputError
+from coreface.image_headers import image_size
+
+Storage = Literal["folder", "recordio", "shards"]
+Progress = Callable[[int], None]
+
+_SUFFIXES = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "WebP": ".webp",
+    "TIFF": ".tif",
+    "PNM": ".pnm",
+}
+
+
+def convert_faces(
+    source: FaceSource,
+    target: str | os.PathLike[str],
+    storage: Storage,
+    *,
+    per_shard: int = 10_000,
+    shuffle: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write a source of faces in another storage. No image is decoded or encoded anew.
+
+    ``folder`` has ``<identity>/<number>.<suffix>``; ``recordio`` has ``train.rec``, ``train.idx`` and ``property``,
+    with the index of identities where the images come identity by identity; ``shards`` has ``shard-000000.tar`` and so
+    on.
+    RecordIO and shards keep the order of the images, and the names of the identities in ``identities.json``.
+
+    Args:
+        source: the faces.
+        target: the folder to write. It appears when it is whole.
+        storage: what to write.
+        per_shard: images a shard.
+        shuffle: seed of an order to write shards in: they are read in sequence, so that people who follow one another
+            in them meet in one batch. None keeps the order.
+        progress: called with the number of images done.
+
+    Raises:
+        DataError: ``target`` exists already.
+        ImageError: an image cannot be read.
+        InputError: ``per_shard`` is below 1, or ``shuffle`` is given for another storage.
+        OSError: it cannot be written.
+    """
+    if per_shard < 1:
+        raise InputError(f"per_shard is {per_shard}, expected at least 1")
+    if shuffle is not None and storage != "shards":
+        raise InputError(f"shuffle is for shards, which are read in sequence; a {storage} is not")
+    with new_folder(Path(target)) as folder:
+        if storage == "folder":
+            _write_folder(source, folder, progress)
+        elif storage == "recordio":
+            _write_recordio(source, folder, progress)
+        else:
+            _write_shards(source, folder, per_shard, shuffle, progress)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes ``target`` when the block ends without an error.
+
+    What another process left unfinished, killed in the middle, is removed.
+
+    Raises:
+        DataError: ``target`` exists already and is no empty folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target} exists already: choose another name, or remove it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{_glob_escaped(target.name)}.*.unfinished"):
+        owner = left.name.split(".")[-2]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(left)
+    folder = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    folder.mkdir()
+    try:
+        yield folder
+        for path in [*folder.rglob("*"), folder]:
+            _sync(path)
+        folder.replace(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_suffix(image: bytes) -> str:
+    """Return the suffix that fits an encoded image, with its dot.
+
+    Raises:
+        ImageError: it is of no known format.
+    """
+    return _SUFFIXES[image_size(image).format]
+
+
+def _write_folder(source: FaceSource, folder: Path, progress: Progress | None) -> None:
+    names = folder_names(source.identity_names)
+    for name in names:
+        (folder / name).mkdir()
+    digits = max(6, len(str(len(source))))
+    for index in range(len(source)):
+        image = source.encoded(index)
+        name = f"{index:0{digits}}{_suffix_at(source, index, image)}"
+        (folder / names[source.identities[index]] / name).write_bytes(image)
+        _tell(progress, index)
+
+
+def _write_recordio(source: FaceSource, folder: Path, progress: Progress | None) -> None:
+    grouped = bool((np.count_nonzero(np.diff(source.identities)) + 1) == source.num_identities)
+    size: tuple[int, int] | None = None
+    with RecordWriter(folder / "train.rec", identities=grouped) as writer:
+        for index in range(len(source)):
+            image = source.encoded(index)
+            if size is None:
+                _suffix_at(source, index, image)
+                size = image_size(image)[:2]
+            writer.write(image, int(source.identities[index]))
+            _tell(progress, index)
+    width, height = size or (0, 0)
+    (folder / "property").write_text(f"{source.num_identities},{height},{width}\n", encoding="utf-8")
+    write_names(folder, source.identity_names)
+
+
+def _write_shards(
+    source: FaceSource, folder: Path, per_shard: int, shuffle: int | None, progress: Progress | None
+) -> None:
+    order = np.arange(len(source)) if shuffle is None else np.random.default_rng(shuffle).permutation(len(source))
+    for number, start in enumerate(range(0, len(source), per_shard)):
+        with tarfile.open(folder / f"shard-{number:06}.tar", "w", format=tarfile.USTAR_FORMAT) as shard:
+            for place in range(start, min(start + per_shard, len(source))):
+                index = int(order[place])
+                image = source.encoded(index)
+                for suffix, content in (
+                    (_suffix_at(source, index, image), image),
+                    (".cls", str(source.identities[index]).encode()),
+                ):
+                    member = tarfile.TarInfo(f"{place:09}{suffix}")
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+                _tell(progress, place)
+    write_names(folder, source.identity_names)
+
+
+def folder_names(names: tuple[str, ...]) -> list[str]:
+    """Return names of folders for identities: as they are, one part of a path each, in the same order, all different.
+
+    Numbers are filled up with zeros, so that sorting them as text keeps their order. Where the names would not sort, or
+    cannot be folders, they get their number in front.
+    """
+    if all(name.isdigit() for name in names):
+        longest = max(map(len, names))
+        made = [name.zfill(longest) for name in names]
+    else:
+        made = [re.sub(r"[/\\\x00]", "_", name) for name in names]
+    fits = all(name and not name.startswith(".") and len(os.fsencode(name)) < 200 for name in made)
+    if fits and all(one < other for one, other in itertools.pairwise(made)):
+        return made
+    digits = len(str(len(made)))
+    return [f"{number:0{digits}}_{name[:40]}" for number, name in enumerate(made)]
+
+
+def _suffix_at(source: FaceSource, index: int, image: bytes) -> str:
+    try:
+        return file_suffix(image)
+    except ImageError as error:
+        raise ImageError(f"{source.locate(index)}: {error}; coreface data check lists all such images") from error
+
+
+def _tell(progress: Progress | None, index: int) -> None:
+    if progress and index % 16 == 15:
+        progress(index + 1)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _glob_escaped(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
