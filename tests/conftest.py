@@ -27,6 +27,14 @@ def _paint(folder: Path, identities: int, images: int, size: int, seed: int) -> 
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep embeddings of tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def paint_faces() -> Callable[..., Path]:
     """Return a function (folder, identities=6, images=6, size=24, seed=0) that fills a folder with toy faces."""

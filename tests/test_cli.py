@@ -312,7 +312,7 @@ def test_a_run_folder_that_cannot_be_made(refusal, toy_recipe):
     assert "cannot be written" in refusal("train", toy_recipe, "--run", "file/run")
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["evaluate"], ["demo", "--folds", "5"], ["backbones", "stray"]])
+@pytest.mark.parametrize("words", [[], ["fly"], ["calibrate"], ["demo", "--folds", "5"], ["backbones", "stray"]])
 def test_what_is_no_command(type_in, words):
     code, out, err = type_in(*words)
     assert (code, out) == (2, "")

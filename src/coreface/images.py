@@ -85,7 +85,8 @@ def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         uint8 of shape (size, size, 3); the image itself, not copied, if it has this shape already.
 
     Raises:
-        InputError: another shape or dtype, ``size`` below 1, or an image to pad that is longer than 16384 pixels.
+        InputError: another shape or dtype, or ``size`` below 1.
+        ImageError: an image to pad is longer than 16384 pixels.
     """
     if not isinstance(image, np.ndarray):
         raise InputError(f"got {type(image).__name__}, expected a uint8 array (H, W, 3); use load_image first")
@@ -99,7 +100,7 @@ def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     side = max(height, width)
     if height != width:
         if side > _MAX_SQUARE:
-            raise InputError(f"cannot pad {width} x {height} pixels, expected sides up to {_MAX_SQUARE}; crop it first")
+            raise ImageError(f"cannot pad {width} x {height} pixels, expected sides up to {_MAX_SQUARE}; crop it first")
         top, left = (side - height) // 2, (side - width) // 2
         bottom, right = side - height - top, side - width - left
         padded = cv2.copyMakeBorder(np.ascontiguousarray(image), top, bottom, left, right, cv2.BORDER_REPLICATE)

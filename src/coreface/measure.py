@@ -1,8 +1,7 @@
 """Measuring an encoder on people: every image against every other, as a table and as a page."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import Progress
 
 from coreface.data import CREDIT, FaceSource, OrlSource, open_faces, require_identities
 from coreface.errors import EvaluationError, MissingExtraError, ModelError, RunError
@@ -18,9 +16,10 @@ from coreface.evaluation.embedding import EmbeddedFaces, embed_faces
 from coreface.evaluation.report import Measured, Page, write_report
 from coreface.evaluation.verification import Verification, verify
 from coreface.models.encoder import FaceEncoder
-from coreface.models.weights import CONFIG, content_digest, saved_digest
+from coreface.models.weights import CONFIG, saved_digest
 from coreface.run_folder import REPORT, environment, open_recipe_faces
 from coreface.run_state import RECIPE, is_locked, is_run
+from coreface.subjects import EncoderSubject
 from coreface.training.initial import ENCODER
 from coreface.training.log import say
 from coreface.training.metrics import read_metrics
@@ -71,6 +70,7 @@ def evaluate(
     *,
     flip: bool = True,
     replicates: int | None = None,
+    cache: Path | None = None,
     console: Console | None = None,
 ) -> Evaluation:
     """Measure an encoder on people: every image against every other.
@@ -79,7 +79,8 @@ def evaluate(
         model: an encoder, the folder of a saved one, or a run folder.
         faces: whom to measure on, a source or its path; None takes those a run held out.
         flip: add the mirrored image's embedding.
-        replicates: of the bootstrap over identities; None for 1 000 or what 20 s allow, 0 for no intervals.
+        replicates: of the bootstrap over identities; None for 1 000, or fewer for very many pairs; 0 for no intervals.
+        cache: the folder where embeddings are kept, to go on after an interruption; None keeps none.
         console: where to show progress; None shows it on standard error.
 
     Raises:
@@ -89,14 +90,15 @@ def evaluate(
     """
     encoder = model if isinstance(model, FaceEncoder) else FaceEncoder.from_pretrained(encoder_folder(Path(model)))
     if faces is None:
-        faces = _held_out(model)
+        faces = held_out(model)
     elif not isinstance(faces, FaceSource):
         faces = open_faces(faces)
     require_identities(faces, 2, "evaluation")
-    with _bar(console, len(faces)) as progress:
-        embedded = embed_faces(encoder, faces, flip=flip, progress=progress)
+    subject = EncoderSubject("", encoder, flip=flip, cache=cache)
+    found = subject.embed(faces, console)
+    embedded = EmbeddedFaces(found.embeddings, faces.identities[found.indices], found.indices, found.unreadable)
     verification = verify(embedded.embeddings, embedded.identities, replicates=replicates)
-    return Evaluation(verification, faces, embedded, content_digest(encoder), flip)
+    return Evaluation(verification, faces, embedded, subject.digest, flip)
 
 
 def encoder_folder(path: Path) -> Path:
@@ -215,21 +217,15 @@ def write_report_where_possible(page: Page, path: Path, console: Console) -> boo
     return True
 
 
-def _held_out(model: FaceEncoder | str | os.PathLike[str]) -> FaceSource:
+def held_out(model: FaceEncoder | str | os.PathLike[str]) -> FaceSource:
+    """Return the faces that a run held out.
+
+    Raises:
+        RunError: it is no run, or held nobody out.
+    """
     if isinstance(model, FaceEncoder) or not (Path(model) / RECIPE).is_file():
         raise RunError("this encoder is no run, so nobody is held out: say whom to measure on with --faces PATH")
     _, tested = open_recipe_faces(Recipe.load(Path(model) / RECIPE))
     if tested is None:
         raise RunError(f"{model} held nobody out: say whom to measure on with --faces PATH")
     return tested
-
-
-@contextmanager
-def _bar(console: Console | None, total: int) -> Iterator[Callable[[int], None] | None]:
-    console = console or Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("embedding", total=total)
-        yield lambda done: progress.update(task, completed=done)

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 
 from coreface.errors import EvaluationError, InputError
-from coreface.evaluation import verification
+from coreface.evaluation import all_pairs, verification
 from coreface.evaluation.metrics import eer, roc, tar_at_far
 from coreface.evaluation.pair_scores import PairScores
 from coreface.evaluation.uncertainty import bootstrap
@@ -60,7 +60,7 @@ def test_scores_are_those_of_a_double_loop(images_per_identity, dtype):
 def test_row_blocks_of_any_size_give_the_same_pairs(monkeypatch, block):
     embeddings, identities = faces([3, 1, 4, 2, 5], size=5)
     whole = verify(embeddings, identities, replicates=0)
-    monkeypatch.setattr(verification, "_BLOCK", block)
+    monkeypatch.setattr(all_pairs, "_BLOCK", block)
     blocked = verify(embeddings, identities, replicates=0)
     np.testing.assert_allclose(blocked.genuine_scores, whole.genuine_scores, atol=1e-6)
     np.testing.assert_allclose(blocked.impostor_scores, whole.impostor_scores, atol=1e-6)
@@ -186,7 +186,7 @@ def test_embeddings_are_not_changed():
 
 
 def test_memory_stays_close_to_the_scores(monkeypatch):
-    monkeypatch.setattr(verification, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(all_pairs, "_BLOCK", 1 << 16)
     embeddings, identities = faces([4] * 500)
     scores = 4 * len(identities) * (len(identities) - 1) // 2
 
@@ -197,7 +197,7 @@ def test_memory_stays_close_to_the_scores(monkeypatch):
         tracemalloc.stop()
         return most
 
-    pairs = verification.AllPairs(np.unique(identities, return_inverse=True)[1].astype(np.int32))
+    pairs = all_pairs.AllPairs(np.unique(identities, return_inverse=True)[1].astype(np.int32))
     assert scores < peak(pairs.compare, embeddings) < 1.2 * scores
     assert peak(verify, embeddings, identities, replicates=0) < 4 * scores
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from coreface.errors import InputError
+from coreface.errors import ImageError, InputError
 from coreface.images import fit_square
 from coreface.pixels import to_network_input
 
@@ -155,7 +155,7 @@ def test_modes_and_statistics_are_left_as_they_were(encoder, photographs):
 def test_modes_are_restored_when_it_fails_half_way(encoder, photographs):
     modes = mixed_modes(encoder)
     strip = np.zeros((1, 20000, 3), np.uint8)  # too long to be padded to a square: found out in the second batch
-    with pytest.raises(InputError, match="20000"):
+    with pytest.raises(ImageError, match="20000"):
         encoder.embed([*photographs, strip], batch_size=5)
     assert {name: part.training for name, part in encoder.named_modules()} == modes
 

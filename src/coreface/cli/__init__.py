@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from coreface import __version__
-from coreface.cli import backbones, data, demo, evaluate, report, runs, train
+from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, report, runs, train
 from coreface.errors import CoreFaceError, DivergedError, StorageError, TrainingStopped
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
-_COMMANDS = (train, evaluate, runs, report, data, demo, backbones)
+_COMMANDS = (train, evaluate, calibrate, compare, runs, report, data, demo, backbones)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,38 +1,131 @@
-"""`coreface evaluate`: error rates of an encoder."""
+"""`coreface evaluate`: error rates of an encoder, or of embeddings made elsewhere."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from coreface.cli.subject import add_embedding_options, cache_folder, open_faces_or_held_out, open_subject
 from coreface.cli.terminal import add_command, print_evaluation, progress_console
 from coreface.errors import RecipeError
+
+if TYPE_CHECKING:
+    from coreface.protocols import MeasuredSearches, MeasuredSet
+    from coreface.subjects import Subject
+
+_OPEN_SET = "open-set:"
+_TEMPLATES = ("ijbb", "ijbc")
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     evaluate = add_command(
-        commands, "evaluate", _evaluate, "measure an encoder on people: every image against every other"
+        commands, "evaluate", _evaluate, "measure an encoder: on people, on sets of pairs, by protocols"
     )
-    evaluate.add_argument("model", metavar="MODEL", help="a run folder, or the folder of a saved encoder")
-    evaluate.add_argument("--faces", metavar="PATH", help="a folder <identity>/<image>; default: whom the run held out")
-    evaluate.add_argument("--no-flip", action="store_true", help="do not add the mirrored image's embedding")
+    evaluate.add_argument("model", nargs="?", metavar="MODEL", help="a run folder, or the folder of a saved encoder")
+    evaluate.add_argument("--embeddings", metavar="FILE", help="instead of MODEL: a .npz of embeddings made elsewhere")
+    evaluate.add_argument(
+        "--pairs",
+        action="append",
+        default=[],
+        metavar="FILE[:IMAGES]",
+        help="a set of pairs: .bin, pairs.txt or .csv, and the folder of its images; may be given again",
+    )
+    evaluate.add_argument("--faces", metavar="PATH", help="people: every image against every other; default: held out")
+    evaluate.add_argument(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="NAME:FOLDER",
+        help="open-set:FOLDER, identification on a folder of people; ijbb:FOLDER, ijbc:FOLDER; may be given again",
+    )
+    evaluate.add_argument("--distractors", metavar="FOLDER", help="strangers for the galleries of open-set:FOLDER")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the open-set split (default: 0)")
+    evaluate.add_argument("--groups", metavar="CSV", help="identity,label: error rates by label at one threshold")
+    evaluate.add_argument("--group-column", metavar="NAME", help="which label (default: the second column)")
     evaluate.add_argument("--replicates", type=int, metavar="N", help="of the bootstrap; 0 for no intervals")
+    add_embedding_options(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print all numbers as JSON")
     evaluate.add_argument("--report", metavar="FILE", help="write a page with plots and the worst mistakes")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    _check(options)
+    if not (options.embeddings or options.pairs or options.protocol or options.groups):
+        _evaluate_people(options)
+        return
+    from coreface.evaluation.groups import read_labels
+    from coreface.evaluation.text import print_groups, print_searches, print_verification
+    from coreface.subjects import EmbeddingFile
+
+    labels = read_labels(Path(options.groups), options.group_column) if options.groups else None
+    subject = EmbeddingFile(Path(options.embeddings)) if options.embeddings else open_subject(options.model, options)
+    sets, searches = _measured(subject, options, labels)
+    unreadable = [(one.name, one.unreadable) for one in sets] + [(one.name, one.unreadable) for one in searches]
+    for name, messages in unreadable:
+        for message in messages:
+            print(f"coreface: {name}: not embedded: {message}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(_plain(subject, sets, searches), indent=2, allow_nan=False))
+    else:
+        for one in sets:
+            print_verification(one.verification, name=one.name)
+            if one.groups:
+                print_groups(one.groups)
+        for search in searches:
+            print_searches(search.name, search.identification, search.distractors)
+    if options.report:
+        from coreface.set_report import write_set_report
+
+        write_set_report(subject, sets, searches, Path(options.report))
+        print(f"report: {options.report}", file=sys.stderr if options.json else sys.stdout)
+
+
+def _measured(
+    subject: "Subject", options: argparse.Namespace, labels: dict[str, str] | None
+) -> "tuple[list[MeasuredSet], list[MeasuredSearches]]":
+    from coreface import protocols
+    from coreface.subjects import EmbeddingFile
+
+    console = progress_console()
+    opened = [(text, protocols.open_named_pairs(text)) for text in options.pairs]  # a wrong path is found out first
+    chosen: dict[str, Any] = {"replicates": options.replicates, "labels": labels, "console": console}
+    sets = [protocols.measure_pairs(subject, pairs, protocols.short_name(text), **chosen) for text, pairs in opened]
+    for text in options.protocol:
+        name, _, path = text.partition(":")
+        if name in _TEMPLATES:
+            measured = protocols.measure_templates(subject, name, path, replicates=options.replicates, console=console)
+            sets.append(measured)
+    if options.faces or (options.model and not (options.pairs or options.protocol)):
+        faces = open_faces_or_held_out(options.faces, options.model or "")
+        sets.append(protocols.measure_faces(subject, faces, options.faces or "held out", **chosen))
+    searches = [
+        protocols.measure_open_set(
+            subject,
+            text.removeprefix(_OPEN_SET),
+            seed=options.seed,
+            distractors=options.distractors,
+            console=console,
+        )
+        for text in options.protocol
+        if text.startswith(_OPEN_SET)
+    ]
+    if not sets and not searches and isinstance(subject, EmbeddingFile):
+        sets.append(protocols.measure_file(subject, replicates=options.replicates))
+    return sets, searches
+
+
+def _evaluate_people(options: argparse.Namespace) -> None:
     from coreface.evaluation.report import write_report
     from coreface.measure import evaluate, run_page
 
-    if options.replicates is not None and options.replicates < 0:
-        raise RecipeError(f"--replicates is {options.replicates}, expected 0 or more")
     evaluation = evaluate(
         options.model,
         options.faces,
         flip=not options.no_flip,
         replicates=options.replicates,
+        cache=cache_folder(options),
         console=progress_console(),
     )
     for message in evaluation.embedded.unreadable.values():
@@ -44,3 +137,28 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.report:
         write_report(run_page(Path(options.model), evaluation), Path(options.report))
         print(f"report: {options.report}", file=sys.stderr if options.json else sys.stdout)
+
+
+def _plain(subject: "Subject", sets: "list[MeasuredSet]", searches: "list[MeasuredSearches]") -> dict[str, Any]:
+    return {
+        "name": subject.name,
+        "encoder": subject.digest,
+        "embeddings": subject.way,
+        "sets": [measured.to_dict() for measured in sets],
+        "identification": [measured.to_dict() for measured in searches],
+    }
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.replicates is not None and options.replicates < 0:
+        raise RecipeError(f"--replicates is {options.replicates}, expected 0 or more")
+    if (options.model is None) == (options.embeddings is None):
+        raise RecipeError("expected one of MODEL and --embeddings FILE: say what to measure")
+    for text in options.protocol:
+        name, _, path = text.partition(":")
+        if name not in ("open-set", *_TEMPLATES) or not path:
+            raise RecipeError(f"--protocol is {text}, expected open-set:FOLDER, ijbb:FOLDER or ijbc:FOLDER")
+    if options.distractors and not any(text.startswith(_OPEN_SET) for text in options.protocol):
+        raise RecipeError("--distractors goes with --protocol open-set:FOLDER, which says who is searched for")
+    if options.group_column and not options.groups:
+        raise RecipeError("--group-column goes with --groups CSV, which holds the column")

@@ -51,7 +51,7 @@ class _Faces(Dataset[Any]):
                 continue
             try:
                 image = fit_square(image, size)
-            except InputError as error:  # a strip too long to be padded to a square
+            except ImageError as error:  # a strip too long to be padded to a square
                 unreadable[draw.image] = f"{self._source.locate(draw.image)}: {error}"
                 continue
             images[len(identities)] = image[:, ::-1] if draw.flip else image

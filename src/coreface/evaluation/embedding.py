@@ -1,14 +1,17 @@
-"""From a source of faces to embeddings: each image once, with what could not be read counted and named."""
+"""From photographs to embeddings: each image once, what could not be read counted and named, nothing done twice."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coreface.data.pairs import PairSet
 from coreface.data.source import FaceSource
 from coreface.errors import EvaluationError, ImageError
+from coreface.evaluation.embedding_cache import EmbeddingCache
 
 _CHUNK = 64
 
@@ -18,6 +21,57 @@ class Embedder(Protocol):
 
     def embed(self, images: list[NDArray[np.uint8]], flip: bool = True) -> NDArray[np.float32]:
         """Return (n, embedding_size) for uint8 RGB images (height, width, 3)."""
+
+
+class Photographs(Protocol):
+    """Images by number, each with what its pixels come from and where it lies."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return the image, uint8 RGB (height, width, 3); raise `ImageError` if it cannot be read."""
+
+    def content(self, index: int) -> bytes:
+        """Return bytes that decide the pixels; raise `ImageError` if they cannot be read."""
+
+    def locate(self, index: int) -> str:
+        """Say where the image lies."""
+
+
+class PhotographsOf:
+    """The images of a source of faces, or the distinct images of a set of pairs."""
+
+    def __init__(self, source: FaceSource | PairSet) -> None:
+        self._source = source
+
+    def __len__(self) -> int:
+        return self._source.num_images if isinstance(self._source, PairSet) else len(self._source)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return self._source.image(index) if isinstance(self._source, PairSet) else self._source[index][0]
+
+    def content(self, index: int) -> bytes:
+        # Two kinds of source may make different pixels of the same bytes, as by padding them.
+        kind = self._source if isinstance(self._source, PairSet) else self._source.origin
+        return type(kind).__name__.encode() + b"\0" + self._source.encoded(index)
+
+    def locate(self, index: int) -> str:
+        return self._source.locate(index)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedImages:
+    """The embeddings of images.
+
+    Attributes:
+        embeddings: (n, embedding_size) float32, one row a readable image.
+        indices: (n,) int64, the number of each image.
+        unreadable: what was left out, number of the image -> message.
+    """
+
+    embeddings: NDArray[np.float32]
+    indices: NDArray[np.int64]
+    unreadable: dict[int, str] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +92,12 @@ class EmbeddedFaces:
 
 
 def embed_faces(
-    encoder: Embedder, faces: FaceSource, *, flip: bool = True, progress: Callable[[int], None] | None = None
+    encoder: Embedder,
+    faces: FaceSource,
+    *,
+    flip: bool = True,
+    cache: EmbeddingCache | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> EmbeddedFaces:
     """Embed every readable image of a source.
 
@@ -46,30 +105,97 @@ def embed_faces(
         encoder: what embeds.
         faces: the source.
         flip: add the mirrored image's embedding, as `FaceEncoder.embed` does.
+        cache: where embeddings of this encoder are kept; None keeps none.
+        progress: called with the number of images done.
+
+    Raises:
+        EvaluationError: no image can be read.
+    """
+    embedded = embed_images(encoder, PhotographsOf(faces), flip=flip, cache=cache, progress=progress)
+    kept = embedded.indices
+    return EmbeddedFaces(embedded.embeddings, faces.identities[kept], kept, embedded.unreadable)
+
+
+def embed_images(
+    encoder: Embedder,
+    images: Photographs,
+    *,
+    flip: bool = True,
+    cache: EmbeddingCache | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> EmbeddedImages:
+    """Embed every readable image, the same content once only.
+
+    Args:
+        encoder: what embeds.
+        images: the images.
+        flip: add the mirrored image's embedding.
+        cache: where embeddings of this encoder are kept; None keeps none.
         progress: called with the number of images done.
 
     Raises:
         EvaluationError: no image can be read.
     """
     unreadable: dict[int, str] = {}
-    indices: list[int] = []
-    rows: list[NDArray[np.float32]] = []
-    for start in range(0, len(faces), _CHUNK):
-        readable = list(_read(faces, range(start, min(start + _CHUNK, len(faces))), unreadable))
-        if readable:
-            rows.append(encoder.embed([image for _, image in readable], flip=flip))
-            indices += [index for index, _ in readable]
-        if progress:
-            progress(min(start + _CHUNK, len(faces)))
-    if not rows:
-        raise EvaluationError(f"none of the {len(faces)} images can be read, the first: {unreadable[0]}")
-    kept = np.array(indices, dtype=np.int64)
-    return EmbeddedFaces(np.concatenate(rows), faces.identities[kept], kept, unreadable)
+    rows: dict[bytes, NDArray[np.float32]] = {}
+    keys: dict[int, bytes] = {}
+    waiting: dict[bytes, tuple[int, NDArray[np.uint8]]] = {}
+    broken: dict[bytes, str] = {}
+
+    def embed_waiting() -> None:
+        for key, row in _embedded(encoder, waiting, flip, broken):
+            rows[key] = row
+            if cache is not None:
+                cache.add(key, row)
+        waiting.clear()
+
+    try:
+        for index in range(len(images)):
+            try:
+                key = keys[index] = hashlib.sha256(images.content(index)).digest()
+                if key not in rows and key not in waiting and key not in broken:
+                    stored = None if cache is None else cache.get(key)
+                    if stored is None:
+                        waiting[key] = index, images.image(index)
+                    else:
+                        rows[key] = stored
+            except ImageError as error:
+                unreadable[index] = str(error)
+                keys.pop(index, None)
+            if len(waiting) == _CHUNK:
+                embed_waiting()
+            if progress and (index + 1) % _CHUNK == 0:
+                progress(index + 1)
+        embed_waiting()
+    finally:
+        if cache is not None:
+            cache.flush()
+    for index, key in keys.items():
+        if key in broken:
+            unreadable[index] = f"{images.locate(index)}: {broken[key]}"
+    kept = [index for index in keys if index not in unreadable]
+    if not kept:
+        first = next(iter(sorted(unreadable.items())), (0, "there is none"))[1]
+        raise EvaluationError(f"none of the {len(images)} images can be read, the first: {first}")
+    if progress:
+        progress(len(images))
+    unreadable = dict(sorted(unreadable.items()))
+    return EmbeddedImages(np.stack([rows[keys[index]] for index in kept]), np.array(kept, np.int64), unreadable)
 
 
-def _read(faces: FaceSource, indices: range, unreadable: dict[int, str]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    for index in indices:
-        try:
-            yield index, faces[index][0]
-        except ImageError as error:
-            unreadable[index] = str(error)
+def _embedded(
+    encoder: Embedder, waiting: dict[bytes, tuple[int, NDArray[np.uint8]]], flip: bool, broken: dict[bytes, str]
+) -> Iterable[tuple[bytes, NDArray[np.float32]]]:
+    if not waiting:
+        return []
+    images = [image for _, image in waiting.values()]
+    try:
+        return list(zip(waiting, encoder.embed(images, flip=flip), strict=True))
+    except ImageError:  # one of them can be decoded and yet not be used, as a strip too long to be squared
+        done = []
+        for key, image in zip(waiting, images, strict=True):
+            try:
+                done.append((key, encoder.embed([image], flip=flip)[0]))
+            except ImageError as error:
+                broken[key] = str(error)
+        return done

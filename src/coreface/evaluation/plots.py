@@ -108,7 +108,7 @@ def roc_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]
             colour, dashes, width = styles[name]
             fmr, tar = np.maximum(curve.fmr[start:], left), curve.tar[start:]
             # In steps, as no threshold reaches what a sloping line would promise between two points.
-            ax.plot(fmr, tar, color=colour, linestyle=_pattern(dashes), linewidth=width, drawstyle="steps-post")
+            ax.plot(fmr, tar, color=colour, linestyle=pattern(dashes), linewidth=width, drawstyle="steps-post")
             if equal.fmr >= left:
                 ax.plot([equal.fmr], [1 - equal.fnmr], "o", color=colour, markersize=4.5)
             lowest = min(lowest, float(tar[0]))
@@ -116,12 +116,12 @@ def roc_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]
         ax.set(xscale="log", xlim=(left, 1), ylim=(1 - 1.05 * height, 1 + 0.03 * height))
         ax.set(xlabel="False match rate (FMR)", title="True accept rate (TAR)")
         ax.minorticks_off()
-        ax.xaxis.set_major_formatter(_percent)
-        ax.yaxis.set_major_formatter(_percent)
+        ax.xaxis.set_major_formatter(percent_label)
+        ax.yaxis.set_major_formatter(percent_label)
 
     return Panel(
         "ROC",
-        _draw("roc", paint),
+        draw("roc", paint),
         tuple((styles[name], name) for name in curves),
         "Higher and further left is better. Dots: the EER, where its FMR is above 0.",
     )
@@ -152,11 +152,11 @@ def score_panel(name: str, genuine: Floats, impostor: Floats, equal: Eer) -> Pan
         ax.margins(x=0.02)
         ax.set_ylim(0, 1.15 * ax.dataLim.ymax)
         ax.set(xlabel="Cosine", title=f"Share of the pairs of its kind, per {edges[1] - edges[0]:.2g} of cosine")
-        ax.yaxis.set_major_formatter(_percent)
+        ax.yaxis.set_major_formatter(percent_label)
 
     caption = "Dashed: the EER threshold. Genuine pairs to its left and impostor pairs to its right are the errors."
     legend = tuple((style, kind) for kind, style in styles.items())
-    return Panel(f"Scores: {name}", _draw("scores", paint), legend, caption)
+    return Panel(f"Scores: {name}", draw("scores", paint), legend, caption)
 
 
 def training_panels(history: Mapping[str, Rows], styles: Mapping[str, Style]) -> list[Panel]:
@@ -188,7 +188,7 @@ def _lines_panel(
             colour, dashes, width = styles[name]
             # Dots, because a line through one point, or between two that are not finite, cannot be seen.
             dots = 3 if len(line) <= _FEW else 0
-            style = _pattern(dashes)
+            style = pattern(dashes)
             ax.plot(*line[kept].T, color=colour, linestyle=style, linewidth=width, marker="o", markersize=dots)
         values = np.concatenate([line[:, 1] for line in drawn.values()])
         values = values[np.isfinite(values)]
@@ -198,14 +198,14 @@ def _lines_panel(
             ax.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
         if title == "Equal error rate":
             ax.set_ylim(bottom=0)
-            ax.yaxis.set_major_formatter(_percent)
+            ax.yaxis.set_major_formatter(percent_label)
         ax.set_xlabel(x.capitalize())
         ax.margins(x=0.02)
         ax.locator_params(axis="x", integer=True, nbins=6)
 
     thinned = max(len(line) for line in drawn.values()) > _POINTS
     caption = f"A part of the rows is drawn, evenly spaced, {_POINTS} at most." if thinned else ""
-    return Panel(title, _draw(title, paint), tuple((styles[name], name) for name in drawn), caption)
+    return Panel(title, draw(title, paint), tuple((styles[name], name) for name in drawn), caption)
 
 
 def _series(rows: Rows, kind: str, x: str, y: str) -> NDArray[np.float64]:
@@ -219,7 +219,8 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def _percent(share: float, _: float = 0) -> str:
+def percent_label(share: float, _: float = 0) -> str:
+    """Return the label of a tick."""
     return f"{100 * share:.6g} %"
 
 
@@ -227,11 +228,17 @@ def _two_decimals(number: re.Match[str]) -> str:
     return f"{float(number[0]):.2f}"
 
 
-def _pattern(dashes: tuple[float, ...]) -> Any:
+def pattern(dashes: tuple[float, ...]) -> Any:
+    """Return matplotlib's line style of dashes."""
     return (0, dashes) if dashes else "-"
 
 
-def _draw(title: str, paint: Callable[["Axes"], None]) -> str:
+def draw(title: str, paint: Callable[["Axes"], None]) -> str:
+    """Return what ``paint`` draws as a part of the page.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         import matplotlib.style
         from matplotlib.figure import Figure

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import InputError
+from coreface.evaluation.curve_plots import det_panel
 from coreface.evaluation.plots import Panel, line_styles, roc_panel, score_panel, training_panels
 from coreface.evaluation.report_sections import error_rates, hardest_pairs
+from coreface.evaluation.threshold_table import threshold_table
 from coreface.evaluation.verification import Verification
 from coreface.files import write_atomically
 
@@ -86,19 +88,25 @@ def write_report(page: Page, path: Path) -> None:
         sections = {
             "Error rates": error_rates({measured.name: measured.verification for measured in page.measured}),
             "Curves": _curves(page.measured),
+            "Thresholds": threshold_table(page.measured[-1].verification),
             "Hardest pairs": hardest_pairs(page.measured[-1].verification, page.image, page.label),
         }
     sections |= {
         "Training": _training(page),
         "Recipe": _recipe(page.recipe),
-        "Environment": _environment(page.environment),
+        "Environment": environment_table(page.environment),
         "Notes": (f"<p>{escape(note)}</p>" for note in page.notes),
     }
-    body = "".join(f'<p class="lead">{escape(paragraph)}</p>\n' for paragraph in page.summary)
+    write_page(page.title, page.summary, sections, path)
+
+
+def write_page(title: str, summary: Iterable[str], sections: Mapping[str, Iterable[str]], path: Path) -> None:
+    """Write sections, heading -> HTML, as one page; title, summary and headings are plain text."""
+    body = "".join(f'<p class="lead">{escape(paragraph)}</p>\n' for paragraph in summary)
     for heading, parts in sections.items():
         content = "\n".join(parts)
-        body += f"<section>\n<h2>{heading}</h2>\n{content}\n</section>\n" if content else ""
-    document = _DOCUMENT.format(title=escape(page.title), style=_STYLE, body=body)
+        body += f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>\n" if content else ""
+    document = _DOCUMENT.format(title=escape(title), style=_STYLE, body=body)
     # File names may hold bytes that are no text (lone surrogates): a question mark is better than no report.
     write_atomically(path, document.encode("utf-8", errors="replace"))
 
@@ -107,9 +115,11 @@ def _curves(measured: Sequence[Measured]) -> Iterator[str]:
     subject = measured[-1]
     styles = line_styles([each.name for each in measured], subject.name)
     result = subject.verification
-    yield _figures(
+    curves = {each.name: (each.verification.roc, each.verification.eer) for each in measured}
+    yield figures(
         [
-            roc_panel({each.name: (each.verification.roc, each.verification.eer) for each in measured}, styles),
+            roc_panel(curves, styles),
+            det_panel(curves, styles),
             score_panel(subject.name, result.genuine_scores, result.impostor_scores, result.eer),
         ]
     )
@@ -122,7 +132,7 @@ def _training(page: Page) -> Iterator[str]:
     styles = line_styles([*names, *runs], names[-1] if names and (names[-1] in runs or not runs) else runs[-1])
     panels = training_panels(page.history, styles)
     if panels:
-        yield _figures(panels)
+        yield figures(panels)
     if any(row.get("contrastive") is not None for rows in page.history.values() for row in rows):
         yield (
             '<p class="quiet">The contrastive loss itself is not drawn: an adaptive margin follows the gap that it '
@@ -140,7 +150,8 @@ def _recipe(recipe: str) -> Iterator[str]:
         yield f"<pre>{escape(recipe.rstrip())}</pre>"
 
 
-def _environment(environment: Mapping[str, Any]) -> Iterator[str]:
+def environment_table(environment: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of names and values."""
     rows = []
     for name, value in environment.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -149,16 +160,17 @@ def _environment(environment: Mapping[str, Any]) -> Iterator[str]:
         yield f'<div class="wide"><table class="facts"><tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _figures(panels: Iterable[Panel]) -> str:
-    figures = []
+def figures(panels: Iterable[Panel]) -> str:
+    """Return panels side by side where the page is wide enough."""
+    drawn = []
     for panel in panels:
         legend = "".join(f"<li>{style.swatch()}{escape(name)}</li>" for style, name in panel.legend)
-        figures.append(
+        drawn.append(
             f'<figure class="panel"><h3>{escape(panel.title)}</h3><ul class="legend">{legend}</ul>{panel.svg}'
             + (f"<figcaption>{escape(panel.caption)}</figcaption>" if panel.caption else "")
             + "</figure>"
         )
-    return f'<div class="panels">{"".join(figures)}</div>'
+    return f'<div class="panels">{"".join(drawn)}</div>'
 
 
 _DOCUMENT = """<!doctype html>
@@ -213,8 +225,14 @@ th:first-child, td:first-child { padding-left: 0; text-align: left; }
 .rates b { font-size: 1.25rem; line-height: 1.3; }
 .rates i { color: var(--ink); margin-bottom: .2rem; }
 .rates small { font-size: .8rem; }
-.rates tbody tr:last-child :is(th, b) { color: var(--accent); font-weight: 600; }
+.rates.subject tbody tr:last-child :is(th, b) { color: var(--accent); font-weight: 600; }
 .rates .none { max-width: 9rem; min-width: 7.5rem; }
+.figures { font-size: .9rem; text-align: right; }
+.figures :is(th, td) { padding-block: .35rem; }
+.figures thead th { font-weight: 400; color: var(--muted); vertical-align: bottom; }
+.figures tbody th { font-weight: 400; white-space: nowrap; }
+.figures td { white-space: nowrap; }
+.figures td:last-child { white-space: normal; min-width: 11rem; }
 .facts { font-size: .9rem; text-align: left; }
 .facts :is(th, td) { padding-block: .35rem; overflow-wrap: anywhere; }
 .facts th { font-weight: 400; color: var(--muted); white-space: nowrap; }
@@ -225,6 +243,7 @@ figure { margin: 0; }
 .panel h3 { margin: 0 0 .3rem; }
 .panel > svg { display: block; width: 100%; height: auto; overflow: visible; margin: .4rem 0; stroke-linejoin: round; }
 .panel svg text { font-family: inherit !important; }
+.legend li { overflow-wrap: anywhere; }
 .legend { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0 1.1rem; font-size: .85rem; }
 .swatch { width: 22px; height: 8px; margin-right: .45rem; }
 .pairs { list-style: none; margin: 0; padding: 0; display: grid; gap: 1.1rem 1.25rem;

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import InputError
+from coreface.evaluation.all_pairs import ScoredPair
 from coreface.evaluation.metrics import TarAtFar
 from coreface.evaluation.uncertainty import Interval
-from coreface.evaluation.verification import ScoredPair, Verification
+from coreface.evaluation.verification import Verification
 
 _FEW_IDENTITIES = 50
 _FACE = 224  # pixels of the longer side: twice what is shown, for sharp screens
@@ -20,23 +21,30 @@ _JPEG_QUALITY = 90
 _DEFINITIONS = (
     "A pair of images matches if and only if its cosine ≥ T. FMR is the share of impostor pairs that match, FNMR the "
     "share of genuine pairs that do not, TAR = 1 − FNMR. EER is the mean of FMR and FNMR at the T where the two are "
-    "closest. TAR at a FAR takes the conservative T: the next float above the (k+1)&#8209;th largest impostor cosine "
+    "closest. Accuracy is the mean over folds, each judged at the threshold that is best on all others. "
+    "TAR at a FAR takes the conservative T: the next float above the (k+1)&#8209;th largest impostor cosine "
     "with k = floor(FAR × impostor pairs), so that the FMR achieved is never above the FAR. Nothing is interpolated."
 )
 
 
-def error_rates(measured: Mapping[str, Verification]) -> Iterator[str]:
-    """Yield the table of error rates by name, the last being the subject, and what it was measured on."""
+def error_rates(measured: Mapping[str, Verification], subject: bool = True) -> Iterator[str]:
+    """Yield the table of error rates by name, and what it was measured on; the last may be the ``subject``."""
     fars = dict.fromkeys(rate.far for result in measured.values() for rate in result.tar)
     heads = "".join(f'<th scope="col">TAR <span>at FAR {100 * far:.6g} %</span></th>' for far in fars)
-    yield '<div class="wide"><table class="rates"><thead><tr><td></td><th scope="col">EER</th>' + heads
+    folds = any(result.accuracy for result in measured.values())
+    heads = (
+        '<th scope="col">Accuracy <span>over folds</span></th>' if folds else ""
+    ) + f'<th scope="col">EER</th>{heads}'
+    kind = "rates subject" if subject else "rates"
+    yield f'<div class="wide"><table class="{kind}"><thead><tr><td></td>{heads}'
     yield "</tr></thead><tbody>"
     for name, result in measured.items():
         rates = {
             rate.far: _tar(rate, interval) for rate, interval in zip(result.tar, result.tar_intervals, strict=True)
         }
         details = [result.eer.threshold, result.eer.fmr, result.eer.fnmr]
-        cells = [_cell(result.eer.eer, result.eer_interval, *details)]
+        cells = [_accuracy(result)] if folds else []
+        cells.append(_cell(result.eer.eer, result.eer_interval, *details))
         cells += [rates.get(far, '<td class="none">not asked for</td>') for far in fars]
         yield f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>'
     yield "</tbody></table></div>"
@@ -77,6 +85,24 @@ def _tar(rate: TarAtFar, interval: Interval | None) -> str:
     return _cell(rate.tar, interval, rate.threshold, rate.fmr)
 
 
+def _accuracy(result: Verification) -> str:
+    accuracy = result.accuracy
+    if accuracy is None:
+        return '<td class="none">not in folds</td>'
+    low, high = min(accuracy.thresholds), max(accuracy.thresholds)
+    lines = (
+        f"± {100 * accuracy.standard_error:.2f} standard error",
+        f"{len(accuracy.wrong):,} of {accuracy.pairs:,} wrong",
+        f"T {_cosine(low)} to {_cosine(high)}",
+    )
+    details = "".join(f"<small>{line}</small>" for line in lines)
+    interval = result.accuracy_interval
+    between = "no interval"
+    if interval and interval.low is not None and interval.high is not None:
+        between = f"{_percent(interval.low)} – {_percent(interval.high)}"
+    return f"<td><b>{_percent(accuracy.accuracy)} %</b><i>{between}</i>{details}</td>"
+
+
 def _cell(share: float, interval: Interval | None, threshold: float, fmr: float, fnmr: float | None = None) -> str:
     # The exact threshold, for whoever wants to use it; rounded, it may let one more impostor in.
     lines = [f'T <data value="{threshold!r}">{_cosine(threshold)}</data>', f"FMR {_rounded(fmr)}"]
@@ -96,6 +122,8 @@ def _sample(result: Verification) -> Iterator[str]:
         f"{result.images:,} images of {result.identities:,} identities make {result.genuine:,} genuine and "
         f"{result.impostor:,} impostor pairs."
     )
+    if result.failures:
+        yield f"Pairs with an image that could not be embedded, which score −1 and count: {result.failures:,}."
     if result.single_image_identities:
         yield f"Identities with one image, which make impostor pairs only: {result.single_image_identities:,}."
     interval = result.eer_interval

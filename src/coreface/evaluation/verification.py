@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import EvaluationError, InputError
+from coreface.evaluation.all_pairs import AllPairs, ScoredPair, unit_rows
 from coreface.evaluation.metrics import (
     Eer,
     Floats,
+    KfoldAccuracy,
     Roc,
     TarAtFar,
     allowed_false_matches,
@@ -20,22 +22,14 @@ from coreface.evaluation.metrics import (
     roc,
     tar_at_far,
 )
+from coreface.evaluation.pair_scores import PairSample
 from coreface.evaluation.resampling import Statistic, head_size, resample
 from coreface.evaluation.uncertainty import Interval, rate_interval
 
-_BLOCK = 1 << 22  # scores computed at a time
 _PAIR_REPLICATES = 2_000_000_000  # pairs x replicates that take about 20 s on one core
 _ROC_POINTS = 1000
+_NOT_PLAIN = ("genuine_scores", "impostor_scores", "pairs")
 _USUAL_REPLICATES, _FEWEST_REPLICATES = 1000, 100
-
-
-@dataclass(frozen=True)
-class ScoredPair:
-    """Two images, by their index (``first`` < ``second``), and their cosine."""
-
-    first: int
-    second: int
-    score: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,10 @@ class Verification:
         worst: the worst mistakes.
         genuine_scores: (genuine,) cosines in the precision of the embeddings, read-only; not in ``to_dict``.
         impostor_scores: (impostor,) likewise.
+        accuracy: cross-validated accuracy, where the pairs come in folds.
+        accuracy_interval: its interval under resampling of identities; None likewise, or if ``replicates`` is 0.
+        failures: pairs with an image that could not be embedded; they score -1 and count as any other.
+        pairs: the scores with their identities, numbered as `numpy.unique` orders them; not in ``to_dict``.
     """
 
     eer: Eer
@@ -86,6 +84,10 @@ class Verification:
     worst: Mistakes
     genuine_scores: Floats = field(repr=False)
     impostor_scores: Floats = field(repr=False)
+    accuracy: KfoldAccuracy | None = None
+    accuracy_interval: Interval | None = None
+    failures: int = 0
+    pairs: PairSample | None = field(default=None, repr=False)
 
     @cached_property
     def roc(self) -> Roc:
@@ -94,7 +96,7 @@ class Verification:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the scores and the ROC as plain Python values."""
-        kept = (entry.name for entry in fields(self) if entry.name not in ("genuine_scores", "impostor_scores"))
+        kept = (entry.name for entry in fields(self) if entry.name not in _NOT_PLAIN)
         return {name: _plain(getattr(self, name)) for name in kept}
 
 
@@ -169,6 +171,7 @@ def verify(
         ),
         genuine_scores=genuine,
         impostor_scores=impostor,
+        pairs=pairs,
     )
 
 
@@ -200,65 +203,6 @@ def pixel_embeddings(images: NDArray[np.uint8], mean: ArrayLike | None = None) -
     return pixels.reshape(len(images), -1)
 
 
-class AllPairs:
-    """Every pair of images once, with the images in the order of their identities.
-
-    Image n then makes genuine pairs with its neighbours n + 1 .. ends[n] - 1 and impostor pairs with ends[n] .. N - 1,
-    and the scores of each kind follow one another by n: slices, where any other order needs a mask of every pair.
-    """
-
-    def __init__(self, labels: NDArray[np.int32]) -> None:
-        self.order = np.argsort(labels, kind="stable")
-        self.labels = labels[self.order]
-        self.ends = np.searchsorted(self.labels, self.labels, side="right")
-        self.genuine = self.ends - np.arange(len(labels)) - 1  # number of pairs by n
-        self.impostor = len(labels) - self.ends
-
-    @property
-    def identities(self) -> int:
-        return int(self.labels[-1]) + 1
-
-    @property
-    def genuine_identity(self) -> NDArray[np.int32]:
-        return np.repeat(self.labels, self.genuine)
-
-    def compare(self, unit: Floats) -> tuple[Floats, Floats]:
-        """Return the cosines of all genuine and of all impostor pairs of the rows of ``unit``, in row blocks."""
-        unit = unit[self.order]
-        genuine, impostor = (np.empty(counts.sum(), unit.dtype) for counts in (self.genuine, self.impostor))
-        after_genuine, after_impostor = np.cumsum(self.genuine), np.cumsum(self.impostor)
-        rows = max(1, _BLOCK // len(unit))
-        for start in range(0, len(unit), rows):
-            for n, scores in enumerate(unit[start : start + rows] @ unit[start:].T, start):
-                end = self.ends[n] - start
-                genuine[after_genuine[n] - self.genuine[n] : after_genuine[n]] = scores[n + 1 - start : end]
-                impostor[after_impostor[n] - self.impostor[n] : after_impostor[n]] = scores[end:]
-        genuine.setflags(write=False)
-        impostor.setflags(write=False)
-        self.genuine_scores, self.impostor_scores = genuine, impostor
-        return genuine, impostor
-
-    def impostor_identities(self, positions: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
-        n, partner = self._rows(positions, genuine=False)
-        return self.labels[n], self.labels[partner]
-
-    def impostor_weights(self, weights: NDArray[Any]) -> NDArray[np.float64]:
-        images = weights * np.bincount(self.labels).astype(np.float64)
-        totals: NDArray[np.float64] = (images.sum(axis=1) ** 2 - np.square(images).sum(axis=1)) / 2
-        return totals
-
-    def _rows(self, positions: NDArray[np.intp], genuine: bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        after = np.cumsum(self.genuine if genuine else self.impostor)
-        n = np.searchsorted(after, positions, side="right")
-        return n, positions - after[n] + (self.ends[n] if genuine else len(self.order))
-
-    def locate(self, positions: NDArray[np.intp], scores: Floats, genuine: bool) -> tuple[ScoredPair, ...]:
-        """Name the images of the pairs at ``positions`` of the ``scores`` of one kind."""
-        n, partner = self._rows(positions, genuine)
-        first, second = np.sort(self.order[[n, partner]], axis=0).tolist()
-        return tuple(map(ScoredPair, first, second, scores[positions].tolist()))
-
-
 def _identity_index(identities: ArrayLike, images: int) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
     labels = np.asarray(identities)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -273,38 +217,6 @@ def _identity_index(identities: ArrayLike, images: int) -> tuple[NDArray[np.int3
             f"each of the {images} images shows another identity; expected two or more of some, to form genuine pairs"
         )
     return index.astype(np.int32), counts
-
-
-def unit_rows(embeddings: ArrayLike, *, zeros: bool = False) -> Floats:
-    """Return embeddings (N, D) with every row of unit length, in their own precision but at least float32.
-
-    Args:
-        embeddings: (N, D) float.
-        zeros: let rows of zeros pass as they are, as those of images that failed to enrol.
-
-    Raises:
-        InputError: wrong shape or dtype.
-        EvaluationError: rows are missing, not finite, zero, or all the same up to length and rounding.
-    """
-    vectors = checked_floats(embeddings, "embeddings", 2)
-    vectors = vectors.astype(np.result_type(vectors, np.float32), copy=False)
-    largest = np.abs(vectors).max(axis=1, keepdims=True)
-    empty = largest == 0
-    if empty.any() and not zeros:
-        zero = np.flatnonzero(empty)
-        raise EvaluationError(
-            f"{len(zero)} of {len(vectors)} embeddings are zero (the first is row {zero[0]}) and have no "
-            "direction to compare; look at what the encoder was given there"
-        )
-    unit: Floats = vectors / np.where(empty, 1, largest)  # squares of the raw values could overflow or vanish
-    unit /= np.where(empty, 1, np.linalg.norm(unit, axis=1, keepdims=True))
-    # 1 - cosine is half the squared distance: below the rounding of a cosine, scores would rank noise.
-    if len(unit) > 1 and np.square(unit - unit[0]).sum(axis=1).max() / 2 <= np.finfo(unit.dtype).eps:
-        raise EvaluationError(
-            f"all {len(unit)} embeddings are the same up to length and rounding: the encoder has collapsed, or was "
-            "given one image again and again"
-        )
-    return unit
 
 
 def planned_replicates(weighed: int) -> tuple[int, str | None]:

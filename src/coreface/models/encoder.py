@@ -99,6 +99,7 @@ class FaceEncoder(nn.Module):
         flip: bool = True,
         *,
         batch_size: int = 64,
+        unit: bool = True,
     ) -> NDArray[np.float32]:
         """Embed photographs for comparison: eval mode, unit length, cosine similarity is the inner product.
 
@@ -107,9 +108,10 @@ class FaceEncoder(nn.Module):
                 or one such image. Other sizes than the encoder's are padded to a square and resized.
             flip: add the embedding of the mirrored image before the length is taken out, as the field evaluates.
             batch_size: images at a time.
+            unit: make every row of unit length; False keeps the lengths, which pooling may weigh by.
 
         Returns:
-            (n, embedding_size) float32, every row of unit length. The encoder's mode is left as it was.
+            (n, embedding_size) float32, of unit length unless told otherwise. The encoder's mode is left as it was.
 
         Raises:
             InputError: the images are not uint8 RGB, or ``batch_size`` is below 1.
@@ -128,7 +130,9 @@ class FaceEncoder(nn.Module):
                 embedding = self(batch)
                 if flip:
                     embedding = embedding + self(batch.flip(3))
-                out[start : start + batch_size] = nn.functional.normalize(embedding).cpu().numpy()
+                if unit:
+                    embedding = nn.functional.normalize(embedding)
+                out[start : start + batch_size] = embedding.cpu().numpy()
         return out
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

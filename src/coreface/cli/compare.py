@@ -1,0 +1,50 @@
+"""`coreface compare`: two encoders on the same pairs."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from coreface.cli.subject import add_embedding_options, open_faces_or_held_out, open_subject
+from coreface.cli.terminal import add_command, progress_console
+from coreface.errors import RecipeError
+
+if TYPE_CHECKING:
+    from coreface.data import FaceSource, PairSet
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    compare = add_command(
+        commands, "compare", _compare, "compare two encoders on the same pairs: differences, intervals, p-values"
+    )
+    for name in ("a", "b"):
+        compare.add_argument(name, metavar=name.upper(), help="a run, a saved encoder, or a .npz of embeddings")
+    compare.add_argument("--pairs", action="append", default=[], metavar="FILE[:IMAGES]", help="a set of pairs")
+    compare.add_argument("--faces", metavar="PATH", help="people: every image against every other; default: A held out")
+    compare.add_argument("--replicates", type=int, metavar="N", help="of the bootstrap")
+    add_embedding_options(compare)
+    compare.add_argument("--json", action="store_true", help="print all numbers as JSON")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from coreface.evaluation.text import print_comparison
+    from coreface.protocols import compare, open_named_pairs
+
+    if options.replicates is not None and options.replicates < 1:
+        raise RecipeError(f"--replicates is {options.replicates}, expected 1 or more")
+    sources: dict[str, FaceSource | PairSet] = {text: open_named_pairs(text) for text in options.pairs}
+    if options.faces or not sources:
+        sources[options.faces or "held out"] = open_faces_or_held_out(options.faces, options.a)
+    a, b = (open_subject(model, options) for model in (options.a, options.b))
+    plain = []
+    for name, source in sources.items():
+        found = compare(a, b, source, replicates=options.replicates, console=progress_console())
+        if options.json:
+            rates = {
+                rate: {"a": one, "b": other, **difference.to_dict()} for rate, (one, other, difference) in found.items()
+            }
+            plain.append({"set": name, "rates": rates})
+        else:
+            print_comparison(name, found, (options.a, options.b))
+    if options.json:
+        print(json.dumps({"a": options.a, "b": options.b, "sets": plain}, indent=2, allow_nan=False))

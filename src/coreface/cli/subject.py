@@ -1,0 +1,47 @@
+"""What `evaluate`, `calibrate` and `compare` have in common: whom they measure, and where embeddings are kept."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coreface.data import FaceSource
+    from coreface.subjects import Subject
+
+
+def add_embedding_options(parser: argparse.ArgumentParser) -> None:
+    """Add how embeddings are made and kept."""
+    parser.add_argument("--no-flip", action="store_true", help="do not add the mirrored image's embedding")
+    parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache folder)")
+    parser.add_argument("--no-cache", action="store_true", help="keep no embeddings")
+
+
+def cache_folder(options: argparse.Namespace) -> Path | None:
+    """Return where embeddings are kept; None where they are not."""
+    from coreface.evaluation.embedding_cache import default_folder
+
+    if options.no_cache:
+        return None
+    return Path(options.cache) if options.cache else default_folder()
+
+
+def open_subject(model: str, options: argparse.Namespace) -> "Subject":
+    """Open a run, a saved encoder, or a ``.npz`` of embeddings."""
+    from coreface.measure import encoder_folder
+    from coreface.models.encoder import FaceEncoder
+    from coreface.subjects import EmbeddingFile, EncoderSubject
+
+    path = Path(model)
+    if path.suffix == ".npz":
+        return EmbeddingFile(path)
+    encoder = FaceEncoder.from_pretrained(encoder_folder(path))
+    name = path.resolve().name if path.resolve().name != "encoder" else path.resolve().parent.name
+    return EncoderSubject(name, encoder, flip=not options.no_flip, cache=cache_folder(options))
+
+
+def open_faces_or_held_out(path: str | None, model: str) -> "FaceSource":
+    """Open the faces at ``path``, or those that the run ``model`` held out."""
+    from coreface.data import open_faces
+    from coreface.measure import held_out
+
+    return held_out(model) if path is None else open_faces(path)

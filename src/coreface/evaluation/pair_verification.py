@@ -1,0 +1,191 @@
+"""Verification on a given set of pairs, as LFW's View 2 and the `.bin` sets have it: folds, error rates, intervals."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coreface.data.pairs import PairSet
+from coreface.errors import EvaluationError
+from coreface.evaluation.all_pairs import ScoredPair, unit_rows
+from coreface.evaluation.error_rates import eer, tar_at_far
+from coreface.evaluation.folds import kfold_accuracy
+from coreface.evaluation.pair_scores import PairScores
+from coreface.evaluation.resampling import Statistic, identity_weights, resample
+from coreface.evaluation.scores import Floats, allowed_false_matches
+from coreface.evaluation.templates import FAILED
+from coreface.evaluation.uncertainty import Interval, rate_interval
+from coreface.evaluation.verification import Mistakes, Verification, planned_replicates
+
+
+def pair_scores(pairs: PairSet, embeddings: ArrayLike, images: ArrayLike) -> Floats:
+    """Cosines of the pairs; -1 for a pair with an image that could not be embedded: it stays in every denominator.
+
+    Args:
+        pairs: the set.
+        embeddings: (n, D) float, of the images that could be embedded.
+        images: (n,) integers, their numbers among the set's distinct images.
+
+    Raises:
+        EvaluationError: the embeddings are not finite, zero or all the same, or none belongs to a pair.
+    """
+    unit = unit_rows(embeddings)
+    rows = np.full(pairs.num_images, -1)
+    rows[np.asarray(images)] = np.arange(len(unit))
+    left, right = rows[pairs.left], rows[pairs.right]
+    scores: Floats = np.einsum("pd,pd->p", unit[left], unit[right])
+    failed = (left < 0) | (right < 0)
+    if failed.all():
+        raise EvaluationError("no pair has two images that could be embedded")
+    scores[failed] = FAILED
+    return scores
+
+
+def verify_pairs(
+    pairs: PairSet,
+    scores: Floats,
+    *,
+    fars: Sequence[float] = (1e-1, 1e-2, 1e-3),
+    replicates: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+    worst: int = 10,
+) -> Verification:
+    """Measure scores of a set of pairs: cross-validated accuracy, equal error rate, TAR at FARs.
+
+    Args:
+        pairs: the set.
+        scores: (P,) of its pairs, in their order (`pair_scores`).
+        fars: target false accept rates of ``tar``.
+        replicates: bootstrap replicates; 0 for no intervals; None for 1000, or fewer for very many pairs.
+        confidence: nominal coverage of the intervals.
+        seed: of the bootstrap.
+        worst: how many of the worst mistakes of each kind to list.
+
+    Raises:
+        InputError: ``fars`` is out of range.
+        EvaluationError: all pairs are of one kind, or scores are not finite.
+    """
+    for far in fars:
+        allowed_false_matches(far, 0)
+    scored = scored_pairs(pairs, scores)
+    genuine, impostor = scored.genuine_scores, scored.impostor_scores
+    genuine.setflags(write=False)
+    impostor.setflags(write=False)
+    accuracy = kfold_accuracy(scores, pairs.same, fold_of=pairs.fold_of) if pairs.folds > 1 else None
+    tar = tuple(tar_at_far(genuine, impostor, far) for far in fars)
+    note = None
+    if replicates is None:
+        replicates, note = planned_replicates(len(scores) * (1 + pairs.folds))
+    accuracy_interval: Interval | None = None
+    rates: list[Interval | None] = [None] * (1 + len(tar))
+    if replicates:
+        statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in tar if rate.resolvable)]
+        sample = resample(scored, statistics, replicates=replicates, seed=seed)
+        columns = zip(sample.estimates, sample.values.T, strict=True)
+        given = iter([rate_interval(value, column, scored.identities, confidence) for value, column in columns])
+        rates = [next(given), *(next(given) if rate.resolvable else None for rate in tar)]
+        if accuracy is not None:
+            values = resample_accuracy(scored, pairs.fold_of, replicates=replicates, seed=seed)
+            accuracy_interval = rate_interval(accuracy.accuracy, values, scored.identities, confidence)
+    return Verification(
+        eer=eer(genuine, impostor),
+        eer_interval=rates[0],
+        tar=tar,
+        tar_intervals=tuple(rates[1:]),
+        images=pairs.num_images,
+        identities=scored.identities,
+        single_image_identities=0,
+        genuine=len(genuine),
+        impostor=len(impostor),
+        replicates=replicates,
+        interval_note=note,
+        worst=Mistakes(
+            impostor=_worst(pairs, scores, ~pairs.same, -scores, worst),
+            genuine=_worst(pairs, scores, pairs.same, scores, worst),
+        ),
+        genuine_scores=genuine,
+        impostor_scores=impostor,
+        accuracy=accuracy,
+        accuracy_interval=accuracy_interval,
+        failures=int(np.count_nonzero(scores == FAILED)),
+        pairs=scored,
+    )
+
+
+def scored_pairs(pairs: PairSet, scores: Floats) -> PairScores:
+    """Put the identities of a set of pairs to its scores, as far as they are known (`image_identities`)."""
+    identity, _ = image_identities(pairs)
+    index = np.unique(np.concatenate([identity[pairs.left], identity[pairs.right]]), return_inverse=True)[1]
+    first, second = np.split(index, 2)
+    return PairScores(scores, first, second, pairs.same)
+
+
+def image_identities(pairs: PairSet) -> tuple[NDArray[np.int64], list[str] | None]:
+    """Say who is on each distinct image, (num_images,), as far as the set tells, and the people's names if it does.
+
+    Images in a folder a person, as LFW has them, are known by their folders, if no pair contradicts it. A set without
+    names tells less: images joined by genuine pairs show one person, and every such group counts as one.
+    """
+    places = [Path(pairs.locate(index)).parent for index in range(pairs.num_images)]
+    folders = sorted(set(places))
+    number = {folder: index for index, folder in enumerate(folders)}
+    named = np.array([number[place] for place in places], np.int64)
+    if np.array_equal(named[pairs.left] == named[pairs.right], pairs.same):
+        used = np.unique(named[np.concatenate([pairs.left, pairs.right])])
+        return np.searchsorted(used, named), [folders[index].name for index in used]
+    parent = np.arange(pairs.num_images)
+
+    def root(image: int) -> int:
+        while parent[image] != image:
+            parent[image] = image = int(parent[parent[image]])
+        return image
+
+    for left, right in zip(pairs.left[pairs.same].tolist(), pairs.right[pairs.same].tolist(), strict=True):
+        parent[root(left)] = root(right)
+    return np.array([root(image) for image in range(pairs.num_images)], np.int64), None
+
+
+def resample_accuracy(
+    scored: PairScores, fold_of: NDArray[np.int64], *, replicates: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Cross-validated accuracy of resampled identities, the threshold of each fold chosen anew in each replicate.
+
+    Returns:
+        (replicates,) float64, the mean over the folds; NaN where a fold, or the rest of one, has no pair.
+    """
+    order = np.argsort(scored.scores, kind="stable")
+    rising, genuine = scored.scores[order].astype(np.float64), scored.genuine[order]
+    first, second, home = scored.first[order], scored.second[order], fold_of[order]
+    plans = []
+    for fold in range(int(fold_of.max()) + 1):
+        train, held = np.flatnonzero(home != fold), np.flatnonzero(home == fold)
+        midpoints = rising[train][1:] / 2 + rising[train][:-1] / 2
+        plans.append((train, held, midpoints, np.searchsorted(rising[train], midpoints)))
+    values = np.full(replicates, np.nan)
+    signs = np.where(genuine, -1.0, 1.0)
+    for replicate, drawn in enumerate(identity_weights(scored.identities, replicates, seed)):
+        weights = np.where(genuine & (first == second), drawn[first], drawn[first] * drawn[second]).astype(np.float64)
+        signed = weights * signs
+        accuracies = []
+        for train, held, midpoints, below in plans:
+            whole = weights[held].sum()
+            if whole == 0 or not weights[train].any():
+                break
+            correct = np.concatenate([[0.0], np.cumsum(signed[train])])[below]
+            best = np.flatnonzero(correct == correct.max())
+            threshold = midpoints[best[len(best) // 2]]
+            right = (rising[held] >= threshold) == genuine[held]
+            accuracies.append(weights[held][right].sum() / whole)
+        else:
+            values[replicate] = np.mean(accuracies)
+    return values
+
+
+def _worst(
+    pairs: PairSet, scores: Floats, kind: NDArray[np.bool_], badness: Floats, count: int
+) -> tuple[ScoredPair, ...]:
+    places = np.flatnonzero(kind)
+    places = places[np.argsort(badness[places], kind="stable")[:count]]
+    return tuple(ScoredPair(int(pairs.left[place]), int(pairs.right[place]), float(scores[place])) for place in places)
