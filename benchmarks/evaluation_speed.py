@@ -3,8 +3,9 @@
 python benchmarks/evaluation_speed.py             all, at the sizes of LFW and IJB-C
 python benchmarks/evaluation_speed.py --small     a hundredth of it
 
-The straightforward ways: a grid of 400 thresholds a fold; a sort of all scores; a mask a template; the whole score matrix
-and an argsort a row. A mask a template is timed on a part of the templates, with all images there, and multiplied.
+The straightforward ways: a grid of 400 thresholds a fold; a sort of all scores; a mask a template; the whole score
+matrix and an argsort a row. A mask a template is timed on a part of the templates, with all images there, and
+multiplied.
 """
 
 import argparse

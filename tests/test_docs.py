@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 import coreface as cf
 from coreface.cli import main
 
+PAIRS = [(0, 1), (0, 2), (1, 1), (2, 3)]  # (people apart, image)
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What makes a command of the README a matter of seconds; it comes last, so it wins.
@@ -40,6 +42,16 @@ def workplace(paint_faces, tmp_path_factory):
     for name, person in (("one", "person00"), ("other", "person01")):
         image = cv2.imread(str(folder / "photos" / person / "0.png"))
         cv2.imwrite(str(folder / f"{name}.jpg"), image)
+    rows = [
+        (f"person{i:02d}/0.png", f"person{(i + j) % 10:02d}/{k}.png", int(j == 0)) for i in range(10) for j, k in PAIRS
+    ]
+    lines = ["path1,path2,same", *(f"photos/{one},photos/{other},{same}" for one, other, same in rows)]
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    (folder / "labels.csv").write_text(
+        "identity,label\n" + "".join(f"person{i:02d},{'ab'[i % 2]}\n" for i in range(10))
+    )
+    names = sorted({path for row in rows for path in row[:2]})
+    np.savez(folder / "embeddings.npz", embeddings=np.random.default_rng(0).normal(size=(len(names), 8)), names=names)
     return folder
 
 
