@@ -113,3 +113,10 @@ def test_the_version_is_the_installed_one():
     from importlib.metadata import version
 
     assert version("coreface") == cf.__version__
+
+
+def test_metrics_need_no_torch():
+    program = (
+        "import sys, coreface.evaluation.metrics, coreface.evaluation.calibration; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # Names are imported on first use, so that `coreface --help` and `import coreface` stay quick without torch.
 _HOME = {
     "ArcFace": "coreface.losses.margins",
+    "Calibrator": "coreface.evaluation.calibration",
     "CosFace": "coreface.losses.margins",
     "AdaFace": "coreface.losses.adaptive_margins",
     "CurricularFace": "coreface.losses.adaptive_margins",
@@ -40,6 +41,7 @@ _ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "trainin
 __all__ = [
     "AdaFace",
     "ArcFace",
+    "Calibrator",
     "CheckpointError",
     "CoReFaceLoss",
     "CoreFaceError",
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
         StorageError,
         TrainingStopped,
     )
+    from coreface.evaluation.calibration import Calibrator
     from coreface.images import load_image
     from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
     from coreface.losses.classifier import MarginClassifier
