@@ -79,7 +79,7 @@ def _searches(measured: MeasuredSearches) -> Iterator[str]:
             for one in found:
                 rate = one.tpir if rank == "rank 1" else one.tpir_any_rank
                 if rate is None:
-                    cells.append(f"not resolvable with {one.non_mated:,} non-mated searches")
+                    cells.append(f"not resolvable <small>{one.non_mated:,} non-mated searches</small>")
                 else:
                     cells.append(f"{percent(rate)} <small>T {one.threshold:.4f}, FPIR {percent(one.fpir)}</small>")
             rows.append(_row(f"TPIR at FPIR {100 * fpir:g} %, {rank}", [*cells, percent(mean)]))

@@ -65,7 +65,8 @@ class Badge:
         if self.bound is not None:
             return f"no error in {self.comparisons}: below {100 * self.bound:.2g} % at best (rule of 3)"
         if self.level == "rough":
-            return f"{self.errors} errors: rough, fewer than {_ENOUGH} (rule of 30)"
+            noun = "error" if self.errors == 1 else "errors"
+            return f"{self.errors} {noun}: rough, fewer than {_ENOUGH} (rule of 30)"
         return f"{self.errors} errors: enough by the rule of 30"
 
     def to_dict(self) -> dict[str, Any]:

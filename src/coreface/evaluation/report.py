@@ -232,7 +232,8 @@ th:first-child, td:first-child { padding-left: 0; text-align: left; }
 .figures thead th { font-weight: 400; color: var(--muted); vertical-align: bottom; }
 .figures tbody th { font-weight: 400; white-space: nowrap; }
 .figures td { white-space: nowrap; }
-.figures td:last-child { white-space: normal; min-width: 11rem; }
+.figures td.quiet { white-space: normal; min-width: 11rem; }
+.figures small { display: block; color: var(--muted); }
 .facts { font-size: .9rem; text-align: left; }
 .facts :is(th, td) { padding-block: .35rem; overflow-wrap: anywhere; }
 .facts th { font-weight: 400; color: var(--muted); white-space: nowrap; }

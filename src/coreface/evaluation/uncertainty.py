@@ -5,11 +5,12 @@ draws C of the C identities with replacement; identity i is drawn w_i times, a g
 impostor pair of i and j weighs w_i * w_j, as if all images of an identity were copied with it. Two copies of one
 identity are never compared with each other. The threshold is chosen anew in every replicate.
 
-The interval of a rate is Wilson's with an effective number of trials, n = p (1 - p) / v, where v is the variance of the
-replicates, and Student's quantile for C - 1 degrees of freedom. Against the plain percentile interval it stays honest
-near 0 and 1 and with few identities (`benchmarks/interval_coverage.py` has the figures), it never shrinks to a point,
-and a few hundred replicates do for a variance. Where no replicate differs, as with no error at all, n is the number of
-identities: then an identity counts as one trial. The interval of a difference of two encoders is a percentile interval.
+The interval of a rate is Wilson's with an effective number of trials, n = p (1 - p) / v, where p and v are mean and
+variance of the replicates, and Student's quantile for C - 1 degrees of freedom. Against the plain percentile interval
+it stays honest near 0 and 1 and with few identities (`benchmarks/interval_coverage.py` has the figures), it never
+shrinks to a point, and a few hundred replicates do for a variance. Where no replicate differs, as with no error at all,
+n is the number of identities: then an identity counts as one trial. The interval of a difference of two encoders is a
+percentile interval.
 
 Sources: Bolle, Ratha and Pankanti, Error analysis of pattern recognition systems - the subsets bootstrap, CVIU 93(1),
 2004; Fogliato, Patil and Perona, Confidence intervals for error rates in 1:1 matching tasks, IJCV 2024 (arXiv
@@ -156,8 +157,8 @@ def rate_interval(estimate: float, values: NDArray[np.float64], identities: int,
     valid = values[~np.isnan(values)]
     failed = len(values) - len(valid)
     variance = float(valid.var(ddof=1)) if len(valid) > 1 else 0.0
-    spread = estimate * (1 - estimate)
-    trials = spread / variance if variance > 0 and spread > 0 else float(identities)
+    mean = float(valid.mean()) if len(valid) else 0.0
+    trials = mean * (1 - mean) / variance if variance > 0 else float(identities)
     low, high = wilson(0.0 if np.isnan(estimate) else estimate, trials, confidence, freedom=identities - 1)
     if len(valid) == 0 or np.isnan(estimate):
         return Interval(None, None, confidence, len(values), failed)
