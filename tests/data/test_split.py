@@ -125,3 +125,53 @@ def test_nobody_left_to_train_on(faces, test):
 def test_one_identity_cannot_be_split():
     with pytest.raises(DataError):
         split_by_identity(Names([0, 0, 0]), 0.5)
+
+
+class Named(FaceSource):
+    """Two images an identity; the names say who is related."""
+
+    def __init__(self, names):
+        super().__init__(np.repeat(np.arange(len(names)), 2), names)
+
+    def encoded(self, index):
+        return b""
+
+    def locate(self, index):
+        return str(index)
+
+
+FAMILIES = [f"F{family:03d}.M{member}" for family, size in enumerate([3, 1, 4, 2, 5, 2, 3]) for member in range(size)]
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2])
+@pytest.mark.parametrize("family", [r"^(F\d+)", r"F\d+", r"(?<=F)\d+(?=\.)"])
+def test_relatives_stay_together(seed, family):
+    source = Named(FAMILIES)
+    held_out = []
+    for fold in range(4):
+        train, test = split_by_identity(source, 5, seed=seed, fold=fold, family=family)
+        sides = [{name.split(".")[0] for name in part.identity_names} for part in (train, test)]
+        assert not sides[0] & sides[1]
+        assert sorted(train.identity_names + test.identity_names) == sorted(FAMILIES)
+        assert 2 <= test.num_identities <= 8
+        held_out += test.identity_names
+    assert sorted(held_out) == sorted(FAMILIES)  # 20 identities make four folds
+
+
+def test_a_family_for_each_is_as_no_family():
+    source = Named(FAMILIES)
+    for fold in range(3):
+        with_family, without = (
+            split_by_identity(source, 6, seed=3, fold=fold, family=family)[1] for family in (".+", None)
+        )
+        assert with_family.identity_names == without.identity_names
+
+
+def test_families_that_cannot_be_split():
+    source = Named(FAMILIES)
+    with pytest.raises(InputError, match="no regular expression"):
+        split_by_identity(source, 5, family="(")
+    with pytest.raises(DataError, match=r"'F000\.M0' belongs to no family"):
+        split_by_identity(source, 5, family="x")
+    with pytest.raises(DataError, match="1 families cannot be split"):
+        split_by_identity(source, 5, family="F")

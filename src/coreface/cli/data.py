@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _PATH = "a folder <identity>/<image>, a RecordIO .rec or its folder, a tar shard or a folder of them, or orl"
 _STORAGES = ("folder", "recordio", "shards")
 _PAIRS = (".bin", ".csv", ".txt")
+_PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 _LISTED = 10  # lines of each kind that `check` prints
 
 
@@ -219,14 +221,21 @@ def _storage(source: "FaceSource") -> "Storage":
 
 
 @contextmanager
-def _bar(text: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    """Show a bar where standard error is a terminal."""
+def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar, or a line now and then where standard error is no terminal."""
     from rich.progress import Progress
 
     console = progress_console()
     if not console.is_terminal:
-        print(f"{text}: {total} images", file=sys.stderr)
-        yield None
+        last = time.monotonic()
+
+        def line(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PLAIN_EVERY:
+                last = time.monotonic()
+                print(f"{text}: {done} of {total} images", file=sys.stderr)
+
+        yield line
         return
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(text, total=total)

@@ -1,0 +1,158 @@
+"""`coreface data`: what it prints, what it writes, and its exit status."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+import coreface as cf
+from coreface.cli import main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path, paint_faces):
+    """Return a function that runs words in a folder with toy faces and gives (status, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    paint_faces(tmp_path / "photos", identities=6, images=6)
+
+    def run(*words):
+        status = main(["data", *map(str, words)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_info(run, tmp_path):
+    status, out, _ = run("info", "photos")
+    assert status == 0
+    assert "photos: folder, 36 images of 6 identities" in out
+    assert "images per identity: 6 to 6, median 6" in out
+    assert "24 x 24 (36); 0 of 36 are grey" in out
+    assert cv2.imread(str(tmp_path / "samples.png")).shape == (4 * 112, 8 * 112, 3)
+    status, out, _ = run("info", "photos", "--json", "--samples", "s.png")
+    facts = json.loads(out)
+    assert (facts["format"], facts["images"], facts["samples"]) == ("folder", 36, "s.png")
+    assert (tmp_path / "s.png").exists()
+
+
+def test_check(run, tmp_path):
+    assert run("check", "photos") == (
+        0,
+        "36 images of 6 identities, most of them 24 x 24\nnothing is wrong\n",
+        "",
+    )
+    (tmp_path / "photos" / "person01" / "x.png").write_bytes((tmp_path / "photos" / "person00" / "0.png").read_bytes())
+    for number in range(12):
+        (tmp_path / "photos" / "person02" / f"bad{number}.png").write_bytes(b"junk")
+    status, out, _ = run("check", "photos", "--least", 7)
+    assert status == 1
+    assert "12 images that cannot be read:" in out
+    assert "and 2 more: --json lists all" in out
+    assert "1 groups of the same image in several identities:" in out
+    assert "person00/0.png = " in out
+    assert "4 identities with too few images:\n  person00: 6" in out
+    status, out, _ = run("check", "photos", "--json")
+    assert status == 1
+    assert len(json.loads(out)["unreadable"]) == 12
+
+
+def test_split_convert_and_pairs(run, tmp_path):
+    assert run("convert", "photos", "packed")[:2] == (0, "packed: recordio, 36 images of 6 identities\n")
+    assert run("convert", "packed", "shards", "--to", "shards", "--per-shard", 10, "--shuffle", 1)[0] == 0
+    assert run("convert", "packed", "again")[:2] == (0, "again: folder, 36 images of 6 identities\n")
+    again, photos = (cf.data.open_faces(tmp_path / name) for name in ("again", "photos"))
+    assert [again.encoded(i) for i in range(36)] == [photos.encoded(i) for i in range(36)]
+    status, out, _ = run("split", "packed", "--by-identity", "--test", 2, "--seed", 1)
+    assert (status, out) == (
+        0,
+        "packed-split/train: 24 images of 4 identities\npacked-split/test: 12 images of 2 identities\n",
+    )
+    train, test = (cf.data.open_faces(tmp_path / "packed-split" / name) for name in ("train", "test"))
+    assert isinstance(train, cf.data.RecordSource)
+    assert not set(train.identity_names) & set(test.identity_names)
+    run(
+        "split",
+        "photos",
+        "--by-identity",
+        "--test",
+        0.5,
+        "--family",
+        "[0-2]$|[3-5]$",
+        "--out",
+        "halves",
+        "--to",
+        "shards",
+    )
+    assert isinstance(cf.data.open_faces(tmp_path / "halves" / "test"), cf.data.ShardSource)
+    status, out, _ = run("pairs", "packed", "--out", "x.bin", "--count", 60, "--folds", 3)
+    assert status == 0
+    assert "60 pairs of " in out
+    pairs = cf.data.open_pairs(tmp_path / "x.bin")
+    assert (len(pairs), int(pairs.same.sum())) == (60, 30)
+    assert run("pairs", "x.bin", "--out", "y.bin")[0] == 0
+    again = cf.data.open_pairs(tmp_path / "y.bin")
+    assert [again.encoded(int(k)) for k in again.left] == [pairs.encoded(int(k)) for k in pairs.left]
+    assert "60 pairs of " in run("info", "x.bin")[1]
+    assert json.loads(run("info", "x.bin", "--json")[1])["impostor"] == 30
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_pairs_of_a_list(run, tmp_path):
+    (tmp_path / "pairs.csv").write_text("person00/0.png,person00/1.png,1\nperson00/0.png,person01/1.png,0\n")
+    assert run("pairs", "pairs.csv", "--images", "photos", "--out", "x.bin")[0] == 0
+    pairs = cf.data.open_pairs(tmp_path / "x.bin")
+    expected = cf.load_image(tmp_path / "photos" / "person01" / "1.png")
+    np.testing.assert_array_equal(pairs[1][1], expected)
+    assert run("info", "pairs.csv", "--images", "photos")[1].startswith("pairs.csv: 2 pairs of 3 images, 2 folds")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["info", "gone"], "gone: no such folder"),
+        (["info", "gone.rec"], "gone.rec: no such file"),
+        (["info", "gone.tar"], "gone.tar: no such file"),
+        (["info", "gone.bin"], "gone.bin: no such file"),
+        (["check", "x.bin"], "x.bin: a set of pairs has no identities"),
+        (["check", "photos", "--least", "0"], "least is 0"),
+        (["convert", "photos", "photos"], "photos exists already"),
+        (["convert", "photos", "b", "--shuffle", "1"], "shuffle is for shards"),
+        (["convert", "photos", "b", "--to", "shards", "--per-shard", "0"], "per_shard is 0"),
+        (["split", "photos", "--by-identity", "--test", "6"], "leaves none to train on"),
+        (["split", "photos", "--by-identity", "--family", "("], "no regular expression"),
+        (["pairs", "photos", "--out", "x"], "expected a name that ends in .bin"),
+        (["pairs", "photos", "--out", "y.bin"], "6 identities, expected at least 20"),
+        (["pairs", "photos", "--out", "y.bin", "--count", "7"], "7 pairs, expected a multiple of 20"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_written(run, tmp_path, words, message):
+    (tmp_path / "x.bin").touch()
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = run(*words)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_by_identity_must_be_said(run):
+    with pytest.raises(SystemExit, match="2"):
+        run("split", "photos")
+
+
+@pytest.mark.parametrize("command", ["info", "check", "split", "convert", "pairs"])
+def test_help(run, capsys, command):
+    with pytest.raises(SystemExit, match="0"):
+        run(command, "--help")
+    assert "PATH" in capsys.readouterr().out or command == "convert"
+
+
+def test_where_there_is_no_terminal_a_long_work_says_now_and_then_how_far_it_is(run, monkeypatch):
+    from coreface.cli import data
+
+    monkeypatch.setattr(data, "_PLAIN_EVERY", 0.0)
+    assert run("convert", "photos", "b")[2] == "converting: 16 of 36 images\nconverting: 32 of 36 images\n"
