@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 import coreface as cf
+from coreface.files import write_atomically
 from coreface.run_folder import environment
 
 REPLICATES = 20
@@ -146,6 +147,29 @@ def test_a_folder_that_is_no_run_is_never_touched(tmp_path, recipe, overwrite, f
     with pytest.raises(cf.RunError, match="is no run"):
         cf.train(recipe, tmp_path, overwrite=overwrite)
     assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+@pytest.mark.parametrize("last", ["environment.json", "identities.json", "recipe.yaml"])
+def test_a_run_that_was_killed_while_it_began_is_begun_anew(tmp_path, recipe, monkeypatch, last):
+    class Killed(BaseException):
+        pass
+
+    write = write_atomically
+
+    def write_until(path, content):
+        if path.name == last:
+            path.with_name(f".{last}.1.2.tmp").write_bytes(content[:5])  # as a killed process leaves it
+            raise Killed
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        for place in ("coreface.run_folder", "coreface.data.labels"):
+            patch.setattr(f"{place}.write_atomically", write_until)
+        with pytest.raises(Killed):
+            cf.train(recipe, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir())
+    assert cf.train(recipe, tmp_path / "run").evaluation is not None
+    assert not list((tmp_path / "run").glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from coreface import __version__
 from coreface.data import FaceSource, open_faces, require_identities, split_by_identity
-from coreface.data.labels import write_names
+from coreface.data.labels import IDENTITIES, write_names
 from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically
 from coreface.run_state import ENVIRONMENT, RECIPE, is_run
@@ -70,8 +70,8 @@ def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console,
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
-        write_names(folder, faces.identity_names)
         write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
+        write_names(folder, faces.identity_names)
         write_atomically(folder / RECIPE, recipe_text(located(recipe)).encode())
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
@@ -91,7 +91,7 @@ def write_notices(faces: FaceSource, folder: Path, console: Console) -> None:
 
 def require_free(folder: Path, overwrite: bool) -> None:
     """Raise `RunError` where a folder is taken by anything but a run that may be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _was_killed_at_its_start(folder))):
         return
     if not is_run(folder):
         raise RunError(f"{folder} exists and is no run: choose another folder with --run")
@@ -100,6 +100,22 @@ def require_free(folder: Path, overwrite: bool) -> None:
             f"{folder} holds a run already: go on with it by coreface train --resume {folder}, choose another folder "
             "with --run, or replace it with --overwrite"
         )
+
+
+def _was_killed_at_its_start(folder: Path) -> bool:
+    """Whether all that lies there is what `start_run` writes before the recipe, the last file, makes it a run."""
+    started = (ENVIRONMENT, IDENTITIES)
+    for name in (entry.name for entry in folder.iterdir()):
+        unfinished = name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in (*started, RECIPE)))
+        if name not in started and not unfinished:
+            return False
+    try:
+        written = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return not (folder / IDENTITIES).exists()
+    except (OSError, ValueError):
+        return False
+    return isinstance(written, dict) and "coreface" in written  # and is not somebody else's of that name
 
 
 def environment() -> dict[str, Any]:
