@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from coreface.errors import InputError, MissingExtraError
+from coreface.evaluation.metrics import tar_at_far
 from coreface.evaluation.plots import line_styles, training_panels
+from coreface.evaluation.proportions import badge
 from coreface.evaluation.report import Measured, Page, write_report
+from coreface.evaluation.threshold_table import threshold_table
 from coreface.evaluation.uncertainty import Interval
 from coreface.evaluation.verification import verify
 
@@ -104,7 +107,7 @@ def text(page, tmp_path_factory):
 
 
 def rows_of_rates(text):
-    table = re.search(r'<table class="rates">.*?</table>', text, re.DOTALL)[0]
+    table = re.search(r'<table class="rates subject">.*?</table>', text, re.DOTALL)[0]
     rows = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
     return table, rows[1:]  # without the heads
 
@@ -181,6 +184,24 @@ def test_fars_may_differ(tmp_path):
     assert re.findall(r"at FAR (.*?) %", table) == ["10", "5"]
     assert "not asked for" in rows[0][2]
     assert f"<b>{100 * measured[1].verification.tar[0].tar:.2f} %</b>" in rows[1][2]
+
+
+def test_threshold_table_is_the_conservative_rule_with_what_stands_behind_it():
+    result = measure(people=12, images=5)
+    rows = re.findall(r"<tr>(.*?)</tr>", "".join(threshold_table(result)))[1:]
+    assert len(rows) == 6
+    for row, far in zip(rows, (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), strict=True):
+        assert f">{100 * far:g} %</th>" in row
+        expected = tar_at_far(result.genuine_scores, result.impostor_scores, far)
+        if not expected.resolvable:
+            assert f"not resolvable with {result.impostor:,} impostor pairs" in row
+            continue
+        assert float(re.search(r'<data value="(.*?)">', row)[1]) == expected.threshold
+        misses = sum(float(score) < expected.threshold for score in result.genuine_scores)
+        assert f"<td>{100 * misses / result.genuine:.2f} %</td>" in row
+        assert str(badge(round(expected.fmr * result.impostor), result.impostor)) in row
+        assert str(badge(misses, result.genuine)) in row
+    assert sum("not resolvable" in row for row in rows) == 3
 
 
 @pytest.mark.parametrize("spread", [0.9, 0.01])
@@ -262,7 +283,7 @@ def test_curves_are_those_that_have_data(page, text, tmp_path):
     def titles(text):
         return re.findall(r'<figure class="panel"><h3>(.*?)</h3>', text)
 
-    always = ["ROC", "Scores: CoReFace"]
+    always = ["ROC", "DET", "Scores: CoReFace"]
     cosines = "Cosines of the contrastive term: CoReFace"
     assert titles(text) == [*always, "Classification loss", cosines, "Equal error rate", "Learning rate"]
     assert "The contrastive loss itself is not drawn" in text
