@@ -45,3 +45,12 @@ class Replacement:
         """Remove what was written; does nothing once the file has its name."""
         self._file.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def force_to_disk(path: Path) -> None:
+    """Force a file that was written, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,12 +1,9 @@
-"""Measuring a subject on sets of pairs and by protocols, and comparing two on the same pairs."""
+"""Measuring a subject on sets of pairs and by protocols."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from coreface.data import FaceSource, PairSet, open_faces, open_pairs, require_identities
@@ -15,7 +12,6 @@ from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.groups import GroupRates, group_rates, labels_of
 from coreface.evaluation.identification import (
     DistractorRate,
-    Identification,
     identify,
     identify_among_distractors,
     search_embeddings,
@@ -24,82 +20,16 @@ from coreface.evaluation.identification import (
 from coreface.evaluation.pair_verification import (
     image_identities,
     pair_scores,
-    resample_accuracy,
     verify_pairs,
 )
-from coreface.evaluation.resampling import Statistic, head_size, resample
 from coreface.evaluation.templates import Templates, pool_templates
-from coreface.evaluation.uncertainty import Difference, paired_difference
-from coreface.evaluation.verification import Verification, planned_replicates, verify
+from coreface.evaluation.verification import Verification, verify
 from coreface.ijb import TemplateProtocol, read_protocol
+from coreface.measured import MeasuredSearches, MeasuredSet
 from coreface.subjects import EmbeddingFile, EncoderSubject, Subject
 
 TEMPLATE_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 GROUP_FAR = 1e-2  # the groups are compared at the threshold of this FMR, or of the next that can be resolved
-
-
-@dataclass(frozen=True, eq=False)
-class MeasuredSet:
-    """A subject on one set of pairs.
-
-    Attributes:
-        name: of the set.
-        verification: what was measured.
-        statement: the protocol, in words.
-        unreadable: messages about images that could not be embedded.
-        image: number of an image, as the worst pairs name it -> uint8 RGB (height, width, 3); None shows none.
-        label: number of an image -> where it lies; None where nobody knows.
-        groups: error rates by group; None where nobody asked.
-    """
-
-    name: str
-    verification: Verification
-    statement: str
-    unreadable: tuple[str, ...] = ()
-    image: Callable[[int], NDArray[np.uint8]] | None = None
-    label: Callable[[int], str] | None = None
-    groups: GroupRates | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all but scores and images as plain Python values."""
-        groups = None if self.groups is None else self.groups.to_dict()
-        return {
-            "name": self.name,
-            "statement": self.statement,
-            **self.verification.to_dict(),
-            "unreadable": list(self.unreadable),
-            "groups": groups,
-        }
-
-
-@dataclass(frozen=True, eq=False)
-class MeasuredSearches:
-    """A subject in open-set identification.
-
-    Attributes:
-        name: of the set.
-        identification: the searches and their rates.
-        statement: the protocol, in words.
-        unreadable: messages about images that could not be embedded.
-        distractors: rank-1 rates among distractors; empty where there were none.
-    """
-
-    name: str
-    identification: Identification
-    statement: str
-    unreadable: tuple[str, ...] = ()
-    distractors: tuple[DistractorRate, ...] = field(default=())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rates as plain Python values."""
-        among = [{"distractors": d.distractors, "rate": d.rate, "searches": d.searches} for d in self.distractors]
-        return {
-            "name": self.name,
-            "statement": self.statement,
-            **self.identification.to_dict(),
-            "unreadable": list(self.unreadable),
-            "distractors": among,
-        }
 
 
 def open_named_pairs(text: str) -> PairSet:
@@ -298,61 +228,6 @@ def calibrate(subject: Subject, faces: FaceSource, console: Console | None = Non
         non_mated=searches.other,
         gallery=len(people) - 1,
     )
-
-
-def compare(
-    a: Subject,
-    b: Subject,
-    source: FaceSource | PairSet,
-    *,
-    fars: Sequence[float] = (1e-1, 1e-2, 1e-3),
-    replicates: int | None = None,
-    seed: int = 0,
-    console: Console | None = None,
-) -> dict[str, tuple[float, float, Difference]]:
-    """Compare two subjects on the same pairs: each rate of both, and the difference a - b.
-
-    Returns:
-        name of the rate -> (that of a, that of b, the difference with interval and p-value).
-
-    Raises:
-        EvaluationError: the embeddings of either cannot be measured, or not of the same images.
-    """
-    embedded = [subject.embed(source, console) for subject in (a, b)]
-    if not np.array_equal(embedded[0].indices, embedded[1].indices):
-        raise EvaluationError(
-            f"{a.name} has {len(embedded[0].indices)} and {b.name} {len(embedded[1].indices)} of the images; a paired "
-            "comparison needs the same ones"
-        )
-    if isinstance(source, PairSet):
-        both = [verify_pairs(source, pair_scores(source, e.embeddings, e.indices), replicates=0) for e in embedded]
-    else:
-        both = [verify(e.embeddings, source.identities[e.indices], replicates=0) for e in embedded]
-    samples = [verification.pairs for verification in both]
-    statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in both[0].tar if rate.resolvable)]
-    if replicates is None:
-        replicates = planned_replicates(both[0].genuine + head_size(both[0].impostor, statistics))[0]
-    if replicates < 1:
-        raise InputError(f"replicates is {replicates}; a comparison needs 1 or more, usually 1000")
-    one, other = (
-        resample(sample, statistics, replicates=replicates, seed=seed) for sample in samples if sample is not None
-    )
-    found: dict[str, tuple[float, float, Difference]] = {}
-    if isinstance(source, PairSet) and both[0].accuracy and both[1].accuracy:
-        values = [
-            resample_accuracy(sample, source.fold_of, replicates=replicates, seed=seed)  # type: ignore[arg-type]
-            for sample in samples
-        ]
-        rates = both[0].accuracy.accuracy, both[1].accuracy.accuracy
-        found["accuracy"] = (*rates, paired_difference(rates[0] - rates[1], values[0] - values[1]))
-    for place, statistic in enumerate(statistics):
-        name = "EER" if statistic == "eer" else f"TAR at FAR {statistic[1]:g}"
-        rates = float(one.estimates[place]), float(other.estimates[place])
-        found[name] = (
-            *rates,
-            paired_difference(rates[0] - rates[1], one.values[:, place] - other.values[:, place]),
-        )
-    return found
 
 
 def short_name(text: str) -> str:

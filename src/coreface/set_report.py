@@ -11,7 +11,7 @@ from coreface.evaluation.report import environment_table, figures, write_page
 from coreface.evaluation.report_sections import error_rates, hardest_pairs
 from coreface.evaluation.text import percent
 from coreface.evaluation.threshold_table import threshold_table
-from coreface.protocols import MeasuredSearches, MeasuredSet
+from coreface.measured import MeasuredSearches, MeasuredSet
 from coreface.run_folder import environment
 from coreface.subjects import Subject
 

@@ -27,8 +27,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from coreface.comparison import compare
     from coreface.evaluation.text import print_comparison
-    from coreface.protocols import compare, open_named_pairs
+    from coreface.protocols import open_named_pairs
 
     if options.replicates is not None and options.replicates < 1:
         raise RecipeError(f"--replicates is {options.replicates}, expected 1 or more")

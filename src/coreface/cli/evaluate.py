@@ -11,7 +11,7 @@ from coreface.cli.terminal import add_command, print_evaluation, progress_consol
 from coreface.errors import RecipeError
 
 if TYPE_CHECKING:
-    from coreface.protocols import MeasuredSearches, MeasuredSet
+    from coreface.measured import MeasuredSearches, MeasuredSet
     from coreface.subjects import Subject
 
 _OPEN_SET = "open-set:"

@@ -17,6 +17,7 @@ from coreface.data.labels import write_names
 from coreface.data.record_writer import RecordWriter
 from coreface.data.source import FaceSource
 from coreface.errors import DataError, ImageError, InputError
+from coreface.files import force_to_disk
 from coreface.image_headers import image_size
 
 Storage = Literal["folder", "recordio", "shards"]
@@ -98,9 +99,9 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         yield folder
         for path in [*folder.rglob("*"), folder]:
-            _sync(path)
+            force_to_disk(path)
         folder.replace(target)
-        _sync(target.parent)
+        force_to_disk(target.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -190,14 +191,6 @@ def _suffix_at(source: FaceSource, index: int, image: bytes) -> str:
 def _tell(progress: Progress | None, index: int) -> None:
     if progress and index % 16 == 15:
         progress(index + 1)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _glob_escaped(name: str) -> str:

@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from coreface.errors import CheckpointError
+from coreface.files import force_to_disk
 
 MANIFEST = "manifest.json"
 _METADATA = ".metadata"
@@ -137,7 +138,7 @@ def write_checkpoint(root: Path, step: int, tensors: Mapping[str, torch.Tensor],
             file.write(_sealed(manifest))
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(temporary)
+        force_to_disk(temporary)
         if folder.exists():
             replaced = root / f".{folder.name}.replaced.tmp"
             folder.replace(replaced)
@@ -145,7 +146,7 @@ def write_checkpoint(root: Path, step: int, tensors: Mapping[str, torch.Tensor],
             shutil.rmtree(replaced)
         else:
             temporary.replace(folder)
-        _sync_folder(root)
+        force_to_disk(root)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -307,11 +308,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if (version := whole.pop("format", None)) != _FORMAT:
         raise CheckpointError(f"{path}: has format {version!r}, expected {_FORMAT}: it is of another version")
     return whole
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
