@@ -33,6 +33,8 @@ _PIL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", 
 _PIL_DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 has moved it
 
+_RGB = cv2.IMREAD_COLOR_RGB  # for JPEG only: with it OpenCV 4.12 and 5.0 return noise for 16-bit TIFF
+_ANY_DEPTH_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _MAX_SQUARE = 16384  # pixels a side: a strip of 64 million pixels in one row would pad to more than any memory holds
 
 
@@ -143,9 +145,12 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 def _decode(name: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     size = plain_jpeg_size(data)
     if size is not None and 0 < size[0] * size[1] <= max_pixels:
-        image = _decoded(data, cv2.IMREAD_COLOR_RGB)
+        try:
+            image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), _RGB)
+        except cv2.error:
+            image = None
         if image is not None and image.shape[:2] in (size, size[::-1]):
-            return image
+            return image  # type: ignore[no-any-return]
     with _named(name):
         width, height, image_format = image_size(data)
         _check_pixels(width, height, max_pixels)
@@ -172,19 +177,15 @@ def _named(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: {error}") from None
 
 
-# Not IMREAD_COLOR_RGB: with it OpenCV 4.12 and 5.0 return noise for 16-bit TIFF.
-_ANY_DEPTH_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-
-
-def _decoded(data: bytes, flags: int = _ANY_DEPTH_BGR) -> NDArray[Any] | None:
-    """uint8 or uint16 of shape (H, W, 3), upright, BGR unless the flags say RGB; None if OpenCV cannot decode it."""
+def _decoded(data: bytes) -> NDArray[Any] | None:
+    """uint8 or uint16 BGR of shape (H, W, 3), upright; None if OpenCV cannot decode the data."""
     # The level belongs to the whole process. A thread that finds it silent leaves it alone, and a thread that silences
     # it puts back what it found: whatever their order, the level does not stay silent.
     level = _opencv_log.getLogLevel()
     if level:
         _opencv_log.setLogLevel(0)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _ANY_DEPTH_BGR)
     except cv2.error:
         return None
     finally:

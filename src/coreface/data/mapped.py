@@ -19,10 +19,10 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
-        self._process = 0
+        self._process = self._size = 0
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_map": None, "_process": 0}
+        return {"path": self.path, "_map": None, "_process": 0, "_size": 0}
 
     def view(self) -> memoryview:
         """Return the whole content. Keep it no longer than the work on a record takes.
@@ -30,6 +30,10 @@ class MappedFile:
         Raises:
             DataError: the file is missing, empty, cannot be read, or has become shorter since it was mapped.
         """
+        return memoryview(self.mapping())
+
+    def mapping(self) -> mmap.mmap:
+        """Return the map itself, of which a slice is a copy. Errors: see `view`."""
         if self._map is None or self._process != os.getpid():
             self._open()
         assert self._map is not None
@@ -37,9 +41,9 @@ class MappedFile:
             size = self._map.size()
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
-        if size < len(self._map):  # to touch what is gone would end the process
-            raise DataError(f"{self.path}: cut off from {len(self._map)} to {size} bytes while in use; get a new copy")
-        return memoryview(self._map)
+        if size < self._size:  # to touch what is gone would end the process
+            raise DataError(f"{self.path}: cut off from {self._size} to {size} bytes while in use; get a new copy")
+        return self._map
 
     def release(self) -> None:
         """Let go of the memory that holds what was read; it is read from the file again when asked for."""
@@ -62,4 +66,4 @@ class MappedFile:
             raise DataError(f"{self.path}: no such file; check the path") from error
         except (OSError, ValueError) as error:  # ValueError: the file shrank to nothing in between
             raise DataError(f"{self.path}: cannot be read ({error})") from error
-        self._process = os.getpid()
+        self._process, self._size = os.getpid(), len(self._map)

@@ -63,7 +63,7 @@ class RecordReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = record_file(Path(path))
         self._file = MappedFile(self.path)
-        size = len(self._file.view())
+        size = self._size = len(self._file.view())
         index_path = self.path.with_suffix(".idx")
         self.index_path = index_path if index_path.exists() else None
         self._keys: NDArray[np.int64] | None = None
@@ -96,15 +96,15 @@ class RecordReader:
 
         `__getitem__` then says what is wrong, if something is. This is the quicker way for the many.
         """
-        view = self._file.view()
-        offset = int(self.offsets[position])
-        if offset + _PLAIN.size > len(view):
+        mapping = self._file.mapping()
+        offset = self.offsets.item(position)
+        if offset + _PLAIN.size > self._size:
             return None
-        magic, length, flag, found = _PLAIN.unpack_from(view, offset)
-        end = offset + FRAME.size + length  # with a continuation flag, this is far outside
-        if magic != MAGIC or flag or found != label or length < HEADER.size or end > len(view):
-            return None
-        return view[offset + FRAME.size + HEADER.size : end].tobytes() if length <= LENGTH_MASK else None
+        magic, length, flag, found = _PLAIN.unpack_from(mapping, offset)
+        end = offset + FRAME.size + length
+        if magic != MAGIC or flag or found != label or not HEADER.size <= length <= LENGTH_MASK or end > self._size:
+            return None  # a continuation flag makes the length more than the mask
+        return mapping[offset + FRAME.size + HEADER.size : end]
 
     def __iter__(self) -> Iterator[Record]:
         return (self[position] for position in range(len(self)))

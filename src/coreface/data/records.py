@@ -42,7 +42,7 @@ class RecordSource(FaceSource):
 
     def encoded(self, index: int) -> bytes:
         position = int(self._positions[index])
-        expected = self._labels[self.identities[index]]
+        expected = self._labels[self.identities.item(index)]
         try:
             image = self._reader.plain_image(position, expected)
             if image:

@@ -67,7 +67,7 @@ class FaceSource(ABC):
         except ImageError as error:
             where = self.locate(index)
             raise ImageError(str(error) if where in str(error) else f"{where}: {error}") from error
-        return image, int(self.identities[index])
+        return image, self.identities.item(index)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         return load_image(self.encoded(index))
