@@ -14,7 +14,7 @@ import coreface as cf
 from coreface.cli import main
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.metrics import kfold_accuracy
-from coreface.ijb import align, read_protocol
+from coreface.ijb import align, read_images
 
 
 @pytest.fixture(scope="module")
@@ -217,8 +217,76 @@ def test_templates_from_the_official_lists(ijb, run):
     assert "N1D1F0" in run(f"evaluate a --protocol ijbc:{ijb} --replicates 0 --no-flip --json")[1]
 
 
+@pytest.fixture
+def ijb_searches(ijb):
+    """Its 1:N lists: persons 0 to 2 in one gallery, 3 and 4 in the other, 5 in none; a line for every image."""
+    subject_of = {100 + index: index * 2 // 5 for index in range(15)}
+    enrolled = {subject: min(t for t, s in subject_of.items() if s == subject) for subject in range(5)}
+    lists = {
+        "gallery_G1": [enrolled[s] for s in (0, 1, 2)],
+        "gallery_G2": [enrolled[s] for s in (3, 4)],
+        "probe_mixed": [t for t in subject_of if t not in enrolled.values()],
+    }
+    for name, templates in lists.items():
+        lines = [f"{t},{subject_of[t]},img/{k}.png,{k}" for t in templates for k in (0, 1)]
+        (ijb / "meta" / f"ijbc_1N_{name}.csv").write_text(
+            "TEMPLATE_ID,SUBJECT_ID,FILENAME,X\n" + "\n".join(lines) + "\n"
+        )
+    return ijb, subject_of, lists
+
+
+def test_searches_from_the_official_lists(ijb_searches, place, run):
+    folder, subject_of, lists = ijb_searches
+    code, out, _ = run(f"evaluate a --protocol ijbc-1n:{folder} --json")
+    (found,) = json.loads(out)["identification"]
+    assert code == 0
+    assert "10 probe templates searched in two galleries of 3 and 2" in found["statement"]
+    # By hand: template by template, from the lists of images.
+    protocol = read_images(folder, "ijbc")
+    encoder = cf.FaceEncoder.from_pretrained(place / "a")
+    vectors = {}
+    for template in subject_of:
+        total = np.zeros(encoder.embedding_size)
+        rows = [i for i in np.flatnonzero(protocol.templates == template) if i < 28]  # 28 and 29 are missing
+        for medium in {protocol.media[i] for i in rows}:
+            of_medium = [i for i in rows if protocol.media[i] == medium]
+            frames = [encoder.embed([protocol.image(i)], unit=False)[0] * protocol.detection[i] for i in of_medium]
+            total += np.mean(frames, axis=0)
+        vectors[template] = total / np.linalg.norm(total) if total.any() else None
+    rates = []
+    for number, gallery in enumerate(("gallery_G1", "gallery_G2")):
+        people = {subject_of[template] for template in lists[gallery]}
+        mated = [probe for probe in lists["probe_mixed"] if subject_of[probe] in people]
+        hits = 0
+        for probe in mated:
+            if vectors[probe] is not None:
+                best = max(lists[gallery], key=lambda t, p=probe: float(vectors[p] @ vectors[t]))
+                hits += subject_of[best] == subject_of[probe]
+        rates.append(hits / len(mated))
+        searched = found["open_set"][0]["galleries"][number]
+        assert (searched["mated"], searched["non_mated"]) == (len(mated), 10 - len(mated))
+    assert found["closed_set"]["1"] == pytest.approx(np.mean(rates))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text + "nobody,3\n", "'nobody,3', expected template,subject"),
+        (lambda text: text + "102,9\n", "template 102 is of subject 0"),
+        (lambda text: text.splitlines()[0] + "\n", "is empty"),
+        (lambda text: text + "777,5\n", "template 777"),
+    ],
+)
+def test_search_lists_that_do_not_fit(ijb_searches, run, change, message):
+    path = ijb_searches[0] / "meta" / "ijbc_1N_probe_mixed.csv"
+    path.write_text(change(path.read_text()))
+    code, out, err = run(f"evaluate a --protocol ijbc-1n:{ijb_searches[0]}")
+    assert (code, out) == (2, "")
+    assert message in err.splitlines()[-1]
+
+
 def test_faces_are_cut_out_where_the_landmarks_lie(ijb):
-    protocol = read_protocol(ijb, "ijbc")
+    protocol = read_images(ijb, "ijbc")
     straight = protocol.image(0)
     angle, scale = np.deg2rad(25), 1.7
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from coreface.data import FaceSource, PairSet, open_faces, open_pairs, require_identities
@@ -12,6 +14,7 @@ from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.groups import GroupRates, group_rates, labels_of
 from coreface.evaluation.identification import (
     DistractorRate,
+    Identification,
     identify,
     identify_among_distractors,
     search_embeddings,
@@ -24,11 +27,15 @@ from coreface.evaluation.pair_verification import (
 )
 from coreface.evaluation.templates import Templates, pool_templates
 from coreface.evaluation.verification import Verification, verify
-from coreface.ijb import TemplateProtocol, read_protocol
+from coreface.ijb import TemplateImages, TemplatePairList, read_images, read_pairs, read_searches
 from coreface.measured import MeasuredSearches, MeasuredSet
 from coreface.subjects import EmbeddingFile, EncoderSubject, Subject
 
 TEMPLATE_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+_THRESHOLD_OF_SEARCHES = (
+    "The threshold for an FPIR is the next float above the first best score of a non-mated search that must be "
+    "rejected; ties count against the mate."
+)
 GROUP_FAR = 1e-2  # the groups are compared at the threshold of this FMR, or of the next that can be resolved
 
 
@@ -147,9 +154,8 @@ def measure_open_set(
     entries = " and ".join(str(len(gallery)) for gallery in split.galleries)
     statement = (
         f"{len(split.probes)} probes searched in two galleries of {entries} people, one image each, separately (seed "
-        f"{seed}); a third of the people with two images or more, and all with one, are unknown. The threshold for an "
-        "FPIR is the next float above the first best score of a non-mated search that must be rejected; ties count "
-        f"against the mate. Embeddings: {subject.way}."
+        f"{seed}); a third of the people with two images or more, and all with one, are unknown. "
+        f"{_THRESHOLD_OF_SEARCHES} Embeddings: {subject.way}."
     )
     among: tuple[DistractorRate, ...] = ()
     if distractors is not None:
@@ -171,33 +177,71 @@ def measure_templates(
         DataError: a list is missing or damaged.
         EvaluationError: the embeddings cannot be measured.
     """
-    protocol = read_protocol(Path(path), name)
-    embedded = subject.embed(protocol, console)
-    vectors = np.zeros((len(protocol), embedded.embeddings.shape[1]), embedded.embeddings.dtype)
-    vectors[embedded.indices] = embedded.embeddings
-    present = np.zeros(len(protocol), np.bool_)
-    present[embedded.indices] = True
-    templates = pool_templates(
-        vectors, protocol.templates, protocol.media, weights=protocol.detection, embedded=present
+    folder = Path(path)
+    images, pairs = read_images(folder, name), read_pairs(folder, name)
+    templates, pooled, unreadable = _pooled(subject, images, console)
+    scores = templates.compare(pairs.first, pairs.second)
+    verification = verify_pairs(
+        TemplatePairs(pairs, templates), scores, fars=TEMPLATE_FARS, replicates=replicates, worst=0
     )
-    scores = templates.compare(protocol.first, protocol.second)
-    code = f"N1D1F{int(subject.flip)}" if isinstance(subject, EncoderSubject) else "D1, N and F as in the file"
-    listed = TemplatePairs(protocol, templates)
-    verification = verify_pairs(listed, scores, fars=TEMPLATE_FARS, replicates=replicates, worst=0)
+    statement = f"{name.upper()} 1:1: {pooled}; {len(scores)} pairs, score: cosine."
+    return MeasuredSet(f"{name}:{path}", verification, statement, unreadable)
+
+
+def measure_template_searches(
+    subject: Subject, name: str, path: str, *, console: Console | None = None
+) -> MeasuredSearches:
+    """Measure a subject by the 1:N protocol of IJB-B or IJB-C: all probe templates searched in each gallery.
+
+    Raises:
+        DataError: a list is missing or damaged.
+        EvaluationError: the embeddings cannot be measured.
+    """
+    folder = Path(path)
+    images = read_images(folder, name)
+    *galleries, probes = read_searches(folder, name)
+    templates, pooled, unreadable = _pooled(subject, images, console)
+
+    def vectors(ids: NDArray[np.int64]) -> NDArray[Any]:
+        return templates.vectors[templates.rows(ids)]
+
+    searches = tuple(
+        search_embeddings(vectors(probes.templates), vectors(gallery.templates), probes.subjects, gallery.subjects)
+        for gallery in galleries
+    )
+    entries = " and ".join(str(len(gallery.templates)) for gallery in galleries)
     statement = (
-        f"{name.upper()} 1:1, {code}: {len(protocol)} images in {len(templates.ids)} templates (mean inside a medium, "
-        f"sum over media, unit length), {len(scores)} pairs; {int((~templates.enrolled).sum())} templates failed to "
-        f"enrol, whose pairs score -1 and count. Embeddings: {subject.way}; score: cosine."
+        f"{name.upper()} 1:N: {len(probes.templates)} probe templates searched in two galleries of {entries}, "
+        f"separately. {_THRESHOLD_OF_SEARCHES} {pooled}."
     )
-    return MeasuredSet(f"{name}:{path}", verification, statement, tuple(embedded.unreadable.values()))
+    return MeasuredSearches(f"{name}-1n:{path}", Identification(searches), statement, unreadable)
+
+
+def _pooled(
+    subject: Subject, images: TemplateImages, console: Console | None
+) -> tuple[Templates, str, tuple[str, ...]]:
+    """Return the templates, how they were made in words, and messages about images that could not be embedded."""
+    embedded = subject.embed(images, console)
+    vectors = np.zeros((len(images), embedded.embeddings.shape[1]), embedded.embeddings.dtype)
+    vectors[embedded.indices] = embedded.embeddings
+    present = np.zeros(len(images), np.bool_)
+    present[embedded.indices] = True
+    templates = pool_templates(vectors, images.templates, images.media, weights=images.detection, embedded=present)
+    code = f"N1D1F{int(subject.flip)}" if isinstance(subject, EncoderSubject) else "D1, N and F as in the file"
+    pooled = (
+        f"{code}: {len(images)} images in {len(templates.ids)} templates (mean inside a medium, sum over media, unit "
+        f"length); {int((~templates.enrolled).sum())} templates failed to enrol, whose comparisons score -1 and count. "
+        f"Embeddings: {subject.way}"
+    )
+    return templates, pooled, tuple(embedded.unreadable.values())
 
 
 class TemplatePairs(PairSet):
     """The pairs of a template protocol as a set of pairs, with templates in the place of images and without folds."""
 
-    def __init__(self, protocol: TemplateProtocol, templates: Templates) -> None:
-        left, right = templates.rows(protocol.first), templates.rows(protocol.second)
-        super().__init__(left, right, protocol.same, len(templates.ids), np.zeros(len(left), np.int64))
+    def __init__(self, pairs: TemplatePairList, templates: Templates) -> None:
+        left, right = templates.rows(pairs.first), templates.rows(pairs.second)
+        super().__init__(left, right, pairs.same, len(templates.ids), np.zeros(len(left), np.int64))
         self._ids = templates.ids
 
     def encoded(self, index: int) -> bytes:

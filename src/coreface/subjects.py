@@ -15,7 +15,7 @@ from coreface.data import FaceSource, PairSet
 from coreface.errors import DataError, EvaluationError
 from coreface.evaluation.embedding import EmbeddedImages, Photographs, PhotographsOf, embed_images
 from coreface.evaluation.embedding_cache import EmbeddingCache
-from coreface.ijb import TemplateProtocol
+from coreface.ijb import TemplateImages
 from coreface.models.encoder import FaceEncoder
 from coreface.models.weights import content_digest
 
@@ -34,7 +34,7 @@ class Subject(ABC):
     way: str
 
     @abstractmethod
-    def embed(self, source: FaceSource | PairSet | TemplateProtocol, console: Console | None = None) -> EmbeddedImages:
+    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
         """Return the embeddings of the images of a source, or of the distinct images of a set of pairs.
 
         Those of a template protocol keep the lengths that the network gave them.
@@ -60,9 +60,9 @@ class EncoderSubject(Subject):
         self.way = "image + mirror image, unit length" if flip else "image alone, unit length"
         self._cache = cache
 
-    def embed(self, source: FaceSource | PairSet | TemplateProtocol, console: Console | None = None) -> EmbeddedImages:
-        raw = isinstance(source, TemplateProtocol)
-        images = source if isinstance(source, TemplateProtocol) else PhotographsOf(source)
+    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
+        raw = isinstance(source, TemplateImages)
+        images = source if isinstance(source, TemplateImages) else PhotographsOf(source)
         encoder = _Raw(self.encoder) if raw else self.encoder
         cache = None
         if self._cache is not None:
@@ -110,8 +110,8 @@ class EmbeddingFile(Subject):
                 raise DataError(f"{path}: {name} have shape {values.shape}, expected ({len(self.embeddings)},)")
         self._rows = None if names is None else {_tail(str(name)): row for row, name in enumerate(names)}
 
-    def embed(self, source: FaceSource | PairSet | TemplateProtocol, console: Console | None = None) -> EmbeddedImages:
-        images = source if isinstance(source, TemplateProtocol) else PhotographsOf(source)
+    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
+        images = source if isinstance(source, TemplateImages) else PhotographsOf(source)
         rows, missing = self._rows_of(source, images), {}
         for index in np.flatnonzero(rows < 0).tolist():
             missing[index] = f"{images.locate(index)}: no embedding of that name in {self._path}"
@@ -120,7 +120,7 @@ class EmbeddingFile(Subject):
             raise EvaluationError(f"{self._path} has an embedding of none of the images, the first: {missing[0]}")
         return EmbeddedImages(self.embeddings[rows[kept]], kept, missing)
 
-    def _rows_of(self, source: FaceSource | PairSet | TemplateProtocol, images: Photographs) -> NDArray[np.int64]:
+    def _rows_of(self, source: FaceSource | PairSet | TemplateImages, images: Photographs) -> NDArray[np.int64]:
         if self._rows is not None:
             return np.array([self._rows.get(_tail(images.locate(k)), -1) for k in range(len(images))], np.int64)
         count = len(self.embeddings)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _OPEN_SET = "open-set:"
 _TEMPLATES = ("ijbb", "ijbc")
+_TEMPLATE_SEARCHES = {f"{name}-1n": name for name in _TEMPLATES}
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,7 +39,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         action="append",
         default=[],
         metavar="NAME:FOLDER",
-        help="open-set:FOLDER, identification on a folder of people; ijbb:FOLDER, ijbc:FOLDER; may be given again",
+        help="open-set:FOLDER, identification on a folder of people; ijbb:FOLDER, ijbc:FOLDER, 1:1; ijbb-1n:FOLDER, "
+        "ijbc-1n:FOLDER, 1:N; may be given again",
     )
     evaluate.add_argument("--distractors", metavar="FOLDER", help="strangers for the galleries of open-set:FOLDER")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="of the open-set split (default: 0)")
@@ -100,17 +102,16 @@ def _measured(
     if options.faces or (options.model and not (options.pairs or options.protocol)):
         faces = open_faces_or_held_out(options.faces, options.model or "")
         sets.append(protocols.measure_faces(subject, faces, options.faces or "held out", **chosen))
-    searches = [
-        protocols.measure_open_set(
-            subject,
-            text.removeprefix(_OPEN_SET),
-            seed=options.seed,
-            distractors=options.distractors,
-            console=console,
-        )
-        for text in options.protocol
-        if text.startswith(_OPEN_SET)
-    ]
+    searches = []
+    for text in options.protocol:
+        name, _, path = text.partition(":")
+        if text.startswith(_OPEN_SET):
+            distractors, seed = options.distractors, options.seed
+            found = protocols.measure_open_set(subject, path, seed=seed, distractors=distractors, console=console)
+            searches.append(found)
+        elif name in _TEMPLATE_SEARCHES:
+            full = _TEMPLATE_SEARCHES[name]
+            searches.append(protocols.measure_template_searches(subject, full, path, console=console))
     if not sets and not searches and isinstance(subject, EmbeddingFile):
         sets.append(protocols.measure_file(subject, replicates=options.replicates))
     return sets, searches
@@ -156,8 +157,11 @@ def _check(options: argparse.Namespace) -> None:
         raise RecipeError("expected one of MODEL and --embeddings FILE: say what to measure")
     for text in options.protocol:
         name, _, path = text.partition(":")
-        if name not in ("open-set", *_TEMPLATES) or not path:
-            raise RecipeError(f"--protocol is {text}, expected open-set:FOLDER, ijbb:FOLDER or ijbc:FOLDER")
+        if name not in ("open-set", *_TEMPLATES, *_TEMPLATE_SEARCHES) or not path:
+            raise RecipeError(
+                f"--protocol is {text}, expected open-set:FOLDER, ijbb:FOLDER, ijbc:FOLDER, ijbb-1n:FOLDER or "
+                "ijbc-1n:FOLDER"
+            )
     if options.distractors and not any(text.startswith(_OPEN_SET) for text in options.protocol):
         raise RecipeError("--distractors goes with --protocol open-set:FOLDER, which says who is searched for")
     if options.group_column and not options.groups:
