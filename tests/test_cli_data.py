@@ -87,8 +87,9 @@ def test_split_convert_and_pairs(run, tmp_path):
         "shards",
     )
     assert isinstance(cf.data.open_faces(tmp_path / "halves" / "test"), cf.data.ShardSource)
-    status, out, _ = run("pairs", "packed", "--out", "x.bin", "--count", 60, "--folds", 3)
+    status, out, err = run("pairs", "packed", "--out", "x.bin", "--count", 60, "--folds", 3)
     assert status == 0
+    assert "does not say its folds" in err
     assert "60 pairs of " in out
     pairs = cf.data.open_pairs(tmp_path / "x.bin")
     assert (len(pairs), int(pairs.same.sum())) == (60, 30)
@@ -98,6 +99,14 @@ def test_split_convert_and_pairs(run, tmp_path):
     assert "60 pairs of " in run("info", "x.bin")[1]
     assert json.loads(run("info", "x.bin", "--json")[1])["impostor"] == 30
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_empty_image_is_named_and_nothing_is_left(run, tmp_path):
+    (tmp_path / "photos" / "person03" / "9.png").touch()
+    for storage in ("recordio", "shards"):
+        status, _, err = run("convert", "photos", "packed", "--to", storage)
+        assert (status, "person03/9.png" in err) == (2, True), err
+        assert not (tmp_path / "packed").exists()
 
 
 def test_pairs_of_a_list(run, tmp_path):

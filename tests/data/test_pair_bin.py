@@ -5,6 +5,7 @@ import os
 import pickle
 import pickletools
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -137,6 +138,31 @@ def test_an_unreadable_image_says_where_it_lies(tmp_path):
     (tmp_path / "x.bin").write_bytes(pickle.dumps(([png("a"), png("a"), png("a"), b"junk"], [True, False])))
     with pytest.raises(ImageError, match=r"x\.bin, image 3 \(of pair 1\)"):
         open_pairs(tmp_path / "x.bin")[1]
+
+
+@pytest.mark.parametrize("kind", ["bytearray", "encoded"])
+def test_a_large_image_named_often_takes_its_memory_once(tmp_path, kind):
+    """Two bytes of such a file would else ask for a megabyte each."""
+    size, times = 2**20, 400
+    memoised = b"\x80\x05]q\x00(" if kind == "bytearray" else b"\x80\x02]q\x00("
+    if kind == "bytearray":
+        image = b"\x96" + struct.pack("<Q", size) + bytes(size) + b"q\x01" + b"h\x01" * (2 * times - 1)
+    else:
+        text = b"X" + struct.pack("<I", size) + b"a" * size + b"q\x01"
+        call = b"c_codecs\nencode\n" + text + b"X\x06\x00\x00\x00latin1\x86R"
+        again = b"c_codecs\nencode\nh\x01X\x06\x00\x00\x00latin1\x86R"
+        image = call + again * (2 * times - 1)
+    (tmp_path / "x.bin").write_bytes(memoised + image + b"e](" + b"\x88" * times + b"e\x86.")
+    tracemalloc.start()
+    try:
+        if kind == "bytearray":
+            assert len(open_pairs(tmp_path / "x.bin")) == times
+        else:
+            with pytest.raises(DataError, match="more bytes than the file holds"):
+                open_pairs(tmp_path / "x.bin")
+        assert tracemalloc.get_traced_memory()[1] < 12 * size
+    finally:
+        tracemalloc.stop()
 
 
 # What is refused

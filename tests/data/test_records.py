@@ -122,6 +122,19 @@ def test_an_image_of_no_bytes_is_an_unreadable_image(tmp_path):
         source[0]
 
 
+def test_labels_behind_the_header_are_no_part_of_the_image(tmp_path):
+    """Their record's own label is 0, as is that of the first identity."""
+    images = [png("a"), png("b"), png("c")]
+    payloads = [
+        header(flag=1, labels=(0,)) + images[0],
+        header(0) + images[1],
+        header(flag=3, labels=(0, 7, 9)) + images[2],
+    ]
+    source = RecordSource(write(tmp_path, payloads))
+    assert source.identities.tolist() == [0, 0, 0]
+    assert [source.encoded(i) for i in range(3)] == images
+
+
 @pytest.mark.parametrize("labels", [[-7, 10**6, 0, -7], [16777216, 3, 3, 16777215], [1, 2, 3, 4], [2.0, 2.0, 1.0, 1.0]])
 def test_labels_become_identities_in_the_order_of_their_values(tmp_path, labels):
     source = RecordSource(write(tmp_path, [header(label) + b"x" for label in labels]))

@@ -197,6 +197,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _pairs(options: argparse.Namespace) -> None:
     from coreface.data import draw_pairs, open_faces, open_pairs, write_bin
+    from coreface.data.pairs import FOLDS
 
     out = Path(options.out)
     if out.suffix != ".bin":
@@ -208,6 +209,8 @@ def _pairs(options: argparse.Namespace) -> None:
     write_bin(pairs, out)
     genuine = int(pairs.same.sum())
     print(f"{out}: {len(pairs)} pairs of {pairs.num_images} images, {genuine} genuine, {pairs.folds} folds")
+    if pairs.folds != FOLDS:
+        print(f"note: a .bin does not say its folds; whoever reads it takes {FOLDS}", file=sys.stderr)
 
 
 def _is_pairs(path: str) -> bool:

@@ -136,6 +136,8 @@ def _write_recordio(source: FaceSource, folder: Path, progress: Progress | None)
             if size is None:
                 _suffix_at(source, index, image)
                 size = image_size(image)[:2]
+            if not image:
+                raise ImageError(f"{source.locate(index)}: is empty; remove it, or get a new copy")
             writer.write(image, int(source.identities[index]))
             _tell(progress, index)
     width, height = size or (0, 0)

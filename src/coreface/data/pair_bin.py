@@ -92,8 +92,12 @@ class BinPairs(PairSet):
         places: list[int] = []
         kept: list[bytes] = []
         of = []
+        seen: dict[int, int] = {}  # a small file may name one large image very often
         for place, image in enumerate(images):
-            number = numbers.setdefault(hashlib.blake2b(image, digest_size=16).digest(), len(kept))
+            number = seen.get(id(image))
+            if number is None:
+                number = numbers.setdefault(hashlib.blake2b(image, digest_size=16).digest(), len(kept))
+                seen[id(image)] = number
             if number == len(kept):
                 kept.append(image)
                 places.append(place)
@@ -138,12 +142,19 @@ def _parts(value: Any, path: Path) -> tuple[list[bytes], list[bool]]:
     if len(images) != 2 * len(answers):
         raise DataError(f"{path}: {len(images)} images for {len(answers)} answers, expected two a pair")
     encoded = []
+    copies: dict[int, bytes] = {}  # one of each bytearray, however often it is named
     for place, image in enumerate(images):
         image = image.content() or image if isinstance(image, _Array) else image
         if not isinstance(image, bytes | bytearray):
             raise DataError(f"{path}: image {place} is {_kind(image)}, expected bytes or an array of bytes")
-        encoded.append(bytes(image))
+        encoded.append(image if isinstance(image, bytes) else _copied(image, copies))
     return encoded, [_answer(answer, place, path) for place, answer in enumerate(answers)]
+
+
+def _copied(image: bytearray, copies: dict[int, bytes]) -> bytes:
+    if id(image) not in copies:
+        copies[id(image)] = bytes(image)
+    return copies[id(image)]
 
 
 def _answer(answer: Any, place: int, path: Path) -> bool:
@@ -166,7 +177,7 @@ def _unpickled(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     _check_instructions(data, path)
     try:
-        return _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        return _Unpickler(data).load()
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     except Exception as error:  # what a damaged pickle trips over can be anything
@@ -261,17 +272,9 @@ def _from_buffer(content: Any, dtype: Any, shape: Any, _: Any) -> _Array:
     return array
 
 
-def _encode(text: Any, codec: Any) -> bytes:
-    """Python 3 writes bytes so for Python 2."""
-    if not isinstance(text, str) or codec not in ("latin1", b"latin1"):
-        raise DataError(f"text in another encoding than latin1, {_WHAT}")
-    return text.encode("latin-1")
-
-
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
     **{(module, "_reconstruct"): _reconstruct for module in _ARRAY_MODULES},
     **{(module, "scalar"): _Scalar for module in _ARRAY_MODULES},
     **{(module, "_frombuffer"): _from_buffer for module in _BUFFER_MODULES},
@@ -279,8 +282,24 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        self._left = len(data)
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
         found = _STAND_INS.get((module, name))
         if found is None:
             raise DataError(f"asks for {module}.{name}, {_WHAT}")
         return found
+
+    def _encode(self, text: Any, codec: Any) -> bytes:
+        """Python 3 writes bytes so for Python 2."""
+        if not isinstance(text, str) or codec not in ("latin1", b"latin1"):
+            raise DataError(f"text in another encoding than latin1, {_WHAT}")
+        # Each text stands in the file once; one that is named again and again would fill any memory.
+        self._left -= len(text)
+        if self._left < 0:
+            raise DataError(f"more bytes than the file holds, {_WHAT}")
+        return text.encode("latin-1")

@@ -135,7 +135,10 @@ def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
         files = [root / word for word in words[:2]]
         for file in files:
             if file not in known and not file.is_file():
-                raise DataError(f"{path}, line {number}: there is no {file}; say where the images are with images=")
+                raise DataError(
+                    f"{path}, line {number}: there is no {file}; name the folder of the images (--pairs FILE:IMAGES, "
+                    "or images=)"
+                )
             known.add(file)
         rows.append(_Row(number, files[0], files[1], same, int(fold) if fold else None))
     return ListedPairs(path, rows)
