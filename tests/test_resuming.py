@@ -190,6 +190,20 @@ def test_by_force(cut, finished, screen):
     assert [row["lr"] for row in rows(cut) if row["kind"] == "step"] == [0.02, 0.02, 0.02, 0.5]
 
 
+def test_another_optimizer_by_force_begins_its_memory_anew(cut, screen):
+    change = ["--optimizer.name", "adamw", "--optimizer.lr", "0.001"]
+    assert resume(cut, overrides=change, force=True, console=screen).evaluation is not None
+    assert "momentum begins anew" in screen.file.getvalue()
+
+
+def test_what_was_cut_off_after_the_training_is_done(finished, tmp_path, screen):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    run = resume(tmp_path / "run", console=screen)
+    assert run.evaluation is not None
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
 def test_other_versions_are_mentioned(cut, monkeypatch, screen):
     from coreface import resuming
 

@@ -21,6 +21,7 @@ from coreface.training.log import say
 from coreface.training.metrics import METRICS
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_file import recipe_text
+from coreface.training.state import begins_anew
 
 # What these change is how long the rest takes, what is written of it, and where the same faces lie.
 _FREE = (
@@ -88,6 +89,8 @@ def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, consol
     elif present > kept:
         os.truncate(metrics, kept)
     write_atomically(folder / RECIPE, recipe_text(recipe).encode())
+    if begins_anew(checkpoint, recipe):
+        say(console, "warning: the optimizer is another one than before: its momentum begins anew")
     before, now = checkpoint.facts["environment"], environment()
     different = [
         f"{name} {before.get(name, _ABSENT)}, now {now.get(name, _ABSENT)}"

@@ -124,10 +124,11 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console) -> Run:
     faces, tested = open_recipe_faces(recipe)
     if checkpoint is not None and not force:
         require_same(checkpoint, recipe, faces, folder)
+    held_out = HeldOut(tested) if tested else None
     if is_finished(folder) and not force:
         say(console, f"{folder} is finished already; to train on, change the recipe and add --force")
-        return Run(folder, FaceEncoder.from_pretrained(folder / ENCODER), None)
-    held_out = HeldOut(tested) if tested else None
+        # A run may have been cut off between the end of its training and the page.
+        return _conclude(folder, None if (folder / REPORT).exists() else held_out, console)
     trainer = Trainer(
         recipe,
         faces,
@@ -148,6 +149,10 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console) -> Run:
 
 def _train(trainer: Trainer, held_out: HeldOut | None, folder: Path, console: Console) -> Run:
     trainer.train()
+    return _conclude(folder, held_out, console)
+
+
+def _conclude(folder: Path, held_out: HeldOut | None, console: Console) -> Run:
     encoder = FaceEncoder.from_pretrained(folder / ENCODER)
     if held_out is None:
         return Run(folder, encoder, None)

@@ -7,6 +7,7 @@ from torch import nn
 
 from coreface.errors import CheckpointError
 from coreface.training.checkpoint import Checkpoint
+from coreface.training.recipe import Recipe
 
 _OPTIMIZER = "optimizer."
 
@@ -59,6 +60,11 @@ def load_modules(checkpoint: Checkpoint, modules: Mapping[str, nn.Module]) -> No
         if name not in tensors:
             raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe has not: it is of another one")
     checkpoint.read_into(tensors)
+
+
+def begins_anew(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    """Say whether the optimizer is another one than the checkpoint's, so that it has no use for its memory."""
+    return bool(checkpoint.facts["recipe"]["optimizer"]["name"] != recipe.optimizer.name)
 
 
 def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> None:

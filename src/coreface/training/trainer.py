@@ -36,7 +36,7 @@ from coreface.training.randomness import (
 from coreface.training.recipe import Recipe
 from coreface.training.samples import save_batch, save_samples
 from coreface.training.signals import StopSignals
-from coreface.training.state import load_modules, load_optimizer, module_tensors, optimizer_tensors
+from coreface.training.state import begins_anew, load_modules, load_optimizer, module_tensors, optimizer_tensors
 from coreface.training.watch import Watch, require_labels_in_range
 
 #: Measures an encoder: what it returns becomes a row of metrics.jsonl.
@@ -175,7 +175,8 @@ class Trainer:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         load_modules(checkpoint, self._modules)
-        load_optimizer(checkpoint, self.optimizer, self._modules)
+        if not begins_anew(checkpoint, self.recipe):
+            load_optimizer(checkpoint, self.optimizer, self._modules)
         rest = checkpoint.read(name for name in checkpoint.layout if name.split(".")[0] in ("random", "guard", "meter"))
         facts = checkpoint.facts
         self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], checkpoint.step
