@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import cv2
@@ -182,6 +183,29 @@ def test_compare_is_paired(place, run):
     same = json.loads(run("compare a a --pairs pairs.bin --replicates 20 --json")[1])["sets"][0]["rates"]
     assert {rate["p_value"] for rate in same.values()} == {1.0}
     assert "A - B" in run("compare a b --pairs pairs.bin --replicates 20")[1]
+
+
+def test_a_handful_of_people_has_no_intervals(run, place, tmp_path):
+    for person in ("person00", "person01"):
+        shutil.copytree(place / "faces" / person, tmp_path / "few" / person)
+    code, out, _ = run(f"evaluate a --faces {tmp_path / 'few'}")
+    assert code == 0
+    assert "Intervals: none, 2 people are too few to resample" in out
+    assert " to " not in out.replace("too few to resample", "")
+    code, _, err = run(f"compare a b --faces {tmp_path / 'few'}")
+    assert code == 2
+    assert "2 people are too few" in err
+
+
+def test_people_that_were_trained_on_are_noticed(run, place, tmp_path):
+    run_folder = tmp_path / "run"
+    shutil.copytree(place / "a", run_folder / "encoder")
+    (run_folder / "identities.json").write_text(json.dumps(["person00", "person03", "somebody"]))
+    for command in ("evaluate {} --replicates 0", "evaluate {} --groups labels.csv --replicates 0", "calibrate {}"):
+        code, _, err = run(f"{command.format(run_folder)} --faces faces")
+        assert code == 0
+        assert "warning: 2 of the 12 people in faces bear names of people" in err
+    assert "warning" not in run(f"evaluate {place / 'a'} --faces faces --replicates 0")[2]
 
 
 @pytest.fixture

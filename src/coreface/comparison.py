@@ -45,7 +45,10 @@ def compare(
     samples = [verification.pairs for verification in both]
     statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in both[0].tar if rate.resolvable)]
     if replicates is None:
-        replicates = planned_replicates(both[0].genuine + head_size(both[0].impostor, statistics))[0]
+        weighed = both[0].genuine + head_size(both[0].impostor, statistics)
+        replicates, note = planned_replicates(weighed, both[0].identities)
+        if not replicates:
+            raise EvaluationError(f"a comparison needs intervals, and there are {note}")
     if replicates < 1:
         raise InputError(f"replicates is {replicates}; a comparison needs 1 or more, usually 1000")
     one, other = (

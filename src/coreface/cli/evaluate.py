@@ -123,7 +123,7 @@ def _evaluate_people(options: argparse.Namespace) -> None:
 
     evaluation = evaluate(
         options.model,
-        options.faces,
+        open_faces_or_held_out(options.faces, options.model) if options.faces else None,
         flip=not options.no_flip,
         replicates=options.replicates,
         cache=cache_folder(options),

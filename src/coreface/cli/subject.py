@@ -1,6 +1,8 @@
 """What `evaluate`, `calibrate` and `compare` have in common: whom they measure, and where embeddings are kept."""
 
 import argparse
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,4 +46,25 @@ def open_faces_or_held_out(path: str | None, model: str) -> "FaceSource":
     from coreface.data import open_faces
     from coreface.measure import held_out
 
-    return held_out(model) if path is None else open_faces(path)
+    if path is None:
+        return held_out(model)
+    faces = open_faces(path)
+    warn_of_trained(faces, path, model)
+    return faces
+
+
+def warn_of_trained(faces: "FaceSource", path: str, model: str) -> None:
+    """Say on standard error where people bear the names of those that a run was trained on."""
+    from coreface.data.labels import IDENTITIES
+
+    try:
+        trained = json.loads((Path(model) / IDENTITIES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no run, or one of an earlier version
+        return
+    known = len(set(faces.identity_names) & set(trained)) if isinstance(trained, list) else 0
+    if known:
+        print(
+            f"coreface: warning: {known} of the {faces.num_identities} people in {path} bear names of people that "
+            f"{model} was trained on: rates measured on those are far too good, and thresholds too low",
+            file=sys.stderr,
+        )

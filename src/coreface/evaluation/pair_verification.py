@@ -77,7 +77,7 @@ def verify_pairs(
     tar = tuple(tar_at_far(genuine, impostor, far) for far in fars)
     note = None
     if replicates is None:
-        replicates, note = planned_replicates(len(scores) * (1 + pairs.folds))
+        replicates, note = planned_replicates(len(scores) * (1 + pairs.folds), scored.identities)
     accuracy_interval: Interval | None = None
     rates: list[Interval | None] = [None] * (1 + len(tar))
     if replicates:

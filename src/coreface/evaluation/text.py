@@ -60,7 +60,7 @@ def print_verification(verification: Verification, console: Console | None = Non
             f"{verification.failures} pairs have an image that could not be embedded; they score -1 and count"
         )
     if verification.interval_note:
-        console.print(verification.interval_note, markup=False)
+        console.print(f"Intervals: {verification.interval_note}.", markup=False)
 
 
 def print_searches(

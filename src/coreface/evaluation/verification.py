@@ -30,6 +30,7 @@ _PAIR_REPLICATES = 2_000_000_000  # pairs x replicates that take about 20 s on o
 _ROC_POINTS = 1000
 _NOT_PLAIN = ("genuine_scores", "impostor_scores", "pairs")
 _USUAL_REPLICATES, _FEWEST_REPLICATES = 1000, 100
+_FEWEST_IDENTITIES = 5
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Verification:
         genuine: number of pairs of one identity.
         impostor: number of pairs of different identities.
         replicates: bootstrap replicates behind the intervals.
-        interval_note: why there are fewer replicates than usual; None if there is nothing to say.
+        interval_note: why there are fewer replicates than usual, or none; None if there is nothing to say.
         worst: the worst mistakes.
         genuine_scores: (genuine,) cosines in the precision of the embeddings, read-only; not in ``to_dict``.
         impostor_scores: (impostor,) likewise.
@@ -118,7 +119,7 @@ def verify(
         identities: (N,) integers, who is on each image.
         fars: target false accept rates of ``tar``.
         replicates: bootstrap replicates; 0 for no intervals; None for 1000, or as many as about 20 s allow, but at
-            least 100. The number depends on the number of pairs only, never on the machine.
+            least 100, and none of fewer than 5 identities. The number depends on the set only, never on the machine.
         confidence: nominal coverage of the intervals.
         seed: of the bootstrap.
         max_pairs: refuse sets with more pairs than this, before any memory is taken. The scores take 4 bytes a pair
@@ -146,7 +147,7 @@ def verify(
     statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in tar if rate.resolvable)]
     note = None
     if replicates is None:
-        replicates, note = planned_replicates(len(genuine) + head_size(len(impostor), statistics))
+        replicates, note = planned_replicates(len(genuine) + head_size(len(impostor), statistics), pairs.identities)
     intervals: list[Interval | None] = [None] * (1 + len(tar))
     if replicates:
         sample = resample(pairs, statistics, replicates=replicates, seed=seed)
@@ -219,8 +220,13 @@ def _identity_index(identities: ArrayLike, images: int) -> tuple[NDArray[np.int3
     return index.astype(np.int32), counts
 
 
-def planned_replicates(weighed: int) -> tuple[int, str | None]:
-    """Return how many replicates to draw where each weighs so many pairs, and a note if fewer than usual."""
+def planned_replicates(weighed: int, identities: int) -> tuple[int, str | None]:
+    """Return how many replicates to draw where each weighs so many pairs, and a note if fewer than usual.
+
+    None at all of a handful of people: half the replicates of two people hold but one of them, and the rest are alike.
+    """
+    if identities < _FEWEST_IDENTITIES:
+        return 0, f"none, {identities} people are too few to resample; {_FEWEST_IDENTITIES} or more are needed"
     affordable = _PAIR_REPLICATES // weighed
     if affordable >= _USUAL_REPLICATES:
         return _USUAL_REPLICATES, None
