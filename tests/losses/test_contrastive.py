@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import coreface as cf
@@ -91,6 +91,38 @@ def test_plain_loops_on_random_batches(protocol, mask, data):
     assert loss(one, other, torch.tensor(identities)).item() == pytest.approx(expected.item(), abs=1e-9)
     assert loss.running_margin.item() == pytest.approx(0.0 if fixed is not None else margin, abs=1e-12)
     assert loss.last.margin.item() == pytest.approx(margin, abs=1e-12)
+
+
+@st.composite
+def tiny_batches(draw):
+    """One to three images in two to four dimensions: cosines of -1, 0 and 1, and nothing that averages them out."""
+    n, d = draw(st.integers(1, 3)), draw(st.integers(2, 4))
+    vector = st.lists(st.integers(-3, 3), min_size=d, max_size=d).filter(any)
+    one, other = (draw(st.lists(vector, min_size=n, max_size=n)) for _ in range(2))
+    return one, other, draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
+
+
+@every
+@both
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+@settings(max_examples=25, deadline=None)
+@given(batch=tiny_batches(), fixed=st.sampled_from([None, 0.3, 1.0, -0.5]))
+@example(batch=([[1, 0]], [[0, 1]], [0]), fixed=0.3)
+@example(batch=([[1, 0, 0], [-5, 1, 0]], [[20, 0, 0], [-7, -20, 0]], [0, 1]), fixed=None)
+def test_plain_loops_on_tiny_batches(protocol, mask, dtype, tolerance, batch, fixed):
+    one, other = (torch.tensor(view, dtype=dtype, requires_grad=True) for view in batch[:2])
+    loss = cf.CoReFaceLoss(margin="adaptive" if fixed is None else fixed, mask=mask, protocol=protocol)
+    value, *gradients = call(loss, one, other, batch[2])
+    wide = [view.detach().double().requires_grad_() for view in (one, other)]
+    expected, margin, _, hardest, _ = naive.contrastive(
+        *wide, batch[2], scale=64.0, margin_before=0.0, ema=0.99, mask=mask, protocol=protocol, fixed=fixed
+    )
+    assert value.item() == pytest.approx(expected.item(), abs=tolerance)
+    assert loss.last.margin.item() == pytest.approx(margin, abs=1e-6)
+    assert loss.last.hardest_negative.item() == pytest.approx(hardest, abs=1e-6, nan_ok=True)
+    wanted = torch.autograd.grad(expected, wide, allow_unused=True, materialize_grads=True)
+    for gradient, want in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(gradient.double(), want, atol=tolerance, rtol=tolerance)
 
 
 @every

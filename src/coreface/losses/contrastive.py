@@ -212,8 +212,13 @@ class _Softmax:
         logits.masked_fill_(same, -torch.inf if mask == "exclude" else 0.0)
         if absent is not None:
             logits.masked_fill_(absent, -torch.inf)
-        # In "zero" mode the positive's own place is one of the zeros: the published maximum counts it.
-        self.hardest = logits.amax(dim=1)
+        self._columns = positives.unsqueeze(1)
+        if mask == "zero":
+            logits.scatter_(1, self._columns, -torch.inf)
+        self._top = self.hardest = logits.amax(dim=1)  # of what enters the softmax beside the positive
+        if mask == "zero":
+            # The positive's own place was one of the zeros: the published maximum counts it, the softmax does not.
+            self.hardest = self._top.clamp(min=0.0)
         if mask == "exclude":
             self.has_negative = self.hardest != -torch.inf  # true for nan, which must reach the margin's guard
         elif absent is None:
@@ -221,14 +226,13 @@ class _Softmax:
         else:
             self.has_negative = absent.sum(dim=1) < logits.shape[1] - 1
         self._matrix = logits
-        self._columns = positives.unsqueeze(1)
         self._constant = same if mask == "zero" else None
 
     def losses(self, margin: torch.Tensor) -> torch.Tensor:
         """Return the loss of every anchor, the margin (a logit) taken off its positive."""
         target = self.positive - margin
-        top = torch.maximum(self.hardest, target)
-        exponentials = self._matrix.sub_(top.unsqueeze(1)).exp_().scatter_(1, self._columns, 0.0)
+        top = torch.maximum(self._top, target)
+        exponentials = self._matrix.sub_(top.unsqueeze(1)).exp_()
         # The positive is kept apart from the rest: where the rest is small, 1 - p would lose it in rounding.
         self._rest = exponentials.sum(dim=1)
         below_top = target - top
