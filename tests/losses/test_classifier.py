@@ -151,6 +151,23 @@ def test_autocast_rounds_products_but_no_target(way):
         assert (one - other).norm() <= 0.01 * other.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", [cf.ArcFace, cf.CosFace, cf.CurricularFace, cf.MagFace, cf.AdaFace])
+@pytest.mark.parametrize("identities", [1, 48])
+def test_gradients_under_autocast_are_finite_and_near(make, dtype, identities):
+    embeddings, weight, targets = random_case(13, 16, identities, 32, torch.float32)
+    exact, rounded = classifier(make(), weight), classifier(make(), weight)
+    loss = exact(embeddings, targets)
+    wanted = torch.autograd.grad(loss, (embeddings, exact.weight))
+    with torch.autocast("cpu", dtype):
+        value = rounded(embeddings, targets)
+    gradients = torch.autograd.grad(value, (embeddings, rounded.weight))
+    assert value.item() == pytest.approx(loss.item(), rel=0.01)
+    for one, other in zip(gradients, wanted, strict=True):
+        assert one.isfinite().all()
+        assert (one - other).norm() <= 0.05 * other.norm()
+
+
 def test_float32_is_as_near_to_float64_as_the_plain_formula():
     embeddings, weight, identities = random_case(8, 32, 400, 64, torch.float32)
     classify = classifier(cf.ArcFace(), weight)

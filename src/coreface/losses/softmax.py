@@ -78,7 +78,8 @@ class _MarginSoftmax(torch.autograd.Function):
             torch.mm(weight[rows].to(products), factor, out=block)
             block.mul_(inverse[rows].unsqueeze(1))
         if not margin.moves_others:
-            sweep.without_targets(scores, 0, _NOTHING)
+            # Finite in float16, too: what weighs nothing is multiplied by its weight.
+            sweep.without_targets(scores, 0, max(_NOTHING, torch.finfo(products).min))
         top, total = sweep.maximum_and_sum(scores)
         if spread is not None:
             highest = maximum(top.clone())
