@@ -168,6 +168,35 @@ def test_gradients_under_autocast_are_finite_and_near(make, dtype, identities):
         assert (one - other).norm() <= 0.05 * other.norm()
 
 
+def test_backward_under_autocast_is_backward(way):
+    if way == "plain":
+        pytest.skip("the plain way's backward is autograd's own")
+    embeddings, weight, identities = random_case(14, 16, 40, 64, torch.float32)
+    classify = classifier(cf.ArcFace(8.0), weight)
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = classify(embeddings, identities)
+        outside = torch.autograd.grad(loss, (embeddings, classify.weight), retain_graph=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = torch.autograd.grad(loss, (embeddings, classify.weight))
+        for one, other in zip(inside, outside, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_autocast_leaves_float64_alone():
+    embeddings, weight, identities = random_case(15, 16, 40, 64)
+    classify = classifier(cf.ArcFace(8.0), weight)
+    exact = classify(embeddings, identities)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = classify(embeddings, identities)
+    inputs = (embeddings, classify.weight)
+    for one, other in zip(
+        (cast, *torch.autograd.grad(cast, inputs)), (exact, *torch.autograd.grad(exact, inputs)), strict=True
+    ):
+        assert one.dtype == torch.float64
+        assert torch.equal(one, other)
+
+
 def test_float32_is_as_near_to_float64_as_the_plain_formula():
     embeddings, weight, identities = random_case(8, 32, 400, 64, torch.float32)
     classify = classifier(cf.ArcFace(), weight)
