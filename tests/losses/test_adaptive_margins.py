@@ -116,6 +116,32 @@ def test_magface_draws_lengths_to_the_upper_bound():
     assert slope[2].item() == pytest.approx(0, abs=1e-12)
 
 
+def test_magface_takes_lengths_below_1_for_1():
+    lengths = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    for length in lengths:
+        assert cf.MagFace().penalty(length.unsqueeze(0)).item() == pytest.approx(35 * (1 + 1 / 110**2), rel=1e-12)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_adaface_learns_nothing_about_lengths_from_fewer_than_two(batch):
+    ada = cf.AdaFace(ema=0.5)
+    ada.target(torch.zeros(batch), torch.full((batch,), 3.0))
+    assert (ada.mean.item(), ada.deviation.item()) == (20, 100)
+    ada.target(torch.zeros(2), torch.tensor([3.0, 5.0]))
+    assert (ada.mean.item(), ada.deviation.item()) == (12, pytest.approx(50 + 0.5 * math.sqrt(2)))
+
+
+def test_adaface_where_all_lengths_are_the_same():
+    ada = cf.AdaFace(margin=0.4, concentration=0.5, ema=1.0)
+    cosines = torch.zeros(3, dtype=torch.float64)
+    torch.testing.assert_close(ada.target(cosines, torch.full_like(cosines, 5.0)), cosines - 0.4)  # z = 0
+    assert ada.deviation.item() == 0
+    near = ada.eval().target(cosines, torch.tensor([5.0, 5.001, 5.1], dtype=torch.float64))
+    quality = [0.0, 0.5, 1.0]  # a deviation of 1e-3 is the least that it is measured with
+    expected = [math.cos(math.pi / 2 - 0.4 * z) - (0.4 * z + 0.4) for z in quality]
+    torch.testing.assert_close(near, torch.tensor(expected, dtype=torch.float64))
+
+
 def test_adaface_of_average_quality_is_a_plain_difference():
     ada = cf.AdaFace().eval()
     cosines = torch.linspace(-1, 1, 9, dtype=torch.float64)
