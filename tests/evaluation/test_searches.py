@@ -182,6 +182,24 @@ def test_achieved_fpir_never_exceeds_the_target(seed, target):
         assert measured.tpir <= measured.tpir_any_rank
 
 
+@pytest.mark.parametrize("dtypes", [(np.uint64, np.int64), (np.int64, np.uint64), (np.uint64, np.int8)])
+def test_signed_and_unsigned_identities_are_compared_as_integers(dtypes):
+    high = 2**60 if np.int8 not in dtypes else 100
+    probes, gallery = [high, 5, high + 2], [high + 1, 5, high + 2, 5]
+    scores = np.random.default_rng(0).random((3, 4))
+    measured = search_scores(scores, np.array(probes, dtypes[0]), np.array(gallery, dtypes[1]))
+    expected = naive_searches(scores, probes, gallery)
+    assert measured.mated.tolist() == [own is not None for own, _, _ in expected] == [False, True, True]
+    assert measured.rank.tolist() == [rank or 0 for _, rank, _ in expected]
+    assert measured.other.tolist() == [other for _, _, other in expected]
+
+
+def test_an_unsigned_identity_is_no_negative_one():
+    scores = [[0.9, 0.1], [0.2, 0.8]]
+    measured = search_scores(scores, np.array([2**64 - 1, 2**63], np.uint64), np.array([-1, -(2**63)]))
+    assert measured.mated.tolist() == [False, False]
+
+
 def test_scores_are_not_changed():
     scores, probes, gallery = random_search(3)
     gallery = np.sort(gallery)

@@ -242,6 +242,9 @@ class Mates:
         wanted, enrolled = _identities(probes, "probes"), _identities(gallery, "gallery")
         if (wanted.dtype.kind in "US") != (enrolled.dtype.kind in "US"):
             raise InputError(f"probes are {wanted.dtype} and gallery {enrolled.dtype}; expected both of a kind")
+        if np.result_type(wanted, enrolled).kind == "f":
+            # Signed and unsigned: numpy would compare them as floats, in which integers above 2**53 coincide.
+            wanted, enrolled = wanted.astype(object), enrolled.astype(object)
         self.shape = len(wanted), len(enrolled)
         self.order = np.argsort(enrolled, kind="stable")
         in_order = enrolled[self.order]
