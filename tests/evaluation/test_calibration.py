@@ -147,6 +147,23 @@ def test_a_gallery_from_searches_where_there_are_enough():
     assert calibrator.gallery_threshold(50, 0.01).method == "independence"  # 10 alarms are too few
 
 
+@pytest.mark.parametrize("gallery", [100, 10**6])
+def test_a_gallery_far_smaller_than_the_one_searched_is_judged_by_pairs(gallery):
+    genuine, impostor = scores()
+    maxima = np.random.default_rng(1).normal(2, 0.5, 1000)
+    calibrator = Calibrator.fit(genuine, impostor, non_mated=maxima, gallery=gallery)
+    at = calibrator.gallery_threshold(1, 0.3)  # in the gallery that was searched every search might alarm
+    assert at.method == "independence"
+    assert at.threshold == calibrator.threshold(0.3).threshold
+
+
+def test_gallery_rates_that_round_to_none_and_to_all():
+    calibrator = Calibrator.fit(*scores(), non_mated=np.arange(500) / 100, gallery=20)
+    assert not calibrator.gallery_threshold(10**30, 1e-300).resolvable
+    with pytest.raises(InputError, match="lets every impostor pair match"):
+        calibrator.gallery_threshold(1, 1 - 1e-14)
+
+
 def test_the_file_keeps_everything(tmp_path):
     pairs = identified(1)
     fitted = Calibrator.fit(

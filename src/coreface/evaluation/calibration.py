@@ -6,6 +6,8 @@ those of the people it was fitted on; it is as good as they are like the people 
 
 import json
 from dataclasses import asdict, dataclass
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -271,7 +273,7 @@ class Calibrator:
 
 def _allowed(share: float, count: int) -> int:
     # Twelve digits: 1 - (1 - 0.1) is no 0.1, and the last one of ten would be lost.
-    return allowed_false_matches(float(f"{share:.12g}"), count)
+    return floor(Fraction(f"{share:.12g}") * count)
 
 
 def _effective(pairs: PairSample, seed: int) -> tuple[float | None, ...]:
