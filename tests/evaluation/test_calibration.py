@@ -191,6 +191,12 @@ def test_the_file_keeps_everything(tmp_path):
         lambda text: text.replace('"count": ', '"count": 7'),
         lambda text: text.replace('"above"', '"below"'),
         lambda text: text.replace('"gallery": 0', '"gallery": "x"'),
+        lambda text: text.replace('"gallery": 0', '"gallery": Infinity'),
+        lambda text: text.replace('"gallery": 0', '"gallery": -1'),
+        lambda text: text.replace('"identities": 0', '"identities": NaN'),
+        lambda text: text.replace('"identities": 0', '"identities": 1e400'),
+        lambda text: "[" * 100_000,
+        lambda text: "9" * 5000,
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, damage):
@@ -202,6 +208,45 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
     with pytest.raises(ModelError, match="make it again with coreface calibrate") as caught:
         Calibrator.load(tmp_path, "a" * 64)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("impostor", "above", 3), 2**70),
+        (("impostor", "reach", 3), float("inf")),
+        (("impostor", "scores", 3), 10**400),
+        (("genuine", "scores", 0), float("nan")),
+        (("genuine", "count"), float("inf")),
+        (("genuine", "dtype"), "("),
+        (("genuine", "dtype"), ["float32"]),
+        (("genuine",), []),
+        (("gallery",), 0),  # with the searches of one
+        (("gallery",), 1.5),
+        (("identities",), -3),
+        (("effective_impostor_pairs",), [-5.0] * 6),
+        (("effective_impostor_pairs", 1), 0),
+        (("effective_impostor_pairs", 0), float("nan")),
+        (("effective_impostor_pairs", 0), float("inf")),
+        (("effective_impostor_pairs", 0), 10**400),
+        (("effective_impostor_pairs",), [5.0] * 5),
+        (("effective_impostor_pairs",), 5.0),
+    ],
+)
+def test_numbers_that_are_none_of_a_calibration_are_refused(tmp_path, place, value):
+    pairs = identified(1, identities=12)
+    fitted = Calibrator.fit(
+        pairs.genuine_scores, pairs.impostor_scores, pairs=pairs, non_mated=np.arange(50) / 10, gallery=20
+    )
+    path = fitted.save(tmp_path, "a" * 64)
+    content = json.loads(path.read_text())
+    part = content
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"damaged .* make it again with coreface calibrate"):
+        Calibrator.load(tmp_path, "a" * 64)
 
 
 def test_what_cannot_be_calibrated(tmp_path):

@@ -207,7 +207,7 @@ class Calibrator:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ModelError(f"{path} does not exist: make it with coreface calibrate") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read ({error}): make it again with coreface calibrate") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ModelError(f"{path} is no calibration of format {_FORMAT}: make it again with coreface calibrate")
@@ -222,11 +222,11 @@ class Calibrator:
                 Tail.from_dict(content["genuine"]),
                 Tail.from_dict(content["impostor"]),
                 None if searches is None else Tail.from_dict(searches),
-                int(content["gallery"]),
-                tuple(None if value is None else float(value) for value in content["effective_impostor_pairs"]),
-                int(content["identities"]),
+                _count("gallery", content["gallery"], least=0 if searches is None else 1),
+                _checked_effective(content["effective_impostor_pairs"]),
+                _count("identities", content["identities"], least=0),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{path} is damaged ({error!r}): make it again with coreface calibrate") from error
 
     def _at(self, target: float, allowed: int, method: Literal["fmr", "independence"]) -> CalibratedThreshold:
@@ -274,6 +274,20 @@ class Calibrator:
 def _allowed(share: float, count: int) -> int:
     # Twelve digits: 1 - (1 - 0.1) is no 0.1, and the last one of ten would be lost.
     return floor(Fraction(f"{share:.12g}") * count)
+
+
+def _count(name: str, value: object, least: int) -> int:
+    if type(value) is not int or value < least:
+        raise InputError(f"{name} is {value!r}; expected an integer from {least} on")
+    return value
+
+
+def _checked_effective(values: Any) -> tuple[float | None, ...]:
+    numbers = tuple(None if value is None else float(value) for value in values)
+    known = [number for number in numbers if number is not None]
+    if len(numbers) not in (0, len(FMRS)) or not all(0 < number < np.inf for number in known):
+        raise InputError(f"effective_impostor_pairs are not {len(FMRS)} numbers above 0")
+    return numbers
 
 
 def _effective(pairs: PairSample, seed: int) -> tuple[float | None, ...]:

@@ -78,10 +78,11 @@ class Tail:
         Raises:
             InputError: the numbers are none of a tail.
         """
-        dtype = np.dtype(str(content["dtype"]))
-        if dtype not in (np.float16, np.float32, np.float64):
-            raise InputError(f"dtype is {dtype}; expected a float")
-        scores = np.array(content["scores"], dtype)
+        if content["dtype"] not in ("float16", "float32", "float64"):
+            raise InputError(f"dtype is {content['dtype']!r}; expected a float")
+        dtype = np.dtype(content["dtype"])
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which is refused
+            scores = np.array(content["scores"], dtype)
         above, reach = (np.array(content[name], np.int64) for name in ("above", "reach"))
         count = int(content["count"])
         if not (
