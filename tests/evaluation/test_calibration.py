@@ -14,6 +14,8 @@ from coreface.evaluation.metrics import tar_at_far
 from coreface.evaluation.pair_scores import PairScores
 from coreface.evaluation.tail import Tail
 
+STUDENT_10 = 2.228139  # 97.5 % quantile, 10 degrees of freedom
+
 
 def scores(seed=0, genuine=500, impostor=30_000, dtype=np.float32):
     generator = np.random.default_rng(seed)
@@ -119,6 +121,22 @@ def test_intervals_come_from_identities():
         covered += low <= 2.0 <= high
     assert covered >= 33
     assert truth == pytest.approx(0.02275, abs=1e-4)
+
+
+def test_few_identities_widen_the_interval_by_students_quantile():
+    genuine, impostor = scores()
+    calibrator = Calibrator(Tail.of(genuine), Tail.of(impostor), effective=(None, 400.0, *[None] * 4), identities=11)
+    at = calibrator.threshold(0.01)
+    for end in (at.fmr_low, at.fmr_high):  # Wilson's equation
+        assert abs(at.fmr - end) == pytest.approx(STUDENT_10 * (end * (1 - end) / 400) ** 0.5, rel=0.01)
+
+
+def test_thirty_false_alarms_are_enough_to_believe_the_searches():
+    genuine, impostor = scores()
+    maxima = np.random.default_rng(0).normal(3, 0.5, 300)
+    for searches, method in ((300, "searches"), (299, "independence")):  # 30 and 29 false alarms
+        calibrator = Calibrator.fit(genuine, impostor, non_mated=maxima[:searches], gallery=50)
+        assert calibrator.gallery_threshold(50, 0.1).method == method
 
 
 def test_a_gallery_from_pairs():

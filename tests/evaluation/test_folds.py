@@ -129,6 +129,13 @@ def test_midpoints_of_float32_scores_are_compared_in_float64():
     assert measured.wrong == ()
 
 
+def test_midpoints_of_scores_whose_sum_is_no_float():
+    high, low = 1.75 * 2.0**1023, 1.25 * 2.0**1023
+    measured = kfold_accuracy([high, low, high, low], [True, False, True, False], 2)
+    assert measured.thresholds == (1.5 * 2.0**1023,) * 2
+    assert measured.accuracy == 1.0
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_order_inside_a_fold_does_not_matter(seed):

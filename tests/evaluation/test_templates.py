@@ -80,6 +80,17 @@ def test_norms_count_unless_the_rows_are_made_unit_length_before():
     np.testing.assert_allclose(kept, np.r_[3, 1] / 10**0.5)
 
 
+def test_float16_embeddings_are_summed_in_float32():
+    generator = np.random.default_rng(0)
+    embeddings = generator.uniform(100, 1000, (400, 8)).astype(np.float16)  # sums beyond the largest float16
+    templates, media = np.repeat([1, 2], [300, 100]), np.arange(400) // 3
+    pooled = pool_templates(embeddings, templates, media)
+    assert pooled.vectors.dtype == np.float32
+    expected = naive_pool(embeddings, templates, media, np.ones(400), np.ones(400, bool))
+    for row, (vector, _) in enumerate(expected.values()):
+        np.testing.assert_allclose(pooled.vectors[row], vector, atol=1e-6)
+
+
 def test_order_does_not_matter():
     embeddings, templates, media, weights, embedded = protocol(1)
     order = np.random.default_rng(0).permutation(len(templates))

@@ -105,6 +105,20 @@ def test_more_pairs_than_one_chunk_holds():
         assert row[4] == pytest.approx(np.mean(scores[kind] < 1.5), abs=1e-15)
 
 
+@pytest.mark.parametrize("statistics", [[("fmr", -1.0)], [("fmr", 2.5), ("fmr", -1.0), ("tar", 0.05)]])
+def test_fixed_thresholds_far_below_the_best_impostor_pairs(statistics):
+    pairs = all_pairs([2] * 40, seed=3)
+    assert head_size(len(pairs.impostor_scores), statistics) < len(pairs.impostor_scores) / 2
+    sample = resampling.resample(pairs, statistics, replicates=10, seed=1)
+    impostor = pairs.first != pairs.second
+    draws = [np.ones(40, np.intp), *identity_weights(40, 10, seed=1)]
+    for row, weights in zip([sample.estimates, *sample.values], draws, strict=True):
+        scores = np.repeat(pairs.scores[impostor], (weights[pairs.first] * weights[pairs.second])[impostor])
+        for value, (name, threshold) in zip(row, statistics, strict=True):
+            if name == "fmr":
+                assert value == pytest.approx(np.mean(scores >= threshold), abs=1e-15)
+
+
 def test_each_identity_drawn_once_gives_the_plain_statistic(monkeypatch):
     pairs = all_pairs([3, 4, 2, 5], seed=2, levels=3)
     monkeypatch.setattr(
