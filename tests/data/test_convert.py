@@ -114,7 +114,7 @@ def test_what_is_there_is_not_touched(photos, tmp_path):
 @pytest.mark.parametrize("storage", KINDS)
 def test_a_failure_leaves_nothing(photos, tmp_path, storage):
     (tmp_path / "photos" / "zoë" / "5.ppm").write_bytes(b"junk")
-    with pytest.raises(ImageError, match=r"zoë/5\.ppm") if storage != "recordio" else pytest.raises(InputError):
+    with pytest.raises(ImageError, match=r"zoë/5\.ppm" if storage != "recordio" else "is empty"):
         convert_faces(photos if storage != "recordio" else Empty(photos), tmp_path / "out", storage)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos"]
 

@@ -84,6 +84,7 @@ def test_only_the_index_is_looked_at_where_it_serves(tmp_path, monkeypatch):
     [
         lambda p: p.__setitem__(0, header(flag=2, labels=(8, 10))),  # other bounds
         lambda p: p.__setitem__(0, header(flag=2, labels=(float("nan"), 9))),
+        lambda p: p.__setitem__(0, header(flag=2, labels=(7.25, 7.75))),
         lambda p: p.__setitem__(-1, header(flag=2, labels=(4, 6))),  # does not end with the images
         lambda p: p.__setitem__(-1, header(flag=2, labels=(4.5, 7))),
         lambda p: p.__setitem__(-1, header(flag=2, labels=(float("nan"), 7))),

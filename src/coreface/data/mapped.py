@@ -50,12 +50,6 @@ class MappedFile:
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    def read_ahead(self) -> None:
-        """Ask the system to read the whole file in sequence, ahead of its use."""
-        self.view()
-        if self._map is not None and hasattr(mmap, "MADV_WILLNEED"):
-            self._map.madvise(mmap.MADV_WILLNEED)
-
     def _open(self) -> None:
         try:
             with self.path.open("rb") as file:

@@ -86,7 +86,7 @@ class RecordSource(FaceSource):
         if not top.is_index or not reader.keys_count_up:
             return None
         behind, end = top.labels
-        if not 1 < behind < end <= len(reader):
+        if not 1 < behind < end <= len(reader) or behind % 1 or end % 1:
             return None
         bounds = np.empty((int(end) - int(behind), 2))
         for row in range(len(bounds)):

@@ -12,6 +12,7 @@ from coreface.evaluation.all_pairs import ScoredPair, unit_rows
 from coreface.evaluation.error_rates import eer, tar_at_far
 from coreface.evaluation.folds import kfold_accuracy
 from coreface.evaluation.pair_scores import PairScores
+from coreface.evaluation.proportions import check_confidence
 from coreface.evaluation.resampling import Statistic, identity_weights, resample
 from coreface.evaluation.scores import Floats, allowed_false_matches
 from coreface.evaluation.templates import FAILED
@@ -67,6 +68,7 @@ def verify_pairs(
         InputError: ``fars`` is out of range.
         EvaluationError: all pairs are of one kind, or scores are not finite.
     """
+    check_confidence(confidence)
     for far in fars:
         allowed_false_matches(far, 0)
     scored = scored_pairs(pairs, scores)

@@ -10,6 +10,12 @@ from coreface.errors import InputError
 _ENOUGH = 30
 
 
+def check_confidence(confidence: float) -> None:
+    """Raise `InputError` where a nominal coverage is no share between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is {confidence!r}; expected a share above 0 and below 1, such as 0.95")
+
+
 def wilson(
     share: float, trials: float, confidence: float = 0.95, *, freedom: float | None = None
 ) -> tuple[float, float]:
@@ -26,8 +32,7 @@ def wilson(
     Raises:
         InputError: an argument is out of range.
     """
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence!r}; expected a share above 0 and below 1, such as 0.95")
+    check_confidence(confidence)
     if not 0 <= share <= 1 or not trials > 0:
         raise InputError(f"a share of {share} in {trials} trials; expected 0 to 1, in a number of trials above 0")
     z = NormalDist().inv_cdf((1 + confidence) / 2)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from coreface.errors import InputError
 from coreface.evaluation.pair_scores import PairSample, PairScores
-from coreface.evaluation.proportions import wilson
+from coreface.evaluation.proportions import check_confidence, wilson
 from coreface.evaluation.resampling import Statistic, resample
 
 __all__ = ["Difference", "Interval", "PairScores", "Statistic", "bootstrap", "bootstrap_difference", "resample"]
@@ -171,8 +171,7 @@ def percentile_interval(values: NDArray[np.float64], confidence: float = 0.95) -
     Raises:
         InputError: ``confidence`` is not between 0 and 1.
     """
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence!r}; expected a share above 0 and below 1, such as 0.95")
+    check_confidence(confidence)
     valid = values[~np.isnan(values)]
     failed = len(values) - len(valid)
     if len(valid) == 0:

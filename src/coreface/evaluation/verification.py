@@ -23,6 +23,7 @@ from coreface.evaluation.metrics import (
     tar_at_far,
 )
 from coreface.evaluation.pair_scores import PairSample
+from coreface.evaluation.proportions import check_confidence
 from coreface.evaluation.resampling import Statistic, head_size, resample
 from coreface.evaluation.uncertainty import Interval, rate_interval
 
@@ -131,6 +132,7 @@ def verify(
         EvaluationError: the embeddings cannot be measured: not finite, zero or all the same rows, fewer than two
             identities, no genuine pair, lengths that do not fit, or too many pairs.
     """
+    check_confidence(confidence)
     for far in fars:
         allowed_false_matches(far, 0)
     vectors = checked_floats(embeddings, "embeddings", 2)
