@@ -21,7 +21,7 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing,
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_START, _JPEG_END, _JPEG_SCAN = 0xD8, 0xD9, 0xDA
 _JPEG_FIRST = 0xC0  # lower markers belong to no segment of an ordinary JPEG
-_JPEG_SCAN_MARKER, _JPEG_END_MARKER = b"\xff\xda", b"\xff\xd9"
+_JPEG_SCAN_MARKER = b"\xff\xda"
 _JPEG_USUAL_HEADER = 2048  # bytes
 _SEGMENT, _TWO_NUMBERS, _TWO_BYTES = (struct.Struct(layout).unpack_from for layout in (">BBH", ">HH", ">H"))
 _JPEG_MAX_SCANS = 100  # a decoder goes over the whole image once a scan; real progressive files have about ten
@@ -72,11 +72,8 @@ def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     size = _usual_jpeg_header(data[:scan])
     if size is None:
         return None
-    # Behind the scan header 0xff is stuffed, followed by 0, or a marker: complete is what has none before the last.
-    pixels = scan + 2 + _TWO_BYTES(data, scan + 2)[0]
-    end = data.find(_JPEG_END_MARKER, pixels)
-    stuffed = end >= 0 and data.count(b"\xff", pixels, end) == data.count(b"\xff\x00", pixels, end)
-    return size if stuffed else None
+    end = _JPEG_MARKER.search(data, scan + 2 + _TWO_BYTES(data, scan + 2)[0])
+    return size if end is not None and data[end.end() - 1] == _JPEG_END else None
 
 
 @functools.lru_cache(maxsize=64)  # the images of a set often come from one encoder, and differ behind the header only
