@@ -16,6 +16,7 @@ _HOME = {
     "CoReFaceLoss": "coreface.losses.contrastive",
     "MarginClassifier": "coreface.losses.classifier",
     "FaceEncoder": "coreface.models.encoder",
+    "RowMasks": "coreface.models.views",
     "backbones": "coreface.models.registry",
     "Recipe": "coreface.training.recipe",
     "train": "coreface.run",
@@ -59,6 +60,7 @@ __all__ = [
     "ModelError",
     "Recipe",
     "RecipeError",
+    "RowMasks",
     "RunError",
     "StorageError",
     "TrainingStopped",
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from coreface.measure import evaluate
     from coreface.models.encoder import FaceEncoder
     from coreface.models.registry import backbones
+    from coreface.models.views import RowMasks
     from coreface.run import resume, train
     from coreface.training.recipe import Recipe
 

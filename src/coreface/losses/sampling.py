@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from coreface.losses.processes import local
-
-_WORD = 1 << 64
+from coreface.lots import keyed, shifted
 
 
 def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, device: torch.device) -> torch.Tensor:
@@ -26,26 +25,8 @@ def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, 
     Returns:
         (count,), bool.
     """
-    rows = torch.arange(start, start + count, device=device)
-    lot = _mixed(rows + _mixed(_mixed(torch.full_like(call, _signed(seed))) + call))
-    return _shifted(lot, 11) < int(rate * 2**53)
-
-
-def _mixed(x: torch.Tensor) -> torch.Tensor:
-    """Mix the bits of int64: the output function of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    x = x + _signed(0x9E3779B97F4A7C15)
-    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shifted(x, 31)
-
-
-def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(word: int) -> int:
-    word %= _WORD
-    return word - _WORD if word >= _WORD // 2 else word
+    lot = keyed(seed, call, torch.arange(start, start + count, device=device))
+    return shifted(lot, 11) < int(rate * 2**53)
 
 
 def update_own_rows(

@@ -13,7 +13,7 @@ from coreface.errors import InputError
 from coreface.images import fit_square
 from coreface.models import weights
 from coreface.models.registry import build_backbone
-from coreface.models.views import ViewStatistics, dropout_views
+from coreface.models.views import RowMasks, ViewStatistics, dropout_views
 from coreface.pixels import to_network_input
 
 
@@ -65,6 +65,7 @@ class FaceEncoder(nn.Module):
         dropout: float | None = None,
         *,
         statistics: ViewStatistics = "separate",
+        masks: RowMasks | None = None,
     ) -> list[torch.Tensor]:
         """Embed a batch ``count`` times with independent dropout masks; the trunk runs once.
 
@@ -73,6 +74,8 @@ class FaceEncoder(nn.Module):
             count: number of views, at least 1.
             dropout: rate of the masks; None takes the encoder's own. Eval mode drops nothing.
             statistics: ``separate``: BatchNorm sees each view as its own batch, as published; ``joint``: all as one.
+            masks: draw the dropout masks from a seed, the step and the number of each image, so that they do not depend
+                on how a batch is split over processes; None takes torch's generator.
 
         Returns:
             ``count`` tensors (batch, embedding_size), not unit length.
@@ -90,8 +93,10 @@ class FaceEncoder(nn.Module):
             raise InputError(f"views is {count}, expected at least 1")
         if statistics not in ("separate", "joint"):
             raise InputError(f"statistics is {statistics!r}, expected 'separate' or 'joint'")
+        if masks is not None:
+            masks.check(batch)
         rate = self.dropout if dropout is None else _checked_rate(dropout)
-        return dropout_views(self.backbone, self.backbone.trunk(batch), count, rate, statistics)
+        return dropout_views(self.backbone, self.backbone.trunk(batch), count, rate, statistics, masks=masks)
 
     def embed(
         self,

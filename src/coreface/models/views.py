@@ -4,19 +4,75 @@ METHOD: CoReFace, arXiv 2304.11668, "feature augmentation". The trunk has run on
 of a percent of the arithmetic, runs once a view.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
+from coreface.errors import InputError
+from coreface.lots import keyed, streams
 from coreface.models.backbone import Backbone
 from coreface.precision import at_least_float32
 
 ViewStatistics = Literal["separate", "joint"]
 
 
+class RowMasks(NamedTuple):
+    """What decides which features are dropped: each mask is a hash of (seed, step, view, row, feature) alone.
+
+    So the same images get the same masks however a batch is split over processes, and in whatever order it comes.
+
+    Attributes:
+        seed: any whole number.
+        step: number of the training step.
+        rows: (batch,), int64, on the device of the batch: the number of each image in the step's whole batch.
+    """
+
+    seed: int
+    step: int
+    rows: torch.Tensor
+
+    def check(self, batch: torch.Tensor) -> None:
+        """Compare with the batch that they are for.
+
+        Raises:
+            InputError: ``rows`` has another shape, type or device than said.
+        """
+        rows = self.rows
+        if rows.shape != batch.shape[:1] or rows.dtype != torch.int64 or rows.device != batch.device:
+            raise InputError(
+                f"masks.rows is {rows.dtype} {tuple(rows.shape)} on {rows.device}, expected torch.int64 "
+                f"({len(batch)},) on {batch.device}: the number of each image in the step's whole batch"
+            )
+
+    def dropped(self, features: torch.Tensor, rate: float, view: int) -> torch.Tensor:
+        """Drop features of one view.
+
+        Args:
+            features: (batch, features).
+            rate: dropout probability, 0 <= rate < 1, kept to 2**-32.
+            view: number of the view.
+
+        Returns:
+            (batch, features): 0, or the feature divided by 1 - rate, in the type of the features.
+        """
+        if rate == 0:
+            return features
+        size = features.shape[1]
+        lots = streams(keyed(self.seed, self.step, view, self.rows), (size + 1) // 2).view(torch.int32)[:, :size]
+        # As whole numbers with a sign lots begin at -2**31; so many of the 2**32 lots lie below the bound.
+        kept = lots >= int(rate * 2**32) - 2**31
+        return features * kept.to(features.dtype).div_(1 - rate)
+
+
 def dropout_views(
-    backbone: Backbone, features: torch.Tensor, count: int, rate: float, statistics: ViewStatistics = "separate"
+    backbone: Backbone,
+    features: torch.Tensor,
+    count: int,
+    rate: float,
+    statistics: ViewStatistics = "separate",
+    *,
+    masks: RowMasks | None = None,
 ) -> list[torch.Tensor]:
     """Embed ``count`` views of the same features.
 
@@ -30,6 +86,7 @@ def dropout_views(
         count: number of views.
         rate: dropout probability, 0 <= rate < 1.
         statistics: whether BatchNorm sees the views apart or together.
+        masks: what the masks are drawn from; None takes torch's generator.
 
     Returns:
         ``count`` tensors (batch, embedding_size), float32 or wider, not unit length.
@@ -38,7 +95,10 @@ def dropout_views(
     if not backbone.training:
         return [norm(at_least_float32(linear(features)))] * count
     # One product for all views: the weight, which is larger than the features, is read once.
-    dropped = torch.cat([F.dropout(features, rate) for _ in range(count)])
+    if masks is None:
+        dropped = torch.cat([F.dropout(features, rate) for _ in range(count)])
+    else:
+        dropped = torch.cat([masks.dropped(features, rate, view) for view in range(count)])
     # Under autocast the products are bfloat16; widened before BatchNorm takes the mean away, which would cost digits.
     projected = at_least_float32(linear(dropped))
     if statistics == "joint":

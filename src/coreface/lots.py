@@ -1,0 +1,67 @@
+"""Random numbers by a key: each is a hash of what it is for, whatever was drawn before it and by whom.
+
+So several processes, each with its own part of the rows, draw what one process would draw for all of them.
+
+Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014): SplitMix64.
+"""
+
+import torch
+
+_WORD = 1 << 64
+_GAMMA = 0x9E3779B97F4A7C15
+
+
+def keyed(seed: int, *counters: int | torch.Tensor) -> torch.Tensor:
+    """Return a random number for every element of the counters.
+
+    Args:
+        seed: any whole number.
+        counters: whole numbers or int64 tensors that broadcast; their order matters.
+
+    Returns:
+        int64, all 64 bits random, of the shape and on the device of the counters.
+    """
+    key = mixed(torch.tensor(signed(seed)))
+    for counter in counters:
+        key = mixed(key + (signed(counter) if isinstance(counter, int) else counter))
+    return key
+
+
+def streams(keys: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the first ``count`` numbers of SplitMix64 from every key.
+
+    Args:
+        keys: (n,), int64.
+        count: numbers wanted.
+
+    Returns:
+        (n, count), int64, all 64 bits random.
+    """
+    steps = torch.arange(1, count + 1, device=keys.device).mul_(signed(_GAMMA))
+    return _finalised(keys[:, None] + steps)
+
+
+def mixed(x: torch.Tensor) -> torch.Tensor:
+    """Mix the bits of int64: the first number of SplitMix64 from each."""
+    return _finalised(x + signed(_GAMMA))
+
+
+def _finalised(x: torch.Tensor) -> torch.Tensor:
+    """Mix the bits in place: the matrices of a large batch leave no room for many more of their size."""
+    x ^= shifted(x, 30)
+    x *= signed(0xBF58476D1CE4E5B9)
+    x ^= shifted(x, 27)
+    x *= signed(0x94D049BB133111EB)
+    x ^= shifted(x, 31)
+    return x
+
+
+def shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Shift int64 to the right, zeros coming in, as if it had no sign."""
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def signed(word: int) -> int:
+    """Return the int64 that has the last 64 bits of a whole number."""
+    word %= _WORD
+    return word - _WORD if word >= _WORD // 2 else word
