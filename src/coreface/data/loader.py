@@ -97,10 +97,14 @@ class FaceLoader:
     image that cannot be read is left out of its batch and noted in `unreadable`; a batch left with fewer than two
     images is passed over, since BatchNorm has no statistics of one.
 
-    Several processes that train together share an epoch: each image comes to one of them. The batches of one step are,
-    together, what a single process would see in a batch of ``world_size`` times the size. Of a source that is best read
-    in sequence (tar shards), each process has a stretch of the sequence of its own instead. Every process yields the
+    Several processes that train together share every batch of what a single process would see in batches of
+    ``world_size`` times the size: the same images in the same order, for any number of processes. Where such a joint
+    batch passes through the network in ``parts``, every process has its share of each part. Every process yields the
     same number of batches, all of full size: in the place of what cannot be read stands another image of the batch.
+
+    A source that is best read in sequence (tar shards) is cut into ``stretches``, one a process unless said otherwise,
+    and every joint batch takes the same number of images from each: so a process reads its own shards. With the same
+    number of stretches, any number of processes sees the same batches.
 
     Args:
         source: where the faces come from.
@@ -113,15 +117,18 @@ class FaceLoader:
         rank: number of this process among those that train together, from 0.
         world_size: how many they are.
         max_unreadable: the share of the images of the source that may turn out unreadable before `epoch` raises.
+        parts: into how many a joint batch is cut.
 
     Raises:
-        InputError: ``batch_size``, ``image_size``, ``seed``, ``workers``, ``rank`` or ``max_unreadable`` is out of
-            range.
+        InputError: an argument is out of range, or parts do not divide the batch size of several processes.
         DataError: the source cannot fill one batch of every process.
 
     Attributes:
         unreadable: what could not be read so far: index of the image -> message.
         next_batch: number, in its epoch, of the batch after the one that was yielded last: where `epoch` would go on.
+        rows: (batch_size,) int64, where in the joint batch the images of this process' batches stand.
+        in_sequence: whether the source is best read in sequence.
+        stretches: of a source that is read in sequence; 1 of any other.
     """
 
     def __init__(
@@ -137,6 +144,7 @@ class FaceLoader:
         rank: int = 0,
         world_size: int = 1,
         max_unreadable: float = 1.0,
+        parts: int = 1,
     ) -> None:
         if batch_size < 2:
             raise InputError(
@@ -151,6 +159,8 @@ class FaceLoader:
             raise InputError(f"rank is {rank} of {world_size} processes, expected 0 to {world_size - 1}")
         if not 0 <= max_unreadable <= 1:
             raise InputError(f"max_unreadable is {max_unreadable}, expected a share from 0 to 1")
+        if parts < 1 or (world_size > 1 and batch_size % parts):
+            raise InputError(f"parts is {parts}, expected a divisor of the {batch_size} images of a process")
         if len(source) < batch_size * world_size:
             each = f" for each of {world_size} processes" if world_size > 1 else ""
             raise DataError(
@@ -162,7 +172,12 @@ class FaceLoader:
         self._batch_size = batch_size
         self._seed = seed
         self._flip = flip
-        self._rank, self._world_size = rank, world_size
+        self._world_size = world_size
+        self._parts = parts if batch_size % parts == 0 else 1
+        joint = np.arange(batch_size * world_size).reshape(self._parts, world_size, -1)
+        self.rows: NDArray[np.int64] = joint[:, rank].reshape(-1)
+        self.in_sequence = source.in_sequence
+        self.stretches = world_size if source.in_sequence else 1
         self._max_unreadable = max_unreadable
         self._device = torch.device(device)
         self._schedule = _Schedule()
@@ -186,16 +201,32 @@ class FaceLoader:
         return len(self._source) // self._world_size // self._batch_size
 
     def draws(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the order of this process' images in an epoch and whether each is mirrored, both of one length."""
+        """Return the order of this process' images in an epoch and whether each is mirrored, both of one length.
+
+        Raises:
+            InputError: `stretches` does not divide the joint batch, or a part of it.
+        """
         rng = np.random.default_rng([self._seed, epoch])
         order = self._source.reading_order(rng)
-        flips = rng.random(len(order)) < 0.5
-        each = len(order) // self._world_size
-        if self._source.in_sequence:
-            own = slice(self._rank * each, (self._rank + 1) * each)
-        else:
-            own = slice(self._rank, self._world_size * each, self._world_size)
-        return order[own], flips[own] if self._flip else np.zeros(each, dtype=np.bool_)
+        flips = rng.random(len(order)) < 0.5 if self._flip else np.zeros(len(order), dtype=np.bool_)
+        if self._world_size == 1 and self.stretches == 1:
+            return order, flips
+        places = self._places(len(order))[:, self.rows].reshape(-1)
+        return order[places], flips[places]
+
+    def _places(self, total: int) -> NDArray[np.int64]:
+        """Return where in the order of an epoch the images of every joint batch stand, (batches, joint batch size)."""
+        batches, joint = len(self), self._batch_size * self._world_size
+        if self.stretches == 1:
+            return np.arange(batches * joint).reshape(batches, joint)
+        if joint % (self.stretches * self._parts):
+            raise InputError(
+                f"a batch of {joint} images in {self._parts} parts cannot be drawn from {self.stretches} stretches of "
+                "the shards in equal shares: take a multiple of their product"
+            )
+        starts = np.arange(self.stretches) * (total // self.stretches)
+        within = np.arange(batches * joint // self.stretches).reshape(batches, self._parts, 1, -1)
+        return (starts.reshape(-1, 1) + within).reshape(batches, joint)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield the batches of an epoch, from batch ``start`` on.
@@ -224,16 +255,20 @@ class FaceLoader:
             images = pixels.images.to(self._device, non_blocking=True)
             yield to_network_input(images), pixels.identities.to(self._device, non_blocking=True)
 
-    def _note(self, pixels: _Pixels) -> None:
-        self.unreadable.update(pixels.unreadable)
+    def require_readable(self) -> None:
+        """Raise `DataError` where more images cannot be read than ``max_unreadable`` allows."""
         count, total = len(self.unreadable), len(self._source)
-        example = next(iter(pixels.unreadable.values()))
         if count > self._max_unreadable * total:
             raise DataError(
                 f"{count} of {total} images cannot be read, and at most {self._max_unreadable:.2%} may: get a new copy "
-                f"of the data, or raise max_unreadable; the latest: {example}"
+                f"of the data, or raise max_unreadable; the latest: {next(reversed(self.unreadable.values()))}"
             )
+
+    def _note(self, pixels: _Pixels) -> None:
+        self.unreadable.update(pixels.unreadable)
+        self.require_readable()
         if self._world_size > 1 and not len(pixels.identities):
+            example = next(iter(pixels.unreadable.values()))
             raise DataError(f"a whole batch cannot be read: get a new copy of the data; the latest: {example}")
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
