@@ -43,7 +43,7 @@ class SpreadRows:
         longest = max(self._counts)
         padded = F.pad(rows, [0, 0] * (rows.ndim - 1) + [0, longest - len(rows)]).contiguous()
         everyone = rows.new_empty(len(self._counts) * longest, *rows.shape[1:])
-        dist.all_gather_into_tensor(everyone, padded)
+        dist.all_gather(list(everyone.chunk(len(self._counts))), padded)
         if longest * len(self._counts) == self.total:
             return everyone
         return torch.cat([everyone[i * longest :][:count] for i, count in enumerate(self._counts)])
@@ -84,3 +84,15 @@ def whole(x: torch.Tensor) -> torch.Tensor:
     """Return all of a DTensor, in every process: a collective call; or x itself."""
     everything: torch.Tensor = getattr(x, "full_tensor", lambda: x)()
     return everything
+
+
+def with_rows_of(like: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Return this process's rows as part of a whole that is spread as ``like`` is; or ``own`` where that is no DTensor.
+
+    The rows may be on the processor where ``like`` is on GPUs. No communication.
+    """
+    if not is_sharded(like):
+        return own
+    from coreface.losses.shards import spread_alike  # DTensor takes as long to import as half of torch
+
+    return spread_alike(like, own)

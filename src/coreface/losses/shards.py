@@ -53,3 +53,13 @@ class Shard:
         """Return the place of each identity among this process's rows, -1 where it is another's."""
         own = identities - self.start
         return torch.where((own >= 0) & (own < self.rows), own, -1)
+
+
+def spread_alike(like: torch.Tensor, own: torch.Tensor) -> DTensor:
+    """Return this process's rows as part of a DTensor of the shape and placements of another, on their own device."""
+    assert isinstance(like, DTensor)
+    mesh = like.device_mesh
+    if mesh.device_type != own.device.type:
+        mesh = init_device_mesh(own.device.type, (mesh.size(),))
+    shape, stride = like.shape, like.stride()
+    return DTensor.from_local(own, mesh, like.placements, run_check=False, shape=shape, stride=stride)
