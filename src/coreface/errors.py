@@ -2,7 +2,14 @@
 
 
 class CoreFaceError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base of every error this library raises on purpose.
+
+    Attributes:
+        silent: whether another process of the same training has failed before, and said why; None where they have not
+            met.
+    """
+
+    silent: bool | None = None
 
 
 class InputError(CoreFaceError, ValueError):
@@ -35,6 +42,10 @@ class CheckpointError(CoreFaceError):
 
 class StorageError(CoreFaceError):
     """The machine cannot keep what a run writes: a full disk, a folder that may not be written any more."""
+
+
+class ProcessLostError(CoreFaceError):
+    """A process that trains with this one has died, or was never there."""
 
 
 class DivergedError(CoreFaceError):

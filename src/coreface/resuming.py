@@ -79,7 +79,7 @@ def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, fold
         )
 
 
-def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, console: Console) -> None:
+def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, processes: int, console: Console) -> None:
     """Put a run folder into the state it was in at a checkpoint, and say what may make the rest differ."""
     kept = checkpoint.facts["metrics_bytes"]
     metrics = folder / METRICS
@@ -91,6 +91,13 @@ def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, consol
     write_atomically(folder / RECIPE, recipe_text(recipe).encode())
     if begins_anew(checkpoint, recipe):
         say(console, "warning: the optimizer is another one than before: its momentum begins anew")
+    if (count := checkpoint.facts["processes"]) != processes:
+        say(
+            console,
+            f"note: this run was trained by {_processes(count)}, now by {_processes(processes)}: it sees the same "
+            "batches in the same order, and what is lost are the last digits (and, where BatchNorm or the contrastive "
+            "term takes a process for itself, more)",
+        )
     before, now = checkpoint.facts["environment"], environment()
     different = [
         f"{name} {before.get(name, _ABSENT)}, now {now.get(name, _ABSENT)}"
@@ -103,6 +110,10 @@ def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, consol
             f"note: this run was trained with {'; '.join(different)}: the result may differ in its last digits from "
             "that of an undisturbed run",
         )
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def restart_folder(folder: Path, recipe: Recipe) -> None:

@@ -3,8 +3,9 @@
 This is where training and evaluation meet; they know nothing of each other.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from coreface.resuming import continue_folder, open_newest, require_same, restar
 from coreface.run_folder import REPORT, located, open_recipe_faces, require_free, start_run
 from coreface.run_state import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoints import raise_storage_error
+from coreface.training.distributed import Processes, joined
 from coreface.training.initial import ENCODER
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
@@ -30,8 +32,8 @@ class Run:
     Attributes:
         folder: the run folder.
         encoder: the trained encoder, in eval mode, as saved in ``folder / "encoder"``.
-        evaluation: its last evaluation, with intervals; None where there was nobody to
-            evaluate on, the encoder has collapsed, or the run had been finished before.
+        evaluation: its last evaluation, with intervals; None where there was nobody to evaluate on, the encoder has
+            collapsed, the run had been finished before, or another process leads this training.
     """
 
     folder: Path
@@ -61,23 +63,32 @@ def train(
         TrainingStopped: Ctrl-C or SIGTERM came; `resume` goes on.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    console = console or Console(stderr=True)
-    faces, tested = open_recipe_faces(recipe)
     folder = Path(run_dir)
-    require_free(folder, overwrite)
-    # What a recipe asks for in vain is found out here, before anything is written or replaced.
-    held_out = HeldOut(tested) if tested else None
-    trainer = Trainer(recipe, faces, folder, evaluator=held_out, console=console, facts=training_facts(faces))
-    with run_lock(folder):
-        start_run(recipe, folder, faces, console, overwrite=overwrite)
-        if tested is None:
-            say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
-        say(
-            console,
-            f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
-            f"{trainer.total_steps} steps; run folder {folder}",
+    with joined(recipe.device, folder) as processes:
+        console = _console(console, processes)
+        faces, tested = open_recipe_faces(recipe)
+        processes.leading(lambda: require_free(folder, overwrite))
+        # What a recipe asks for in vain is found out here, before anything is written or replaced.
+        held_out = HeldOut(tested) if tested else None
+        trainer = Trainer(
+            recipe,
+            faces,
+            folder,
+            evaluator=held_out,
+            console=console,
+            facts=training_facts(faces),
+            processes=processes,
         )
-        return _train(trainer, held_out, folder, console)
+        with _lock(folder, processes):
+            processes.leading(lambda: start_run(recipe, folder, faces, console, overwrite=overwrite))
+            if tested is None:
+                say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
+            say(
+                console,
+                f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
+                f"{trainer.total_steps} steps{_shared_out(recipe, processes)}; run folder {folder}",
+            )
+            return _train(trainer, held_out, folder, console, processes)
 
 
 def resume(
@@ -105,22 +116,22 @@ def resume(
         CoreFaceError, TrainingStopped: as `train` does.
     """
     folder = Path(run_dir)
-    console = console or Console(stderr=True)
     if not is_run(folder):
         state = "holds no run" if folder.is_dir() else "does not exist"
         raise RunError(f"{folder} {state}, so there is nothing to go on with; begin one with coreface train RECIPE")
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
     recipe = located(recipe)
-    try:
-        with run_lock(folder):
-            return _resume(folder, recipe, force, console)
-    except OSError as error:
-        raise_storage_error(folder, error)
+    with joined(recipe.device, folder) as processes:
+        try:
+            with _lock(folder, processes):
+                return _resume(folder, recipe, force, _console(console, processes), processes)
+        except OSError as error:
+            raise_storage_error(folder, error)
 
 
-def _resume(folder: Path, recipe: Recipe, force: bool, console: Console) -> Run:
-    checkpoint = open_newest(folder, console)
+def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:
+    checkpoint = processes.leading(lambda: open_newest(folder, console))
     faces, tested = open_recipe_faces(recipe)
     if checkpoint is not None and not force:
         require_same(checkpoint, recipe, faces, folder)
@@ -128,7 +139,7 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console) -> Run:
     if is_finished(folder) and not force:
         say(console, f"{folder} is finished already; to train on, change the recipe and add --force")
         # A run may have been cut off between the end of its training and the page.
-        return _conclude(folder, None if (folder / REPORT).exists() else held_out, console)
+        return _conclude(folder, None if (folder / REPORT).exists() else held_out, console, processes)
     trainer = Trainer(
         recipe,
         faces,
@@ -137,24 +148,54 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console) -> Run:
         console=console,
         checkpoint=checkpoint,
         facts=training_facts(faces),
+        processes=processes,
     )
     if checkpoint is None:
-        restart_folder(folder, recipe)
+        processes.leading(lambda: restart_folder(folder, recipe))
         say(console, f"{folder} was cut off before its first checkpoint: it begins anew, {trainer.total_steps} steps")
     else:
-        continue_folder(folder, recipe, checkpoint, console)
-        say(console, f"going on from {checkpoint.folder}: step {trainer.step} of {trainer.total_steps} is done")
-    return _train(trainer, held_out, folder, console)
+        found = checkpoint
+        processes.leading(lambda: continue_folder(folder, recipe, found, processes.count, console))
+        say(
+            console,
+            f"going on from {checkpoint.folder}: step {trainer.step} of {trainer.total_steps} is done"
+            f"{_shared_out(recipe, processes)}",
+        )
+    return _train(trainer, held_out, folder, console, processes)
 
 
-def _train(trainer: Trainer, held_out: HeldOut | None, folder: Path, console: Console) -> Run:
+def _console(console: Console | None, processes: Processes) -> Console:
+    """Return where to show progress: nowhere for all processes but one."""
+    return console or Console(stderr=True) if processes.leads else Console(quiet=True)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, processes: Processes) -> Iterator[None]:
+    """Keep other trainings out of a run folder. The leader has the lock, for all of its processes."""
+    with contextlib.ExitStack() as stack:
+        processes.leading(lambda: stack.enter_context(run_lock(folder)))
+        yield
+
+
+def _shared_out(recipe: Recipe, processes: Processes) -> str:
+    """Say what of a batch comes to each of several processes; the learning rate is that of the whole batch."""
+    if processes.count == 1:
+        return ""
+    batch = recipe.optimizer.batch_size
+    return (
+        f" of {batch} images, {batch // processes.count} for each of {processes.count} processes, "
+        f"learning rate {recipe.optimizer.lr:g}"
+    )
+
+
+def _train(trainer: Trainer, held_out: HeldOut | None, folder: Path, console: Console, processes: Processes) -> Run:
     trainer.train()
-    return _conclude(folder, held_out, console)
+    return _conclude(folder, held_out, console, processes)
 
 
-def _conclude(folder: Path, held_out: HeldOut | None, console: Console) -> Run:
+def _conclude(folder: Path, held_out: HeldOut | None, console: Console, processes: Processes) -> Run:
     encoder = FaceEncoder.from_pretrained(folder / ENCODER)
-    if held_out is None:
+    if held_out is None or not processes.leads:
         return Run(folder, encoder, None)
     try:
         evaluation = held_out.with_intervals(folder / ENCODER, console)

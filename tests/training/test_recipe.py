@@ -17,8 +17,8 @@ from coreface.training.recipe import (
 )
 
 DEFAULTS = {
-    "model": {"backbone": "iresnet50", "embedding_size": 512, "view_statistics": "separate"},
-    "classifier": {"margin": {"name": "arcface", "scale": 64.0, "margin": None}},
+    "model": {"backbone": "iresnet50", "embedding_size": 512, "view_statistics": "separate", "sync_batchnorm": False},
+    "classifier": {"margin": {"name": "arcface", "scale": 64.0, "margin": None}, "sample_rate": 1.0},
     "data": {
         "train": "",
         "image_size": 112,
@@ -63,7 +63,7 @@ def test_defaults():
 
 def test_defaults_of_the_contrastive_term_exclude_the_same_identity():
     assert ContrastiveRecipe() == ContrastiveRecipe(
-        weight=0.05, scale=64.0, margin="adaptive", ema=0.99, mask="exclude", protocol="one_way"
+        weight=0.05, scale=64.0, margin="adaptive", ema=0.99, mask="exclude", protocol="one_way", gather=False
     )
 
 

@@ -54,7 +54,7 @@ def assert_same(one, other):
 
 def stop_at(trainer, step, number=signal.SIGTERM):
     """Send this process a signal in the middle of a step, as an operator would."""
-    pass_ = trainer._pass
+    pass_ = trainer._stepper._pass
 
     sent = []
 
@@ -64,7 +64,7 @@ def stop_at(trainer, step, number=signal.SIGTERM):
             os.kill(os.getpid(), number)
         return pass_(*arguments)
 
-    trainer._pass = interrupted
+    trainer._stepper._pass = interrupted
 
 
 VARIANTS = {

@@ -11,6 +11,7 @@ import torch
 from coreface.data import FaceLoader, RecordReader, RecordWriter, open_faces
 from coreface.errors import DataError, EvaluationError, ModelError, RecipeError
 from coreface.models.encoder import FaceEncoder
+from coreface.models.views import RowMasks
 from coreface.training.recipe import ContrastiveRecipe, StageRecipe
 from coreface.training.trainer import save_samples
 
@@ -133,7 +134,7 @@ def test_sgd_equals_a_loop_written_by_hand(tiny, change, make_trainer, faces, ro
 
 
 def test_one_step_with_two_views_equals_a_loop_of_public_parts(tiny, change, make_trainer, faces):
-    """The masks come from torch's generator, in the state the trainer's own construction left it in."""
+    """The masks come from the seed, the number of the step and the places of the images in the batch."""
     from coreface.losses.classifier import MarginClassifier
     from coreface.losses.contrastive import CoReFaceLoss
     from coreface.losses.margins import ArcFace
@@ -148,7 +149,7 @@ def test_one_step_with_two_views_equals_a_loop_of_public_parts(tiny, change, mak
     contrast = CoReFaceLoss(30, "adaptive", 0.5, "zero", "all")
     optimizer = torch.optim.SGD([*encoder.parameters(), *classify.parameters()], 0.05, 0.9, weight_decay=5e-4)
     images, identities = next(FaceLoader(faces, 36, image_size=16, seed=recipe.seed).epoch(1))
-    one, two = encoder.views(images, 2, 0.3)
+    one, two = encoder.views(images, 2, 0.3, masks=RowMasks(recipe.seed, 0, torch.arange(36)))
     assert not torch.equal(one, two)
     loss = (classify(one, identities) + classify(two, identities)) / 2 + 0.7 * contrast(one, two, identities)
     loss.backward()
@@ -322,9 +323,9 @@ def test_a_stage_changes_views_dropout_and_losses_at_its_epoch(tiny, change, mak
     asked = []
     views = trainer.encoder.views
 
-    def spy(images, count, dropout, *, statistics):
+    def spy(images, count, dropout, *, statistics, masks):
         asked.append((count, dropout, statistics))
-        return views(images, count, dropout, statistics=statistics)
+        return views(images, count, dropout, statistics=statistics, masks=masks)
 
     monkeypatch.setattr(trainer.encoder, "views", spy)
     trainer.train()

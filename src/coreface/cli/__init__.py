@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from coreface import __version__
 from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, report, runs, train
-from coreface.errors import CoreFaceError, DivergedError, StorageError, TrainingStopped
+from coreface.errors import CoreFaceError, DivergedError, ProcessLostError, StorageError, TrainingStopped
+from coreface.launch import leads
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (train, evaluate, calibrate, compare, runs, report, data, demo, backbones)
@@ -28,22 +29,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.rest = rest
     try:
         found = options.run_command(options)
-    except (StorageError, DivergedError) as error:
-        print(f"coreface: {error}", file=sys.stderr)
-        return _FAILED
     except CoreFaceError as error:
-        print(f"coreface: {error}", file=sys.stderr)
-        return _BAD_INPUT
+        _say(error)
+        return _FAILED if isinstance(error, StorageError | DivergedError | ProcessLostError) else _BAD_INPUT
     except OSError as error:
-        print(f"coreface: {error}", file=sys.stderr)
+        _say(error)
         return _FAILED
     except TrainingStopped as error:
-        print(f"coreface: {error}", file=sys.stderr)
+        _say(error)
         return _SIGNAL + error.signal
     except KeyboardInterrupt:
         print("coreface: interrupted", file=sys.stderr)
         return _SIGNAL + signal.SIGINT
     return int(found or 0)
+
+
+def _say(error: BaseException) -> None:
+    # Of several processes only the first to fail speaks; where all of them met no other, the leader.
+    silent = getattr(error, "silent", None)
+    if leads() if silent is None else not silent:
+        print(f"coreface: {error}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from coreface.cli.terminal import print_evaluation, progress_console
 from coreface.errors import RecipeError
+from coreface.launch import launched, leads
 
 _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--any.field VALUE ...]
        coreface train --resume RUN [RECIPE] [--force] [--any.field VALUE ...]"""
@@ -19,7 +20,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     # --help of this one comes from the recipe's own parser, which lists every field.
     train = commands.add_parser("train", help="train an encoder by a recipe", add_help=False, allow_abbrev=False)
     train.set_defaults(run_command=_train, takes_more=True)
-    train.add_argument("--run", metavar="DIR")
+    train.add_argument("--run", "--run-dir", metavar="DIR")  # torchrun takes --run for one of its own
     train.add_argument("--overwrite", action="store_true")
     train.add_argument("--resume", metavar="RUN")
     train.add_argument("--force", action="store_true")
@@ -45,16 +46,10 @@ def _train(options: argparse.Namespace) -> None:
 
         print(recipe_text(Recipe.load(recipes[0], overrides)), end="")
         return
-    if options.resume is None:
-        recipe = Recipe.load(recipes[0], overrides)
-        from coreface.run import train
-
-        folder = Path(options.run or Path("runs") / Path(recipes[0]).stem)
-        run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
-    else:
+    folder = Path(options.resume or options.run or Path("runs") / Path(recipes[0]).stem)
+    if options.resume is not None or _begun_before_a_restart(folder):
         from coreface.run import resume
 
-        folder = Path(options.resume)
         run = resume(
             folder,
             recipes[0] if recipes else None,
@@ -62,6 +57,13 @@ def _train(options: argparse.Namespace) -> None:
             force=options.force,
             console=progress_console(),
         )
+    else:
+        recipe = Recipe.load(recipes[0], overrides)
+        from coreface.run import train
+
+        run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
+    if not leads():
+        return
     from coreface.run_folder import REPORT
     from coreface.training.initial import ENCODER
 
@@ -70,6 +72,13 @@ def _train(options: argparse.Namespace) -> None:
         if (folder / REPORT).is_file():
             print(f"report: {folder / REPORT}")
     print(f"encoder: {folder / ENCODER}")
+
+
+def _begun_before_a_restart(folder: Path) -> bool:
+    """Whether this command has begun the run itself: a launcher repeats it where one of its processes has died."""
+    from coreface.run_state import is_run
+
+    return launched().restarts > 0 and is_run(folder)
 
 
 def _check_combination(options: argparse.Namespace, recipes: list[str]) -> None:

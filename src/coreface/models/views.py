@@ -24,12 +24,12 @@ class RowMasks(NamedTuple):
 
     Attributes:
         seed: any whole number.
-        step: number of the training step.
+        step: number of the training step; a scalar int64 tensor where only the device knows it.
         rows: (batch,), int64, on the device of the batch: the number of each image in the step's whole batch.
     """
 
     seed: int
-    step: int
+    step: int | torch.Tensor
     rows: torch.Tensor
 
     def check(self, batch: torch.Tensor) -> None:

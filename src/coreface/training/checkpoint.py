@@ -7,7 +7,7 @@ them before anything else is done, and lets the metadata, a pickle, name nothing
 tensors themselves are read by torch.load(weights_only=True).
 
 Sharded tensors (DTensor) need no other format: their shards are chunks in the same metadata, written by every process
-and read back by any other number of them.
+and read back by any other number of them. Each process writes and digests its own file, and a share of what all have.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from coreface.errors import CheckpointError
 from coreface.files import force_to_disk
+from coreface.training.distributed import Processes
 
 MANIFEST = "manifest.json"
 _METADATA = ".metadata"
@@ -108,49 +109,85 @@ class Checkpoint:
         return tensors
 
 
-def write_checkpoint(root: Path, step: int, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> Path:
+def write_checkpoint(
+    root: Path,
+    step: int,
+    tensors: Mapping[str, torch.Tensor],
+    facts: Mapping[str, Any],
+    processes: Processes | None = None,
+) -> Path:
     """Write ``root / "step_<N>"``, whole or not at all. What lay there under that name is replaced at the end.
 
     Args:
-        root: the folder of the checkpoints; made where it is missing.
+        root: the folder of the checkpoints; made where it is missing. All processes see the same one.
         step: N.
-        tensors: by name.
-        facts: counters and the like, plain JSON values.
+        tensors: by name: shards on the processor, what all processes have alike, and what one of them has alone.
+        facts: counters and the like, plain JSON values; the leader's count.
+        processes: a collective call over these; None writes from this process alone.
 
     Raises:
         OSError: the disk is full, or may not be written. What was written so far is removed.
+        CheckpointError: the processes do not see the same folder.
     """
+    processes = processes or Processes()
     folder = root / f"step_{step}"
-    temporary = root / f".{folder.name}.{os.getpid()}.tmp"
+    temporary = root / processes.leading(lambda: f".{folder.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
+        processes.leading(lambda: temporary.mkdir(parents=True))
         with _errors_of_torch(temporary):
             save_tensors(
                 dict(tensors),
-                storage_writer=_Writer(temporary, sync_files=True, overwrite=False),
+                storage_writer=_Writer(temporary, sync_files=True, overwrite=True),
                 planner=DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
-                no_dist=True,
+                process_group=processes.group,
+                no_dist=processes.count == 1,
             )
-        files = {path.name: _described(path) for path in sorted(temporary.iterdir())}
         layout = {name: (_dtype_name(tensor.dtype), list(tensor.shape)) for name, tensor in tensors.items()}
-        manifest = {"format": _FORMAT, "step": step, **facts, "layout": layout, "files": files}
-        with (temporary / MANIFEST).open("wb") as file:
-            file.write(_sealed(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        force_to_disk(temporary)
-        if folder.exists():
-            replaced = root / f".{folder.name}.replaced.tmp"
-            folder.replace(replaced)
-            temporary.replace(folder)
-            shutil.rmtree(replaced)
-        else:
-            temporary.replace(folder)
-        force_to_disk(root)
+        parts = processes.together(lambda: (_own_files(temporary, processes), layout))
+        processes.leading(lambda: _finish(temporary, folder, parts, {"format": _FORMAT, "step": step, **facts}))
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if processes.leads:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
     return folder
+
+
+_Files = dict[str, tuple[int, str]]
+_Layout = dict[str, tuple[str, list[int]]]
+
+
+def _own_files(temporary: Path, processes: Processes) -> _Files:
+    """Describe what this process has written, and the leader also what holds it together."""
+    own = [*temporary.glob(f"__{processes.rank}_*.distcp"), *(temporary.glob(_METADATA) if processes.leads else ())]
+    return {path.name: _described(path) for path in sorted(own)}
+
+
+def _finish(temporary: Path, folder: Path, parts: list[tuple[_Files, _Layout]], manifest: dict[str, Any]) -> None:
+    """Write the manifest, and give the folder its name."""
+    files: _Files = {}
+    layout: _Layout = {}
+    for described, laid_out in parts:
+        files |= described
+        layout |= laid_out
+    if unseen := sorted(files.keys() - {path.name for path in temporary.iterdir()}):
+        raise CheckpointError(
+            f"{temporary / unseen[0]}: another process has written it, and it is not here: a run of several machines "
+            "needs a folder that all of them share"
+        )
+    root = folder.parent
+    with (temporary / MANIFEST).open("wb") as file:
+        file.write(_sealed({**manifest, "layout": layout, "files": files}))
+        file.flush()
+        os.fsync(file.fileno())
+    force_to_disk(temporary)
+    if folder.exists():
+        replaced = root / f".{folder.name}.replaced.tmp"
+        folder.replace(replaced)
+        temporary.replace(folder)
+        shutil.rmtree(replaced)
+    else:
+        temporary.replace(folder)
+    force_to_disk(root)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from coreface.errors import CheckpointError, StorageError
+from coreface.losses.processes import local, with_rows_of
 from coreface.training.checkpoint import (
     Checkpoint,
     checkpoint_folders,
@@ -20,6 +21,7 @@ from coreface.training.checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
+from coreface.training.distributed import Processes
 from coreface.training.recipe import CheckpointRecipe
 
 CHECKPOINTS = "checkpoints"  #: folder of the checkpoints inside a run
@@ -47,15 +49,20 @@ class CheckpointWriter:
     """Writes the checkpoints of a run, in a thread of its own unless the recipe says otherwise. A context manager.
 
     The tensors are copied while the training waits, and written while it goes on. A write that failed raises at the
-    next call, and at the end.
+    next call, and at the end. Over several processes, making one, saving and waiting are collective calls.
 
     Args:
         run: the run folder.
         recipe: how often, and how many are kept.
         step: the step of the checkpoint that the training goes on from; None where it begins.
+        processes: those that train; None for this one alone.
     """
 
-    def __init__(self, run: Path, recipe: CheckpointRecipe, step: int | None = None) -> None:
+    def __init__(
+        self, run: Path, recipe: CheckpointRecipe, step: int | None = None, processes: Processes | None = None
+    ) -> None:
+        # The thread's talk must not mix with the training's.
+        self._processes = (processes or Processes()).apart()
         self._run = run
         self._root = run / CHECKPOINTS
         self._recipe = recipe
@@ -68,7 +75,7 @@ class CheckpointWriter:
         self._done: list[tuple[int, float, int]] = []
 
     def __enter__(self) -> "CheckpointWriter":
-        remove_leftovers(self._root)
+        self._processes.leading(lambda: remove_leftovers(self._root))
         return self
 
     def __exit__(
@@ -102,9 +109,12 @@ class CheckpointWriter:
         self.wait()
         self._raise()
         copied = self._copy(tensors)
+        copies = {name: with_rows_of(tensor, self._copies[name]) for name, tensor in tensors.items()}
         self._last_step, self._last_time = step, time.monotonic()
         # No daemon: where the training ends by an error, the checkpoint on its way is still written to its end.
-        self._thread = threading.Thread(target=self._write, args=(step, facts, copied, started), name="checkpoint")
+        self._thread = threading.Thread(
+            target=self._write, args=(step, copies, facts, copied, started), name="checkpoint"
+        )
         self._thread.start()
         if wait or not self._recipe.asynchronous:
             self.wait()
@@ -121,13 +131,21 @@ class CheckpointWriter:
         done, self._done = self._done, []
         return [Written(step, self._waited.pop(step), writing, size) for step, writing, size in done]
 
-    def _write(self, step: int, facts: Mapping[str, Any], copied: "torch.cuda.Event | None", started: float) -> None:
+    def _write(
+        self,
+        step: int,
+        tensors: Mapping[str, torch.Tensor],
+        facts: Mapping[str, Any],
+        copied: "torch.cuda.Event | None",
+        started: float,
+    ) -> None:
         try:
             if copied is not None:
                 copied.synchronize()
-            write_checkpoint(self._root, step, self._copies, facts)
-            for old in checkpoint_folders(self._root)[self._recipe.keep_last :]:
-                shutil.rmtree(old)
+            write_checkpoint(self._root, step, tensors, facts, self._processes)
+            if self._processes.leads:
+                for old in checkpoint_folders(self._root)[self._recipe.keep_last :]:
+                    shutil.rmtree(old)
             size = sum(tensor.nbytes for tensor in self._copies.values())
             self._done.append((step, time.perf_counter() - started, size))
         except BaseException as error:  # raised in the training thread, by its next call
@@ -138,6 +156,7 @@ class CheckpointWriter:
         copies: dict[str, torch.Tensor] = {}
         on_gpu = False
         for name, tensor in tensors.items():
+            tensor = local(tensor)
             old = self._copies.get(name)
             if old is None or old.shape != tensor.shape or old.dtype != tensor.dtype:
                 old = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)

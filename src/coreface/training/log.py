@@ -22,23 +22,25 @@ class RunLog:
     """Writes the rows of a run and shows how far it is. Use it as a context manager.
 
     Args:
-        folder: the run folder, which exists.
+        folder: the run folder, which exists; None writes and shows nothing, as processes do that do not lead.
         total_steps: steps of the whole run.
         console: where to show progress; None shows it on standard error.
         first_step: steps that were done before; what TensorBoard has of later ones is replaced.
     """
 
-    def __init__(self, folder: Path, total_steps: int, console: Console | None = None, *, first_step: int = 0) -> None:
-        self._console = console or Console(stderr=True)
+    def __init__(
+        self, folder: Path | None, total_steps: int, console: Console | None = None, *, first_step: int = 0
+    ) -> None:
+        self._console = (console or Console(stderr=True)) if folder else Console(quiet=True)
         self._total = total_steps
-        self._rows = (folder / METRICS).open("a", encoding="utf-8")
-        self._board = _tensorboard(folder, first_step)
+        self._rows = (folder / METRICS).open("a", encoding="utf-8") if folder else None
+        self._board = _tensorboard(folder, first_step) if folder else None
         self._progress: Progress | None = None
         self._started = self._last_line = time.monotonic()
         self._first_step: int | None = None
         self._written = 0
         self._waited = 0.0
-        if self._console.is_terminal:
+        if self._console.is_terminal and folder:
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -61,7 +63,8 @@ class RunLog:
             self._progress.stop()
         if self._board:
             self._board.close()
-        self._rows.close()
+        if self._rows:
+            self._rows.close()
 
     def say(self, message: str) -> None:
         """Show one line."""
@@ -92,12 +95,16 @@ class RunLog:
 
     def settle(self) -> int:
         """Force the rows to the disk, and return how many bytes they are."""
+        if not self._rows:
+            return 0
         self._rows.flush()
         os.fsync(self._rows.fileno())
         return os.fstat(self._rows.fileno()).st_size
 
     def row(self, kind: str, values: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl; what is not finite is written as null."""
+        if not self._rows:
+            return
         row = {"kind": kind, **{key: _plain(value) for key, value in values.items()}}
         self._rows.write(json.dumps(row, allow_nan=False) + "\n")
         self._rows.flush()

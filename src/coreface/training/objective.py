@@ -10,6 +10,7 @@ from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
 from coreface.losses.margins import ArcFace, CosFace, Margin
+from coreface.losses.processes import process_count, summed
 from coreface.training.recipe import MarginRecipe, Recipe
 
 
@@ -25,24 +26,41 @@ class Losses(NamedTuple):
 class Objective(nn.Module):
     """L = mean over the views of M(h, y) + lambda L_con: docs/method.md, equations 1 and 5.
 
+    Over several processes, each with its part of a batch, a call is collective: the losses are those of the whole batch
+    (the contrastive ones without ``gather`` the means over the processes), and so are the gradients of what this
+    process holds. Gradients of what every process has a copy of are to be summed.
+
     Args:
         recipe: its classifier and stages are built.
         embedding_size: D.
         identities: C.
+        device: of the identity centres, where they are spread over several processes.
 
     Attributes:
         classifier: the identity centres, shared by all stages.
         contrasts: stage index (as text) -> its contrastive loss.
     """
 
-    def __init__(self, recipe: Recipe, embedding_size: int, identities: int) -> None:
+    def __init__(
+        self, recipe: Recipe, embedding_size: int, identities: int, device: torch.device | str = "cpu"
+    ) -> None:
         super().__init__()
-        self.classifier = MarginClassifier(build_margin(recipe.classifier.margin), embedding_size, identities)
+        self.classifier = MarginClassifier(
+            build_margin(recipe.classifier.margin),
+            embedding_size,
+            identities,
+            sample_rate=recipe.classifier.sample_rate,
+            seed=recipe.seed,
+            sharded=True,
+            device=device if process_count() > 1 else "cpu",
+        )
         self.contrasts = nn.ModuleDict()
         self._weights: dict[int, float] = {}
         for index, stage in enumerate(recipe.stages):
             if (term := stage.contrastive) is not None:
-                self.contrasts[str(index)] = CoReFaceLoss(term.scale, term.margin, term.ema, term.mask, term.protocol)
+                self.contrasts[str(index)] = CoReFaceLoss(
+                    term.scale, term.margin, term.ema, term.mask, term.protocol, term.gather
+                )
                 self._weights[index] = term.weight
 
     def forward(self, stage: int, views: list[torch.Tensor], identities: torch.Tensor) -> Losses:
@@ -59,9 +77,21 @@ class Objective(nn.Module):
             return Losses(classification, classification.detach(), None, None)
         contrast = self.contrasts[str(stage)]
         assert isinstance(contrast, CoReFaceLoss)
-        contrastive = contrast(views[0], views[1], identities)
+        contrastive, statistics = contrast(views[0], views[1], identities), contrast.last
+        assert statistics is not None
+        if process_count() > 1 and not contrast.gather:
+            contrastive, statistics = _over_processes(contrastive, statistics)
         total = classification + self._weights[stage] * contrastive
-        return Losses(total, classification.detach(), contrastive.detach(), contrast.last)
+        return Losses(total, classification.detach(), contrastive.detach(), statistics)
+
+
+def _over_processes(own: torch.Tensor, statistics: ContrastStatistics) -> tuple[torch.Tensor, ContrastStatistics]:
+    """Return the mean of everyone's loss, with the gradient of this process's share of it, and all statistics."""
+    count = process_count()
+    share = own / count
+    sums = summed(torch.stack([own.detach(), *(value.to(own.dtype) for value in statistics)]))
+    mean, positive, hardest, margin, _ = sums / count
+    return share + (mean - share.detach()), ContrastStatistics(positive, hardest, margin, sums[4].long())
 
 
 def mean_losses(parts: list[tuple[Losses, float]]) -> Losses:

@@ -43,6 +43,13 @@ def seed_randomness(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def drawn_randomness(device: torch.device, *key: int) -> RandomState:
+    """Return the state of all global generators after seeding them with what is drawn from a key; they do not move."""
+    with kept_randomness(device):
+        seed_randomness(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1)
+        return get_randomness(device)
+
+
 def get_randomness(device: torch.device) -> RandomState:
     """Return the state of all global generators."""
     version, words, python_next = random.getstate()

@@ -25,11 +25,13 @@ class ModelRecipe:
         backbone: iresnet18, 34, 50, 100, 200 or mobilefacenet.
         embedding_size: Numbers in an embedding.
         view_statistics: Whether BatchNorm sees two views as two batches (separate, as published) or as one (joint).
+        sync_batchnorm: Whether BatchNorm takes its statistics over the images of all processes, or of its own.
     """
 
     backbone: str = "iresnet50"
     embedding_size: int = 512
     view_statistics: Literal["separate", "joint"] = "separate"
+    sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         _require(self.embedding_size >= 1, "model.embedding_size", self.embedding_size, "at least 1")
@@ -64,9 +66,14 @@ class ClassifierRecipe:
 
     Attributes:
         margin: The margin-softmax.
+        sample_rate: Share of the identities that are not in the batch which a step compares with; 1 takes all.
     """
 
     margin: MarginRecipe = field(default_factory=MarginRecipe)
+    sample_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(0 < self.sample_rate <= 1, "classifier.sample_rate", self.sample_rate, "a share above 0, at most 1")
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ class ContrastiveRecipe:
         ema: Weight of the new value in the running margin.
         mask: What becomes of other images of the same identity, exclude or zero (as the authors' release).
         protocol: Which cosines between the views enter.
+        gather: Compare with the images of all processes; false, as published, compares each process' own.
     """
 
     weight: float = 0.05
@@ -88,6 +96,7 @@ class ContrastiveRecipe:
     ema: float = 0.99
     mask: Literal["exclude", "zero"] = "exclude"
     protocol: Literal["one_way", "two_way", "all", "half"] = "one_way"
+    gather: bool = False
 
     def __post_init__(self) -> None:
         usual = "a positive number (leave the term out to go without)"
@@ -131,7 +140,7 @@ class OptimizerRecipe:
         lr: Learning rate after the warm-up.
         momentum: Of SGD; the first beta of AdamW.
         weight_decay: On every parameter, as published.
-        batch_size: Images a step.
+        batch_size: Images a step, of all processes together.
         epochs: Passes over the images, numbered from 1.
         schedule: step drops the rate tenfold at the start of each of lr_drops; cosine and polynomial fall to 0.
         lr_drops: Epochs at whose start the rate drops tenfold.

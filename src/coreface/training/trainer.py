@@ -18,16 +18,16 @@ from coreface.models.encoder import FaceEncoder
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoints import CheckpointWriter, raise_storage_error
 from coreface.training.device import choose_device, choose_precision
-from coreface.training.gradients import clip_by_recipe
-from coreface.training.guard import NonFiniteGuard
+from coreface.training.distributed import Processes, images_each
 from coreface.training.initial import ENCODER, load_initial_weights
 from coreface.training.log import RunLog
 from coreface.training.meter import Meter
 from coreface.training.metrics import FINISHED
-from coreface.training.objective import Losses, Objective, mean_losses
-from coreface.training.optimizer import build_optimizer
+from coreface.training.objective import Losses, Objective
+from coreface.training.process_state import load_own, own_tensors
 from coreface.training.randomness import (
     RandomState,
+    drawn_randomness,
     get_randomness,
     kept_randomness,
     seed_randomness,
@@ -37,6 +37,7 @@ from coreface.training.recipe import Recipe
 from coreface.training.samples import save_batch, save_samples
 from coreface.training.signals import StopSignals
 from coreface.training.state import begins_anew, load_modules, load_optimizer, module_tensors, optimizer_tensors
+from coreface.training.step import TrainingStep
 from coreface.training.watch import Watch, require_labels_in_range
 
 #: Measures an encoder: what it returns becomes a row of metrics.jsonl.
@@ -58,11 +59,13 @@ class Trainer:
         checkpoint: where to go on from: to the last bit, where recipe, faces and machine are those it was written with.
             None begins anew, from the weights of ``init_from`` where the recipe has it.
         facts: plain JSON values that every checkpoint carries along, such as versions.
+        processes: those that train together, each with a trainer of its own, made and called at the same places; None
+            takes all of torch.distributed, or this one alone. The leader alone shows, evaluates and writes rows.
 
     Raises:
         DataError: fewer than two identities, labels out of range, or not enough images for a batch.
         ModelError: an unknown backbone or an impossible size.
-        RecipeError: the device is not there.
+        RecipeError: the device is not there, or the batch cannot be shared out to the processes.
         CheckpointError: the checkpoint is of another network or other faces.
 
     Attributes:
@@ -84,6 +87,7 @@ class Trainer:
         console: Console | None = None,
         checkpoint: Checkpoint | None = None,
         facts: Mapping[str, Any] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         require_identities(faces, 2, "training")
         require_labels_in_range(faces)
@@ -93,12 +97,14 @@ class Trainer:
         self._evaluator = evaluator
         self._console = console
         self._facts = dict(facts or {})
+        self._processes = processes or Processes()
+        each = images_each(recipe, self._processes.count)
         self._device = choose_device(recipe.device)
         self.precision = choose_precision(recipe.precision, self._device)
-        self._randomness: RandomState | None = None
+        self._randomness: RandomState | None = None  # of all processes alike, while the first weights are drawn
         with self._own_randomness():
             encoder = FaceEncoder(recipe.model.backbone, recipe.model.embedding_size, recipe.data.image_size)
-            objective = Objective(recipe, recipe.model.embedding_size, faces.num_identities)
+            objective = Objective(recipe, recipe.model.embedding_size, faces.num_identities, self._device)
         # Channels-last is the order the pixels come in, and the faster one for convolutions here at any precision.
         self.encoder = encoder.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective.to(self._device)
@@ -106,21 +112,27 @@ class Trainer:
             self.encoder.backbone.trunk = torch.compile(self.encoder.backbone.trunk)
         self.loader = FaceLoader(
             faces,
-            recipe.optimizer.batch_size,
+            each,
             image_size=recipe.data.image_size,
             seed=recipe.seed,
             workers=recipe.data.workers,
             device=self._device,
             flip=recipe.data.flip,
+            rank=self._processes.rank,
+            world_size=self._processes.count,
             max_unreadable=recipe.data.max_unreadable,
+            parts=recipe.optimizer.micro_batches,
         )
-        self.optimizer = build_optimizer(recipe.optimizer, [*self.encoder.parameters(), *self.objective.parameters()])
-        self._modules = {"encoder": self.encoder, "objective": self.objective}
-        self._guard = NonFiniteGuard(self._modules.values(), self._device)
+        rows = torch.from_numpy(self.loader.rows).to(self._device)
+        self._stepper = TrainingStep(
+            self.encoder, self.objective, recipe, self._device, self.precision, self._processes, rows
+        )
+        self.optimizer, self._guard = self._stepper.optimizer, self._stepper.guard
         self._meter = Meter()
         self._rate = 0.0
-        self._view = torch.empty(0)
         self._saved_step: int | None = None
+        if self._processes.count > 1:
+            self._randomness = drawn_randomness(self._device, recipe.seed, 0, self._processes.rank)
         if checkpoint is not None:
             self._load(checkpoint)
         elif recipe.init_from is not None:
@@ -143,8 +155,10 @@ class Trainer:
             with (
                 self._own_randomness(),
                 StopSignals() as stop,
-                RunLog(self._folder, self.total_steps, self._console, first_step=self.step) as log,
-                CheckpointWriter(self._folder, self.recipe.checkpoint, self._saved_step) as checkpoints,
+                self._open_log() as log,
+                CheckpointWriter(
+                    self._folder, self.recipe.checkpoint, self._saved_step, self._processes
+                ) as checkpoints,
             ):
                 self._watch = Watch(self.objective.classifier.weight.shape[0], log.warn)
                 if self.step == 0:
@@ -152,6 +166,7 @@ class Trainer:
                 while self.epoch < last:
                     try:
                         self._train_epoch(log, stop, checkpoints)
+                        self._share_unreadable()
                     finally:
                         self._list_unreadable(log)
                     self._finish_epoch(log, stop, checkpoints)
@@ -162,6 +177,11 @@ class Trainer:
                     log.summary()
         except OSError as error:
             raise_storage_error(self._folder, error)
+
+    def _open_log(self) -> RunLog:
+        if not self._processes.leads:
+            return RunLog(None, self.total_steps)
+        return RunLog(self._folder, self.total_steps, self._console, first_step=self.step)
 
     def take_over(self, other: "Trainer") -> None:
         """Go on from where another trainer stands, whose recipe is the same up to here."""
@@ -174,16 +194,16 @@ class Trainer:
         self.epoch, self.step, self._randomness = other.epoch, other.step, other._randomness
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        load_modules(checkpoint, self._modules)
+        load_modules(checkpoint, self._stepper.modules)
         if not begins_anew(checkpoint, self.recipe):
-            load_optimizer(checkpoint, self.optimizer, self._modules)
-        rest = checkpoint.read(name for name in checkpoint.layout if name.split(".")[0] in ("random", "guard", "meter"))
+            load_optimizer(checkpoint, self.optimizer, self._stepper.modules)
+        self._randomness = load_own(checkpoint, self.objective, self._processes, self._device, self.recipe.seed)
+        rest = checkpoint.read(name for name in checkpoint.layout if name.split(".")[0] in ("guard", "meter"))
         facts = checkpoint.facts
         self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], checkpoint.step
         self._rate = facts["rate"]
         self._saved_step = checkpoint.step
-        drawn = {name.removeprefix("random.0."): value for name, value in rest.items() if name.startswith("random.0.")}
-        self._randomness = RandomState(**drawn)
+        self.loader.stretches = facts["stretches"]
         self._guard.skipped = rest["guard.skipped"].to(self._device)
         self._guard.in_a_row = rest["guard.in_a_row"].to(self._device)
         sums = {
@@ -197,23 +217,27 @@ class Trainer:
         stage = self.recipe.stage_at(epoch)
         self.encoder.train()
         self.objective.train()
+        if self.batch == 0:
+            self.loader.stretches = self._processes.count if self.loader.in_sequence else 1
         batches = self.loader.epoch(epoch, self.batch) if self.batch < len(self.loader) else ()
         for images, identities in self._meter.timing(batches):
-            if self.step == 0:
+            if self.step == 0 and self._processes.leads:
                 save_samples(images, self._folder / "samples.png")
             batch = self.loader.next_batch
             self._rate = self.recipe.learning_rate(epoch + (batch - 1) / len(self.loader))
             losses, gradient_norm = self.train_step(stage, self._rate, images, identities)
-            self._meter.add(losses, gradient_norm, len(images), self._guard.last)
+            self._meter.add(losses, gradient_norm, len(images) * self._processes.count, self._guard.last)
             self.batch = batch
             reported = self.step % self.recipe.log_every == 0
             if reported:
                 self._report(log)
             if reported or self._device.type == "cpu":  # elsewhere every look would stop the device
                 self._require_progress(images, identities)
-            if stop.received is not None:
-                raise self._stopped(stop.received, log, checkpoints)
-            if checkpoints.due(self.step):
+            # A signal may reach one process alone, and no two clocks agree.
+            received, due = self._processes.largest(stop.received or 0, checkpoints.due(self.step))
+            if received:
+                raise self._stopped(received, log, checkpoints)
+            if due:
                 self._save(log, checkpoints, wait=False)
             log.checkpoints(checkpoints.written())
         self.batch = len(self.loader)
@@ -229,63 +253,35 @@ class Trainer:
         if last and self._saved_step != self.step:
             self._save(log, checkpoints, wait=False)
         if last or epoch % self.recipe.evaluation.every == 0:
+            received = 0
             try:
-                self._evaluate(epoch, log, stop)
+                if self._processes.leads:
+                    self._evaluate(epoch, log, stop)
             except TrainingStopped as error:
-                raise self._stopped(error.signal, log, checkpoints) from None
+                received = error.signal
+            (received,) = self._processes.largest(received)  # where the others wait for the leader
+            if received:
+                raise self._stopped(received, log, checkpoints)
         self.epoch, self.batch = epoch, 0
 
     def train_step(
         self, stage: int, rate: float, images: torch.Tensor, identities: torch.Tensor
     ) -> tuple[Losses, torch.Tensor | None]:
-        """Take one optimizer step; `train` does this for every batch.
-
-        Where the loss or a gradient is not finite, nothing changes but the counts of steps and of skipped steps.
-
-        Args:
-            stage: index of the recipe's stage.
-            rate: learning rate.
-            images: (batch, 3, size, size), normalised, on the device.
-            identities: (batch,), int64, on the device.
-
-        Returns:
-            The losses and, where the recipe clips, the norm of the gradient before clipping.
-        """
-        optimizer = self.recipe.optimizer
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self._guard.before()
-        parts = max(1, min(optimizer.micro_batches, len(images) // 2))
-        losses = []
-        for part, labels in zip(images.tensor_split(parts), identities.tensor_split(parts), strict=True):
-            losses.append((self._pass(stage, part, labels, len(part) / len(images)), len(part) / len(images)))
-        mean = mean_losses(losses)
-        norm, clipped = clip_by_recipe(self.encoder, self.objective, optimizer)
-        self._guard.finish(self.optimizer, mean.total, norm)
-        self.optimizer.zero_grad(set_to_none=True)
+        """Take one optimizer step; `train` does this for every batch. See `TrainingStep.take`."""
+        taken = self._stepper.take(self.step, stage, rate, images, identities)
         self.step += 1
-        return mean, clipped
-
-    def _pass(self, stage: int, images: torch.Tensor, identities: torch.Tensor, share: float) -> Losses:
-        """Add to the gradients those of a part of the batch."""
-        plan = self.recipe.stages[stage]
-        with torch.autocast(self._device.type, self.precision, enabled=self.precision != torch.float32):
-            statistics = self.recipe.model.view_statistics
-            views = self.encoder.views(images, plan.views, plan.dropout, statistics=statistics)
-        losses = self.objective(stage, views, identities)
-        (losses.total * share if share != 1 else losses.total).backward()
-        self._view = views[0].detach()
-        return Losses(losses.total.detach(), *losses[1:])
+        return taken
 
     def _require_progress(self, images: torch.Tensor, identities: torch.Tensor) -> None:
         limit = self.recipe.optimizer.max_skips
         if int(self._guard.in_a_row) < limit:
             return
-        save_batch(images, identities, self._folder / BAD_BATCH)
+        name = BAD_BATCH if self._processes.count == 1 else f"{BAD_BATCH}_{self._processes.rank}"
+        save_batch(images, identities, self._folder / name)
         precision = "" if self.precision == torch.float32 else ", --precision float32"
         raise DivergedError(
             f"{limit} steps in a row had no finite loss or gradient, the last of them step {self.step}; they changed "
-            f"nothing, and the last batch lies in {self._folder / BAD_BATCH}.png and .safetensors. Go on from the last "
+            f"nothing, and the last batch lies in {self._folder / name}.png and .safetensors. Go on from the last "
             f"checkpoint with a lower rate (now {self._rate:g}){precision}: coreface train --resume {self._folder} "
             f"--force --optimizer.lr {self.recipe.optimizer.lr / 10:g}"
         )
@@ -311,15 +307,15 @@ class Trainer:
         )
 
     def _save(self, log: RunLog, checkpoints: CheckpointWriter, *, wait: bool) -> None:
-        drawn = get_randomness(self._device).tensors()
         tensors = {
-            **module_tensors(self._modules),
-            **optimizer_tensors(self.optimizer, self._modules),
-            **{f"random.0.{name}": value for name, value in drawn.items()},  # 0: of process 0
+            **module_tensors(self._stepper.modules),
+            **optimizer_tensors(self.optimizer, self._stepper.modules),
+            **own_tensors(self.objective, get_randomness(self._device), self._processes),
             **{f"meter.{name}": value for name, value in self._meter.tensors().items()},
             "guard.skipped": self._guard.skipped,
             "guard.in_a_row": self._guard.in_a_row,
         }
+        self._share_unreadable()
         facts = {
             **self._facts,
             "epoch": self.epoch,
@@ -328,7 +324,8 @@ class Trainer:
             "meter": self._meter.facts(),
             "metrics_bytes": log.settle(),
             "unreadable": {str(index): text for index, text in self.loader.unreadable.items()},
-            "processes": 1,
+            "processes": self._processes.count,
+            "stretches": self.loader.stretches,
             "recipe": json.loads(json.dumps(self.recipe.to_dict())),
         }
         checkpoints.save(self.step, tensors, facts, wait=wait)
@@ -338,7 +335,8 @@ class Trainer:
         row = self._meter.row()
         skipped = int(self._guard.skipped)
         log.row("step", {"step": self.step, "epoch": self.epoch + 1, "lr": self._rate, **row, "skipped": skipped})
-        self._watch.look(row["classification"], self._view, warming_up=self.epoch < self.recipe.optimizer.warmup_epochs)
+        warming_up = self.epoch < self.recipe.optimizer.warmup_epochs
+        self._watch.look(row["classification"], self._stepper.view, warming_up=warming_up)
         waiting = 100 * row["waiting"]
         state = f"loss {row['loss']:.3f}  {row['images_per_second']:.0f} images/s  waiting for data {waiting:.1f} %"
         if skipped:
@@ -361,7 +359,14 @@ class Trainer:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in measured.items() if isinstance(value, float))
         log.say(f"epoch {epoch}: {figures}")
 
+    def _share_unreadable(self) -> None:
+        for found in self._processes.gather(self.loader.unreadable):
+            self.loader.unreadable.update(found)
+        self.loader.require_readable()
+
     def _list_unreadable(self, log: RunLog) -> None:
+        if not self._processes.leads:
+            return
         unreadable = self.loader.unreadable
         path = self._folder / "unreadable.txt"
         listed = len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0

@@ -1,0 +1,153 @@
+"""One optimizer step: the same for one process, and for several that have a part of the batch each."""
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
+from torch.nn.parallel import DistributedDataParallel
+
+from coreface.losses.processes import is_sharded
+from coreface.losses.sampling import update_own_rows
+from coreface.models.encoder import FaceEncoder
+from coreface.models.sync_batchnorm import synchronise_batchnorm
+from coreface.models.views import RowMasks
+from coreface.training.distributed import Processes
+from coreface.training.gradients import clip_by_recipe
+from coreface.training.guard import NonFiniteGuard
+from coreface.training.objective import Losses, Objective, mean_losses
+from coreface.training.optimizer import build_optimizer
+from coreface.training.recipe import Recipe
+
+
+class TrainingStep:
+    """Takes steps of one encoder and its objective.
+
+    The gradients of the encoder are summed over the processes while they are computed (DistributedDataParallel); those
+    of the identity centres stay with the process that has the centres. BatchNorm's running statistics, where every
+    process has its own, are averaged after each step, so that they are the same everywhere.
+
+    Args:
+        encoder: trained in place.
+        objective: trained in place.
+        recipe: what to do.
+        device: where both are.
+        precision: of the trunk's products; anything but float32 is autocast.
+        processes: those that train.
+        rows: (batch,) int64, the places in the batch of all processes of the images that come to this one.
+
+    Attributes:
+        modules: encoder and objective by name.
+        optimizer: over all that learns.
+        guard: undoes the steps that are not finite.
+        view: (batch, embedding_size), the first view of the last batch; empty before the first.
+    """
+
+    def __init__(
+        self,
+        encoder: FaceEncoder,
+        objective: Objective,
+        recipe: Recipe,
+        device: torch.device,
+        precision: torch.dtype,
+        processes: Processes,
+        rows: torch.Tensor,
+    ) -> None:
+        self.modules: dict[str, nn.Module] = {"encoder": encoder, "objective": objective}
+        self.optimizer = build_optimizer(recipe.optimizer, [*encoder.parameters(), *objective.parameters()])
+        classifier = objective.classifier
+        touched = classifier.touched if classifier.sample_rate < 1 else None
+        if touched is not None or is_sharded(classifier.weight):
+            update_own_rows(self.optimizer, classifier.weight, touched)
+        self.guard = NonFiniteGuard(self.modules.values(), device)
+        self.view = torch.empty(0)
+        self._encoder, self._objective, self._recipe = encoder, objective, recipe
+        self._device, self._precision, self._processes, self._rows = device, precision, processes, rows
+        self._views: nn.Module = _Views(encoder)
+        if processes.count > 1:
+            if recipe.model.sync_batchnorm:
+                synchronise_batchnorm(encoder)
+            self._views = _summing_gradients(self._views, device)
+
+    def take(
+        self, number: int, stage: int, rate: float, images: torch.Tensor, identities: torch.Tensor
+    ) -> tuple[Losses, torch.Tensor | None]:
+        """Take one optimizer step. Where the loss or a gradient is not finite, nothing changes but the guard's counts.
+
+        Args:
+            number: of the step, from 0; those before it that were not skipped decide the dropout masks.
+            stage: index of the recipe's stage.
+            rate: learning rate.
+            images: (batch, 3, size, size), normalised, on the device.
+            identities: (batch,), int64, on the device.
+
+        Returns:
+            The losses of all processes' images together and, where the recipe clips, the norm of the gradient before.
+        """
+        recipe = self._recipe.optimizer
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.guard.before()
+        count = max(1, min(recipe.micro_batches, len(images) // 2))
+        parts = [x.tensor_split(count) for x in (images, identities, self._rows[: len(images)])]
+        # A step that was skipped leaves no trace, not even in the masks of the steps after it.
+        taken = number - self.guard.skipped
+        losses = []
+        for part, (some, labels, rows) in enumerate(zip(*parts, strict=True), 1):
+            share = len(some) / len(images)
+            with contextlib.ExitStack() as stack:
+                if part < count and isinstance(self._views, DistributedDataParallel):
+                    stack.enter_context(self._views.no_sync())
+                masks = RowMasks(self._recipe.seed, taken, rows)
+                losses.append((self._pass(stage, some, labels, masks, share), share))
+        mean = mean_losses(losses)
+        if not self._recipe.model.sync_batchnorm:
+            self._processes.average_(self._encoder.buffers())
+        norm, clipped = clip_by_recipe(self._encoder, self._objective, recipe)
+        self.guard.finish(self.optimizer, mean.total, norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        return mean, clipped
+
+    def _pass(
+        self, stage: int, images: torch.Tensor, identities: torch.Tensor, masks: RowMasks, share: float
+    ) -> Losses:
+        """Add to the gradients those of a part of the batch."""
+        plan = self._recipe.stages[stage]
+        with torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32):
+            views = self._views(images, plan.views, plan.dropout, self._recipe.model.view_statistics, masks)
+        losses: Losses = self._objective(stage, views, identities)
+        (losses.total * share if share != 1 else losses.total).backward()  # type: ignore[no-untyped-call]
+        self.view = views[0].detach()
+        return Losses(losses.total.detach(), *losses[1:])
+
+
+class _Views(nn.Module):
+    """The encoder's views as a forward pass, which is what DistributedDataParallel looks after."""
+
+    def __init__(self, encoder: FaceEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(
+        self, images: torch.Tensor, count: int, rate: float, statistics: Any, masks: RowMasks
+    ) -> list[torch.Tensor]:
+        return self.encoder.views(images, count, rate, statistics=statistics, masks=masks)
+
+
+def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDataParallel:
+    parallel = DistributedDataParallel(
+        module,
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+
+    def add_up(_: object, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+        # The loss is already that of all processes: its gradients are the sum of their shares, not the mean.
+        work = dist.all_reduce(bucket.buffer(), async_op=True)
+        return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
+
+    parallel.register_comm_hook(None, add_up)
+    return parallel
