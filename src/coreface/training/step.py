@@ -139,7 +139,7 @@ class _Views(nn.Module):
 def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDataParallel:
     parallel = DistributedDataParallel(
         module,
-        device_ids=[device] if device.type == "cuda" else None,
+        device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
         broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
