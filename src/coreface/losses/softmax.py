@@ -15,7 +15,7 @@ from coreface.losses.processes import SpreadRows, maximum, summed
 from coreface.losses.unit import split_length, through_unit_
 
 #: Entries of a chunk, by kind of device: what lies between two matrix products has to stay in a CPU's caches.
-CHUNK = {"cpu": 2**20, "cuda": 2**26}
+CHUNK = {"cpu": 2**19, "cuda": 2**26}
 # A logit that weighs nothing, and which, unlike -inf, gives 0 when it is multiplied by its weight.
 _NOTHING = -1e18
 
@@ -105,10 +105,11 @@ class _MarginSoftmax(torch.autograd.Function):
             parts = parts * each
 
             to_weight, to_unit, bent = torch.empty_like(sweep.weight), torch.zeros_like(unit), torch.zeros_like(top)
+            space = sweep.space(2)
             factor = (unit * parts.unsqueeze(1)).to(products)
             for block, rows in sweep.chunks(scores):
                 centres, gradient = sweep.weight[rows], to_weight[rows]
-                slope, radial = sweep.slopes(block, rows, top, parts, bent)
+                slope, radial = sweep.slopes(block, rows, top, parts, bent, space)
                 slope = slope.to(products)
                 if products == unit.dtype:
                     torch.mm(slope, factor, out=gradient)
@@ -184,6 +185,11 @@ class _Sweep:
         starts = range(0, len(scores), self._rows)
         return [(scores[start : start + self._rows], slice(start, start + self._rows)) for start in starts]
 
+    def space(self, count: int) -> list[torch.Tensor]:
+        """Return matrices for the largest chunk: fresh memory for each chunk would cost more than what is done in it."""
+        shape = (min(self._rows, len(self.weight)), len(self.columns))
+        return [self.target.new_empty(shape) for _ in range(count)]
+
     def logits(self, block: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return what enters the softmax beside the targets, whose places weigh nothing."""
         block = block.to(self.target.dtype)
@@ -196,15 +202,23 @@ class _Sweep:
         """Return the largest logit beside each target, and the sum of all exp(logit - largest)."""
         top = torch.full_like(self.target, _NOTHING)
         total = torch.zeros_like(self.target)
+        (space,) = self.space(1)
         for block, rows in self.chunks(scores):
             logits = self.logits(block, rows)
             higher = torch.maximum(top, logits.amax(dim=0))
-            total.mul_(top.sub_(higher).exp_()).add_(torch.sub(logits, higher).exp_().sum(dim=0))
+            exponentials = torch.sub(logits, higher, out=space[: len(block)]).exp_()
+            total.mul_(top.sub_(higher).exp_()).add_(exponentials.sum(dim=0))
             top = higher
         return top, total
 
     def slopes(
-        self, block: torch.Tensor, rows: slice, top: torch.Tensor, parts: torch.Tensor, bent: torch.Tensor
+        self,
+        block: torch.Tensor,
+        rows: slice,
+        top: torch.Tensor,
+        parts: torch.Tensor,
+        bent: torch.Tensor,
+        space: list[torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the softmax's derivatives in a chunk, each centre's divided by its length.
 
@@ -215,6 +229,7 @@ class _Sweep:
             parts: (batch,), what the derivatives have to be multiplied with.
             bent: (batch,), to which those with respect to the targets are added, where the margin lets others depend
                 on them; to be multiplied as well.
+            space: two matrices that hold a chunk; overwritten, and the result may lie in the first.
 
         Returns:
             (chunk, batch) with respect to the scaled cosines, to be multiplied with ``parts``; (chunk,) their sums,
@@ -222,9 +237,10 @@ class _Sweep:
         """
         block = block.to(self.target.dtype)
         bends = self.margin.moves_others
-        slope = self._bent(block, rows, top, bent) if bends else torch.sub(block, top).exp_()
+        slope, product = (matrix[: len(block)] for matrix in space)
+        slope = self._bent(block, rows, top, bent) if bends else torch.sub(block, top, out=slope).exp_()
         slope.mul_(self.inverse[rows].unsqueeze(1))
-        return slope, torch.mv(slope * block, parts / self.margin.scale)
+        return slope, torch.mv(torch.mul(slope, block, out=product), parts / self.margin.scale)
 
     def _bent(self, block: torch.Tensor, rows: slice, top: torch.Tensor, to_target: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
