@@ -57,7 +57,7 @@ def workplace(paint_faces, tmp_path_factory):
 
 def test_the_pages_have_what_is_tested_here():
     assert len([line for line in commands() if line.startswith("coreface")]) >= 5
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
 
 
 def test_make_targets_exist():

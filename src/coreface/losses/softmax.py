@@ -186,7 +186,7 @@ class _Sweep:
         return [(scores[start : start + self._rows], slice(start, start + self._rows)) for start in starts]
 
     def space(self, count: int) -> list[torch.Tensor]:
-        """Return matrices for the largest chunk: fresh memory for each chunk would cost more than what is done in it."""
+        """Return matrices for the largest chunk: fresh memory for each of them costs as much as a pass over it."""
         shape = (min(self._rows, len(self.weight)), len(self.columns))
         return [self.target.new_empty(shape) for _ in range(count)]
 
