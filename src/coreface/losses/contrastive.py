@@ -165,8 +165,8 @@ class CoReFaceLoss(nn.Module):
         softmax = _Softmax(blocks[0] if len(blocks) == 1 else torch.cat(blocks), positives, same, absent, self.mask)
 
         has_negative = softmax.has_negative
-        ends = torch.where(has_negative, torch.stack([softmax.positive, softmax.hardest]), 0.0).sum(dim=1)
-        sums = torch.stack([*ends, has_negative.sum(), softmax.positive.sum()])
+        ends = torch.where(has_negative, torch.stack([softmax.positive, softmax.hardest]), 0.0)
+        sums = torch.stack([*ends, has_negative.to(ends.dtype), softmax.positive]).sum(dim=1)
         if spread is not None:
             sums, masked = summed(sums), summed(masked)
         positive, hardest = sums[:2] / (sums[2] * self.scale)
