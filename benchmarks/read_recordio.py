@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="a .rec, or the folder that holds it")
     parser.add_argument("--images", type=int, default=3000, help="how many, drawn over the file")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--mxnet", default=os.environ.get("COREFACE_MXNET_PYTHON"), help="a Python that has MXNet")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -95,6 +95,9 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(source))[: options.images].tolist()
     positions = [reader.position(int(source.locate(i).split("key ")[1].split()[0])) for i in range(len(source))]
     stored = {index: np.frombuffer(source.encoded(index), np.uint8) for index in order}
+    for index in order[:100]:
+        if not np.array_equal(source[index][0], cv2.imdecode(stored[index], cv2.IMREAD_COLOR_RGB)):
+            sys.exit(f"{source.locate(index)}: the decoder alone gives other pixels")
     pair = Pair(source, order)
     runs: dict[str, Callable[[], float]] = {
         "coreface": lambda: timed(source.__getitem__, order),

@@ -5,7 +5,6 @@ Every loop moves forward through the bytes, and no allocation outgrows them. Sou
 3rd edition, GIF89a, the Windows BITMAPINFOHEADER pages, RFC 9649 (WebP), TIFF 6.0, the netpbm format pages.
 """
 
-import functools
 import re
 import struct
 import zlib
@@ -20,10 +19,6 @@ from coreface.errors import ImageError
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing, fill, nor a marker without a length
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_START, _JPEG_END, _JPEG_SCAN = 0xD8, 0xD9, 0xDA
-_JPEG_FIRST = 0xC0  # lower markers belong to no segment of an ordinary JPEG
-_JPEG_SCAN_MARKER = b"\xff\xda"
-_JPEG_USUAL_HEADER = 2048  # bytes
-_SEGMENT, _TWO_NUMBERS, _TWO_BYTES = (struct.Struct(layout).unpack_from for layout in (">BBH", ">HH", ">H"))
 _JPEG_MAX_SCANS = 100  # a decoder goes over the whole image once a scan; real progressive files have about ten
 _PNG_STILL = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLE_FORMAT = 256, 257, 258, 338, 339
@@ -58,40 +53,6 @@ def image_size(data: bytes) -> ImageSize:
     if width < 1 or height < 1:
         raise ImageError(f"the {kind.name} header says {width} x {height} pixels, expected 1 or more; get a new copy")
     return ImageSize(width, height, kind.name)
-
-
-def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG as most are, one frame and one scan up to the end, known to be complete.
-
-    Most of what is loaded in training is that, and the time counts. None says nothing: `image_size` and
-    `check_complete` have the last word then.
-    """
-    scan = data.find(_JPEG_SCAN_MARKER)
-    if not 0 < scan <= _JPEG_USUAL_HEADER or scan + 4 > len(data):
-        return None
-    size = _usual_jpeg_header(data[:scan])
-    if size is None:
-        return None
-    end = _JPEG_MARKER.search(data, scan + 2 + _TWO_BYTES(data, scan + 2)[0])
-    return size if end is not None and data[end.end() - 1] == _JPEG_END else None
-
-
-@functools.lru_cache(maxsize=64)  # the images of a set often come from one encoder, and differ behind the header only
-def _usual_jpeg_header(header: bytes) -> tuple[int, int] | None:
-    position, size = 2, None
-    if not header.startswith(b"\xff\xd8\xff"):
-        return None
-    while position + 4 <= len(header):
-        fill, marker, length = _SEGMENT(header, position)
-        if fill != 0xFF or marker < _JPEG_FIRST or length < 2 or marker in (_JPEG_START, _JPEG_END, 0xFF):
-            return None
-        if marker in _JPEG_FRAMES:
-            if size is not None or length < 7 or position + 9 > len(header):
-                return None
-            height, width = _TWO_NUMBERS(header, position + 5)
-            size = width, height
-        position += 2 + length
-    return size if position == len(header) else None
 
 
 def check_complete(data: bytes) -> None:

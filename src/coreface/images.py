@@ -19,26 +19,27 @@ from coreface.errors import ImageError, InputError
 from coreface.image_headers import (
     check_complete,
     image_size,
-    plain_jpeg_size,
     still_png,
     without_tiff_alpha_kind,
 )
+from coreface.plain_jpeg import decode_plain_jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | PilImage | NDArray[Any]"
 
+MAX_PIXELS = 64_000_000  #: width times height of the largest image that is decoded, unless said otherwise
 _PIL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"})
 _PIL_DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 has moved it
 
-_RGB = cv2.IMREAD_COLOR_RGB  # for JPEG only: with it OpenCV 4.12 and 5.0 return noise for 16-bit TIFF
+# Not IMREAD_COLOR_RGB: with it OpenCV 4.12 and 5.0 return noise for 16-bit TIFF.
 _ANY_DEPTH_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _MAX_SQUARE = 16384  # pixels a side: a strip of 64 million pixels in one row would pad to more than any memory holds
 
 
-def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: int = 64_000_000) -> NDArray[np.uint8]:
+def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Load one image as RGB.
 
     Args:
@@ -143,14 +144,9 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _decode(name: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    size = plain_jpeg_size(data)
-    if size is not None and 0 < size[0] * size[1] <= max_pixels:
-        try:
-            image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), _RGB)
-        except cv2.error:
-            image = None
-        if image is not None and image.shape[:2] in (size, size[::-1]):
-            return image  # type: ignore[no-any-return]
+    plain = decode_plain_jpeg(data, max_pixels)
+    if plain is not None:
+        return plain
     with _named(name):
         width, height, image_format = image_size(data)
         _check_pixels(width, height, max_pixels)

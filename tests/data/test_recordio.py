@@ -212,12 +212,21 @@ def test_readers_go_to_other_processes(tmp_path):
         assert pool.apply(reader.__getitem__, (7,)).labels == (7.0,)
 
 
-def test_a_forked_process_maps_the_file_anew(tmp_path, monkeypatch):
+def test_a_forked_process_maps_the_file_anew(tmp_path):
     reader = RecordReader(write(tmp_path, [header() + b"x"]))
     mapped = reader._file._map
-    monkeypatch.setattr("os.getpid", lambda: -1)
-    assert reader[0].image == b"x"
-    assert reader._file._map is not mapped
+    assert mapped is not None
+
+    def look(answer):
+        before = reader._file._map
+        answer.send((before is None, reader[0].image, reader._file._map is not mapped))
+
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=look, args=(there,))
+    child.start()
+    assert here.recv() == (True, b"x", True)
+    child.join()
+    assert reader._file._map is mapped
 
 
 # The writer

@@ -13,6 +13,7 @@ from coreface.data import RecordSource, RecordWriter, open_faces
 from coreface.data import recordio as recordio_module
 from coreface.data import records as records_module
 from coreface.errors import DataError, ImageError
+from coreface.images import load_image
 
 
 def png(name):
@@ -185,6 +186,40 @@ def test_a_damaged_record_is_an_unreadable_image(tmp_path):
     np.testing.assert_array_equal(source[2][0], noise("2"))
     with pytest.raises(ImageError, match=r"train\.rec, key 1 \(byte .*magic number"):
         source[1]
+
+
+def test_what_changes_in_a_file_in_use_is_seen_the_quick_way_too(tmp_path):
+    """Plain JPEGs take a way of their own through record, label and image."""
+    images = [encode(noise(name, 32, 32), ".jpg") for name in "abcd"]
+    with RecordWriter(tmp_path / "train.rec") as writer:
+        for image in images:
+            writer.write(image, 5)
+    path = tmp_path / "train.rec"
+    source = RecordSource(path)
+    offsets = source._reader.offsets.tolist()
+    for index, image in enumerate(images):
+        assert source.encoded(index) == image
+        for _ in range(2):
+            np.testing.assert_array_equal(source[index][0], load_image(image))
+            assert source[index][1] == 0
+    np.testing.assert_array_equal(source[-1][0], load_image(images[3]))
+    with pytest.raises(IndexError):
+        source[4]
+    half = bytearray(path.read_bytes())
+    middle = offsets[1] + 32 + len(images[1]) // 2
+    half[middle : middle + 300] = (images[0] + images[0])[:300]  # the rest of one image, another begins
+    half[offsets[2] + 12 : offsets[2] + 16] = np.float32(6).tobytes()
+    with path.open("r+b") as file:
+        file.write(half)
+    with pytest.raises(ImageError, match=r"train\.rec, key 1 \(byte"):
+        source[1]
+    with pytest.raises(ImageError, match=r"key 2 \(byte .*the label is 6\.0, the index says 5"):
+        source[2]
+    np.testing.assert_array_equal(source[0][0], load_image(images[0]))
+    with path.open("r+b") as file:
+        file.truncate(offsets[3] + 40)
+    with pytest.raises(ImageError, match="while in use"):
+        source[0]
 
 
 def test_open_faces_and_pickling(tmp_path):

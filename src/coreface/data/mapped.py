@@ -2,9 +2,12 @@
 
 import mmap
 import os
+import weakref
 from pathlib import Path
 
 from coreface.errors import DataError
+
+_files: "weakref.WeakSet[MappedFile]" = weakref.WeakSet()
 
 
 class MappedFile:
@@ -19,10 +22,11 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
-        self._process = self._size = 0
+        self._size = 0
+        _files.add(self)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "_map": None, "_process": 0, "_size": 0}
+    def __reduce__(self) -> tuple[type["MappedFile"], tuple[Path]]:
+        return MappedFile, (self.path,)
 
     def view(self) -> memoryview:
         """Return the whole content. Keep it no longer than the work on a record takes.
@@ -34,9 +38,9 @@ class MappedFile:
 
     def mapping(self) -> mmap.mmap:
         """Return the map itself, of which a slice is a copy. Errors: see `view`."""
-        if self._map is None or self._process != os.getpid():
-            self._open()
-        assert self._map is not None
+        if self._map is None:
+            self._map = self._open()
+            self._size = len(self._map)
         try:
             size = self._map.size()
         except OSError as error:
@@ -45,19 +49,39 @@ class MappedFile:
             raise DataError(f"{self.path}: cut off from {self._size} to {size} bytes while in use; get a new copy")
         return self._map
 
+    def mapping_in_use(self) -> mmap.mmap | None:
+        """Return the map where it is open and as it was, None where `mapping` has more to do or to say."""
+        opened = self._map
+        try:
+            return opened if opened is not None and opened.size() >= self._size else None
+        except OSError:
+            return None
+
     def release(self) -> None:
         """Let go of the memory that holds what was read; it is read from the file again when asked for."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
-    def _open(self) -> None:
+    def close(self) -> None:
+        """Let go of the map; the next use opens the file again."""
+        self._map = None
+
+    def _open(self) -> mmap.mmap:
         try:
             with self.path.open("rb") as file:
                 if not os.fstat(file.fileno()).st_size:
                     raise DataError(f"{self.path}: empty; get a new copy")
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise DataError(f"{self.path}: no such file; check the path") from error
         except (OSError, ValueError) as error:  # ValueError: the file shrank to nothing in between
             raise DataError(f"{self.path}: cannot be read ({error})") from error
-        self._process, self._size = os.getpid(), len(self._map)
+
+
+def _close_all() -> None:
+    for file in list(_files):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)

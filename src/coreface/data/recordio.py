@@ -22,7 +22,9 @@ from coreface.data.record_frames import (
 from coreface.data.record_index import read_index
 from coreface.errors import DataError, InputError
 
-_PLAIN = struct.Struct("<IIIf16x")  # a frame, the flag and the label
+_FRAME_SIZE, _HEADER_SIZE = FRAME.size, HEADER.size
+_PLAIN_SIZE = _FRAME_SIZE + _HEADER_SIZE
+_unpack_plain = struct.Struct("<IIIf16x").unpack_from  # a frame, the flag and the label
 _FIELDS_END = FRAME.size + HEADER.size + 4  # a frame, a header and a first label behind it, in bytes
 _SCAN = 2**16  # records whose headers are looked at in one go, at most
 _SPAN = 2**24  # bytes of the file they may lie in: what was touched counts as memory until it is released
@@ -96,15 +98,15 @@ class RecordReader:
 
         `__getitem__` then says what is wrong, if something is. This is the quicker way for the many.
         """
-        mapping = self._file.mapping()
+        mapping = self._file.mapping_in_use()
         offset = self.offsets.item(position)
-        if offset + _PLAIN.size > self._size:
+        if mapping is None or offset + _PLAIN_SIZE > self._size:
             return None
-        magic, length, flag, found = _PLAIN.unpack_from(mapping, offset)
-        end = offset + FRAME.size + length
-        if magic != MAGIC or flag or found != label or not HEADER.size <= length <= LENGTH_MASK or end > self._size:
+        magic, length, flag, found = _unpack_plain(mapping, offset)
+        end = offset + _FRAME_SIZE + length
+        if magic != MAGIC or flag or found != label or not _HEADER_SIZE <= length <= LENGTH_MASK or end > self._size:
             return None  # a continuation flag makes the length more than the mask
-        return mapping[offset + FRAME.size + HEADER.size : end]
+        return mapping[offset + _PLAIN_SIZE : end]
 
     def __iter__(self) -> Iterator[Record]:
         return (self[position] for position in range(len(self)))

@@ -9,6 +9,8 @@ from coreface.data.labels import identities_of, read_names
 from coreface.data.recordio import RecordReader
 from coreface.data.source import FaceSource, Notice
 from coreface.errors import DataError, ImageError
+from coreface.images import MAX_PIXELS
+from coreface.plain_jpeg import decode_plain_jpeg
 
 _ALL_READ = 200_000  # records; above, the index of identities stands for the headers of the images
 
@@ -40,14 +42,16 @@ class RecordSource(FaceSource):
         identities, self._labels = identities_of(labels, self.locate)
         super().__init__(identities, read_names(self._reader.path.parent, self._labels))
 
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        identity = self.identities.item(index)
+        data = self._reader.plain_image(self._positions[index], self._labels[identity])
+        image = decode_plain_jpeg(data, MAX_PIXELS) if data else None
+        return super().__getitem__(index) if image is None else (image, identity)
+
     def encoded(self, index: int) -> bytes:
-        position = int(self._positions[index])
         expected = self._labels[self.identities.item(index)]
         try:
-            image = self._reader.plain_image(position, expected)
-            if image:
-                return image
-            record = self._reader[position]
+            record = self._reader[int(self._positions[index])]
         except DataError as error:
             raise ImageError(str(error)) from error
         if record.labels[0] != expected:
