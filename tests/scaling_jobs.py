@@ -34,15 +34,15 @@ def ring(calls, processes):
 def sent(setting):
     """Return the collectives of a step as (kind, bytes of what comes of it), by what they serve."""
     calls = {"classifier": [], "contrast": [], "trunk": []}
-    reduce, gather = dist.all_reduce, dist.all_gather_into_tensor
+    reduce, gather = dist.all_reduce, dist.all_gather
 
     def logged_reduce(tensor, *arguments, **named):
         calls[part].append(("reduce", tensor.nbytes))
         return reduce(tensor, *arguments, **named)
 
-    def logged_gather(output, *arguments, **named):
-        calls[part].append(("gather", output.nbytes))
-        return gather(output, *arguments, **named)
+    def logged_gather(outputs, *arguments, **named):
+        calls[part].append(("gather", sum(output.nbytes for output in outputs)))
+        return gather(outputs, *arguments, **named)
 
     def refused(*_, **__):
         raise AssertionError("a collective that the formula knows nothing of")
@@ -50,8 +50,8 @@ def sent(setting):
     made, contrast = classifier(setting), cf.CoReFaceLoss(gather=True)
     views, identities = batch(setting)
     gradient = torch.zeros(setting.trunk.parameters)
-    others = dict.fromkeys(("broadcast", "reduce", "gather", "all_gather", "reduce_scatter_tensor"), refused)
-    with patch.multiple(dist, all_reduce=logged_reduce, all_gather_into_tensor=logged_gather, **others):
+    others = dict.fromkeys(("broadcast", "reduce", "gather", "all_gather_into_tensor", "reduce_scatter_tensor"), refused)
+    with patch.multiple(dist, all_reduce=logged_reduce, all_gather=logged_gather, **others):
         part = "classifier"
         made(views, identities.repeat(setting.views)).backward()
         part = "contrast"
