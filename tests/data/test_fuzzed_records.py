@@ -103,4 +103,4 @@ def test_no_number_in_a_file_makes_memory_grow(tmp_path, data, index):
     finally:
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert most < 2**23 + 40 * len(data)  # a block of an index is 4 MiB
+    assert most < 2**23 + 40 * len(data)  # a block of an index, and what it is read with

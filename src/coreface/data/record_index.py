@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coreface.errors import DataError
 
-_BLOCK = 2**22  # bytes of text read at a time
+_BLOCK = 2**20  # bytes of text read at a time; the tables of its numbers take six times as much
 _LONGEST_LINE = 64  # bytes: two whole numbers of 20 digits fit well
 _TAB, _NEWLINE, _ZERO, _NINE = b"\t\n09"
 

@@ -73,9 +73,12 @@ class RecordReader:
             self.offsets = self._scan()
         else:
             self._keys, self.offsets = read_index(self.index_path)
-            outside = (self.offsets % 4 != 0) | (self.offsets > size - FRAME.size)
-            if outside.any():
-                self._refuse(int(outside.argmax()), f"the file has {size} bytes, and records begin at multiples of 4")
+            for start in range(0, len(self), _SCAN):
+                some = self.offsets[start : start + _SCAN]
+                outside = (some % 4 != 0) | (some > size - FRAME.size)
+                if outside.any():
+                    first = start + int(outside.argmax())
+                    self._refuse(first, f"the file has {size} bytes, and records begin at multiples of 4")
             self._check_lines()
 
     def __len__(self) -> int:
@@ -149,14 +152,14 @@ class RecordReader:
         Raises:
             DataError: a record is damaged; the message names the first, by its line in the index where there is one.
         """
-        where = np.arange(len(self))[positions] if isinstance(positions, slice) else positions
+        where = range(len(self))[positions] if isinstance(positions, slice) else positions
         labels = np.empty(len(where), dtype=np.float32)
         is_index = np.empty(len(where), dtype=np.bool_)
-        apart = np.ptp(self.offsets[where]) / len(where) if len(where) else 1.0
+        apart = np.ptp(self.offsets[positions]) / len(where) if len(where) else 1.0
         step = int(np.clip(_SPAN / max(apart, 1.0), 16, _SCAN))
         for start in range(0, len(where), step):
             part = slice(start, start + step)
-            labels[part], is_index[part] = self._some_headers(where[part])
+            labels[part], is_index[part] = self._some_headers(np.asarray(where[part], dtype=np.int64))
             self._file.release()
         return Headers(labels, is_index)
 
