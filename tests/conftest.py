@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules of this folder that are no tests
 
 
 def _paint(folder: Path, identities: int, images: int, size: int, seed: int) -> Path:

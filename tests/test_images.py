@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fuzzing import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -304,7 +305,7 @@ def test_a_file_cut_anywhere_is_a_typed_error(name: str) -> None:
         assert np.array_equal(cut, whole), f"{name} cut at {end} of {len(data)} bytes gives other pixels"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(st.sampled_from(sorted(SAMPLES)), st.data())
 def test_flipped_bits_give_an_image_or_a_typed_error(name: str, choice: st.DataObject) -> None:
     data = bytearray(SAMPLES[name])

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from fuzzing import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -89,7 +90,7 @@ def test_two_halves_joined_are_not_taken_and_not_loaded(first, second, data):
         load_image(joined)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(st.sampled_from(sorted(USUAL)), st.data())
 def test_what_is_taken_is_complete_by_the_long_way_too(name, data):
     decode_plain_jpeg(USUAL[data.draw(st.sampled_from(sorted(USUAL)))], ANY)  # which header is known is chance

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from fuzzing import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recordio_by_hand import MAGIC, file_of, header
@@ -46,7 +47,7 @@ def damage(draw, data, places):
 
 
 @pytest.mark.parametrize("described", [False, True])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(400), deadline=None)
 @given(st.data())
 def test_flipped_bits_and_cut_ends(tmp_path_factory, described, data):
     folder = tmp_path_factory.getbasetemp() / f"fuzzed_records_{described}"

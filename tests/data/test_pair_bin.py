@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from fuzzing import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_images import encode, noise
@@ -273,14 +274,17 @@ def test_damage_and_malice(tmp_path, data):
         open_pairs(tmp_path / "x.bin")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(400), deadline=None)
 @given(st.data())
 def test_flipped_bits_and_cut_ends(tmp_path_factory, data):
     """The set, an error of ours, and nothing else."""
     path = tmp_path_factory.getbasetemp() / "fuzzed.bin"
+    trace = path.with_suffix(".trace")
+    planted = ([Call(io.open, str(trace), "w"), *(png(n) for n in NAMES)], ANSWERS)
     made = data.draw(
         st.sampled_from([python2(p, a) for p in (0, 2) for a in (False, True)])
         | st.sampled_from([pickle.dumps((as_arrays([png(n) for n in NAMES]), ANSWERS), protocol=p) for p in (2, 4, 5)])
+        | st.sampled_from([pickle.dumps(planted, protocol=p) for p in (0, 2, 4)])
     )
     spoilt = bytearray(made[: data.draw(st.integers(0, len(made))) or None])
     # Half of the flips meet the head and the tail, where the structure is denser than in the images.
@@ -294,6 +298,7 @@ def test_flipped_bits_and_cut_ends(tmp_path_factory, data):
             pairs[index]
     except CoreFaceError:
         pass
+    assert not trace.exists()
 
 
 def test_no_such_file(tmp_path):

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from fuzzing import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_images import encode, noise
@@ -143,7 +144,7 @@ def test_a_shard_cut_off_while_in_use(shards):
         source[39]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(400), deadline=None)
 @given(st.data())
 def test_flipped_bits_and_cut_ends(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "fuzzed.tar"
