@@ -60,8 +60,13 @@ def open_pairs(path: str | os.PathLike[str], images: str | os.PathLike[str] | No
         what = "a folder" if where.is_dir() else "no such file"
         raise DataError(f"{where}: {what}, expected a set of pairs: a .bin, a .csv or a pairs.txt")
     folder = None if images is None else Path(images)
-    if where.suffix.lower() == ".csv":
-        return read_pairs_csv(where, folder)
-    if where.suffix.lower() == ".txt":
-        return read_pairs_txt(where, folder)
-    return BinPairs(where)
+    try:
+        if where.suffix.lower() == ".csv":
+            return read_pairs_csv(where, folder)
+        if where.suffix.lower() == ".txt":
+            return read_pairs_txt(where, folder)
+        return BinPairs(where)
+    except DataError as error:
+        if str(where) in str(error):
+            raise
+        raise DataError(f"{where}: {error}") from error

@@ -1,12 +1,12 @@
 """What every set of verification pairs is: distinct images, pairs of them, and the folds of a cross-validation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import DataError, ImageError, InputError
+from coreface.folds import even_folds
 from coreface.images import load_image
 
 FOLDS = 10  #: of a set that does not say
@@ -51,7 +51,7 @@ class PairSet(ABC):
             raise DataError("the set holds no pair, expected at least one")
         if self.same.dtype != np.bool_:
             raise InputError(f"same is {self.same.dtype}, expected bool")
-        self.fold_of = even_folds(count) if fold_of is None else _whole_numbers("fold_of", fold_of)
+        self.fold_of = even_folds(count, min(FOLDS, count)) if fold_of is None else _whole_numbers("fold_of", fold_of)
         for name in ("right", "same", "fold_of"):
             shape = getattr(self, name).shape
             if shape != (count,):
@@ -96,12 +96,6 @@ class PairSet(ABC):
     @abstractmethod
     def locate(self, index: int) -> str:
         """Say in words where distinct image ``index`` lies, for messages."""
-
-
-def even_folds(count: int, folds: int = FOLDS) -> NDArray[np.int64]:
-    """Cut ``count`` pairs in their order into folds as `numpy.array_split` does; return the fold of each, (count,)."""
-    parts: Sequence[NDArray[np.int64]] = np.array_split(np.arange(count), min(folds, count))
-    return np.repeat(np.arange(len(parts), dtype=np.int64), [len(part) for part in parts])
 
 
 def _whole_numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from coreface.errors import EvaluationError, InputError
 from coreface.evaluation.proportions import wilson
 from coreface.evaluation.scores import Floats, checked_floats, checked_same
+from coreface.folds import even_folds
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def kfold_accuracy(
     """
     scores = checked_floats(scores, "scores", 1)
     labels = checked_same(same, len(scores))
+    if fold_of is None and not 2 <= folds <= len(scores):
+        raise InputError(f"folds is {folds} for {len(scores)} pairs; expected 2 or more folds and a pair in each")
     fold = even_folds(len(scores), folds) if fold_of is None else _checked_folds(fold_of, len(scores))
     count = int(fold.max()) + 1
     order = np.argsort(scores, kind="stable")
@@ -96,18 +99,6 @@ def kfold_accuracy(
         low=low,
         high=high,
     )
-
-
-def even_folds(count: int, folds: int) -> NDArray[np.int64]:
-    """Cut ``count`` pairs in their order into folds as equal as can be, the longer first; return the fold of each.
-
-    Raises:
-        InputError: ``folds`` is below 2 or above ``count``.
-    """
-    if not 2 <= folds <= count:
-        raise InputError(f"folds is {folds} for {count} pairs; expected 2 or more folds and a pair in each")
-    sizes = [len(part) for part in np.array_split(np.arange(count), folds)]
-    return np.repeat(np.arange(folds, dtype=np.int64), sizes)
 
 
 def _best_threshold(rising: Floats, genuine: NDArray[np.bool_]) -> float:

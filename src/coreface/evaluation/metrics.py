@@ -9,7 +9,7 @@ This is the place to import from; each idea lives in a file of its own.
 
 from coreface.evaluation.curves import Roc, auc, roc
 from coreface.evaluation.error_rates import Eer, TarAtFar, eer, equal_error, tar_at_far
-from coreface.evaluation.folds import KfoldAccuracy, even_folds, kfold_accuracy
+from coreface.evaluation.folds import KfoldAccuracy, kfold_accuracy
 from coreface.evaluation.scores import Floats, allowed_false_matches, checked_floats
 from coreface.evaluation.searches import (
     Cmc,
@@ -20,6 +20,7 @@ from coreface.evaluation.searches import (
     open_set_identification,
     search_scores,
 )
+from coreface.folds import even_folds
 
 __all__ = [
     "Cmc",
