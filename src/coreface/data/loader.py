@@ -127,7 +127,6 @@ class FaceLoader:
         unreadable: what could not be read so far: index of the image -> message.
         next_batch: number, in its epoch, of the batch after the one that was yielded last: where `epoch` would go on.
         rows: (batch_size,) int64, where in the joint batch the images of this process' batches stand.
-        in_sequence: whether the source is best read in sequence.
         stretches: of a source that is read in sequence; 1 of any other.
     """
 
@@ -176,7 +175,6 @@ class FaceLoader:
         self._parts = parts if batch_size % parts == 0 else 1
         joint = np.arange(batch_size * world_size).reshape(self._parts, world_size, -1)
         self.rows: NDArray[np.int64] = joint[:, rank].reshape(-1)
-        self.in_sequence = source.in_sequence
         self.stretches = world_size if source.in_sequence else 1
         self._max_unreadable = max_unreadable
         self._device = torch.device(device)

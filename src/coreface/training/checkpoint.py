@@ -37,7 +37,7 @@ from coreface.training.distributed import Processes
 
 MANIFEST = "manifest.json"
 _METADATA = ".metadata"
-_FORMAT = 1
+_FORMAT = 2
 _NAME = re.compile(r"step_(\d+)$")
 _SEAL = "sha256"
 _ADVICE = "an older checkpoint may be whole"

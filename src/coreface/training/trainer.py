@@ -217,8 +217,6 @@ class Trainer:
         stage = self.recipe.stage_at(epoch)
         self.encoder.train()
         self.objective.train()
-        if self.batch == 0:
-            self.loader.stretches = self._processes.count if self.loader.in_sequence else 1
         batches = self.loader.epoch(epoch, self.batch) if self.batch < len(self.loader) else ()
         for images, identities in self._meter.timing(batches):
             if self.step == 0 and self._processes.leads:
