@@ -50,7 +50,9 @@ def sent(setting):
     made, contrast = classifier(setting), cf.CoReFaceLoss(gather=True)
     views, identities = batch(setting)
     gradient = torch.zeros(setting.trunk.parameters)
-    others = dict.fromkeys(("broadcast", "reduce", "gather", "all_gather_into_tensor", "reduce_scatter_tensor"), refused)
+    others = dict.fromkeys(
+        ("broadcast", "reduce", "gather", "all_gather_into_tensor", "reduce_scatter_tensor"), refused
+    )
     with patch.multiple(dist, all_reduce=logged_reduce, all_gather=logged_gather, **others):
         part = "classifier"
         made(views, identities.repeat(setting.views)).backward()
