@@ -64,6 +64,10 @@ class TrainingStopped(KeyboardInterrupt):
         self.signal = signal
 
 
+#: Those that are nobody's mistake in what was asked for.
+MACHINE_FAILED = (StorageError, DivergedError, ProcessLostError)
+
+
 class EvaluationError(CoreFaceError):
     """Scores or embeddings that cannot be measured: of one kind only, constant, or not finite."""
 

@@ -1,6 +1,7 @@
 """What a launcher such as torchrun says of this process in its environment. Light: nothing here imports torch."""
 
 import os
+import socket
 from dataclasses import dataclass
 
 from coreface.errors import InputError
@@ -21,6 +22,11 @@ class Launch:
     processes: int = 1
     local_rank: int = 0
     restarts: int = 0
+
+
+def launcher() -> str:
+    """Name the launcher of this process, which is the same one when it starts others anew; empty without one."""
+    return f"{socket.gethostname()} {os.getppid()}" if "RANK" in os.environ else ""
 
 
 def leads() -> bool:

@@ -12,10 +12,11 @@ from pathlib import Path
 from rich.console import Console
 
 from coreface.errors import EvaluationError, RunError
+from coreface.launch import launched, launcher
 from coreface.measure import Evaluation, HeldOut, run_page, write_report_where_possible
 from coreface.models.encoder import FaceEncoder
 from coreface.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
-from coreface.run_folder import REPORT, located, open_recipe_faces, require_free, start_run
+from coreface.run_folder import REPORT, begun_by, located, open_recipe_faces, require_free, start_run
 from coreface.run_state import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoints import raise_storage_error
 from coreface.training.distributed import Processes, joined
@@ -50,6 +51,9 @@ def train(
 ) -> Run:
     """Train an encoder and fill a run folder.
 
+    Where a launcher such as torchrun starts its processes anew, because one has died, this goes on with the run that
+    they have begun.
+
     Args:
         recipe: a recipe, or the path of one.
         run_dir: the folder to fill: recipe.yaml, environment.json, identities.json, samples.png, metrics.jsonl,
@@ -66,8 +70,11 @@ def train(
     folder = Path(run_dir)
     with joined(recipe.device, folder) as processes:
         console = _console(console, processes)
-        faces, tested = open_recipe_faces(recipe)
+        launchers = [name for name in processes.gather(launcher()) if name]
+        if launched().restarts and processes.leading(lambda: begun_by(folder, launchers)):
+            return _go_on(folder, located(recipe), False, console, processes)
         processes.leading(lambda: require_free(folder, overwrite))
+        faces, tested = open_recipe_faces(recipe)
         # What a recipe asks for in vain is found out here, before anything is written or replaced.
         held_out = HeldOut(tested) if tested else None
         trainer = Trainer(
@@ -80,7 +87,9 @@ def train(
             processes=processes,
         )
         with _lock(folder, processes):
-            processes.leading(lambda: start_run(recipe, folder, faces, console, overwrite=overwrite))
+            processes.leading(
+                lambda: start_run(recipe, folder, faces, console, overwrite=overwrite, launchers=launchers)
+            )
             if tested is None:
                 say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
             say(
@@ -123,11 +132,15 @@ def resume(
         recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
     recipe = located(recipe)
     with joined(recipe.device, folder) as processes:
-        try:
-            with _lock(folder, processes):
-                return _resume(folder, recipe, force, _console(console, processes), processes)
-        except OSError as error:
-            raise_storage_error(folder, error)
+        return _go_on(folder, recipe, force, _console(console, processes), processes)
+
+
+def _go_on(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:
+    try:
+        with _lock(folder, processes):
+            return _resume(folder, recipe, force, console, processes)
+    except OSError as error:
+        raise_storage_error(folder, error)
 
 
 def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:

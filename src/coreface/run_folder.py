@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from coreface.data.labels import IDENTITIES, write_names
 from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically
 from coreface.run_state import ENVIRONMENT, RECIPE, is_run
+from coreface.training.distributed import FAILURES
 from coreface.training.log import say
 from coreface.training.recipe import DataRecipe, Recipe
 from coreface.training.recipe_file import recipe_text
 
 REPORT = "report.html"
+_LAUNCHERS = "launchers.json"  # which processes of a launcher's have begun the run: they may begin it once more
 
 
 def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
@@ -56,8 +59,18 @@ def _absolute(place: str) -> str:
     return place if place == "orl" or not Path(place).exists() else str(Path(place).absolute())
 
 
-def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console, *, overwrite: bool = False) -> Path:
+def start_run(
+    recipe: Recipe,
+    folder: Path,
+    faces: FaceSource,
+    console: Console,
+    *,
+    overwrite: bool = False,
+    launchers: Sequence[str] = (),
+) -> Path:
     """Make the run folder with its recipe, environment, notices, and the names of the identities in their order.
+
+    ``launchers`` are those of the processes that begin it: `begun_by` asks for them.
 
     Raises:
         RunError: something lies there already.
@@ -72,6 +85,8 @@ def start_run(recipe: Recipe, folder: Path, faces: FaceSource, console: Console,
                 entry.unlink()
         write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
         write_names(folder, faces.identity_names)
+        if launchers:
+            write_atomically(folder / _LAUNCHERS, json.dumps(sorted(set(launchers))).encode())
         write_atomically(folder / RECIPE, recipe_text(located(recipe)).encode())
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
@@ -102,12 +117,20 @@ def require_free(folder: Path, overwrite: bool) -> None:
         )
 
 
+def begun_by(folder: Path, launchers: Sequence[str]) -> bool:
+    """Say whether a folder holds a run that processes of one of these launchers have begun."""
+    try:
+        return is_run(folder) and not set(launchers).isdisjoint(json.loads((folder / _LAUNCHERS).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _was_killed_at_its_start(folder: Path) -> bool:
     """Whether all that lies there is what `start_run` writes before the recipe, the last file, makes it a run."""
-    started = (ENVIRONMENT, IDENTITIES)
+    started = (ENVIRONMENT, IDENTITIES, _LAUNCHERS)
     for name in (entry.name for entry in folder.iterdir()):
         unfinished = name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in (*started, RECIPE)))
-        if name not in started and not unfinished:
+        if name not in (*started, FAILURES) and not unfinished:
             return False
     try:
         written = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))

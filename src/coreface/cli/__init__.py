@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from coreface import __version__
 from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, report, runs, train
-from coreface.errors import CoreFaceError, DivergedError, ProcessLostError, StorageError, TrainingStopped
+from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
 from coreface.launch import leads
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = options.run_command(options)
     except CoreFaceError as error:
         _say(error)
-        return _FAILED if isinstance(error, StorageError | DivergedError | ProcessLostError) else _BAD_INPUT
+        return _FAILED if isinstance(error, MACHINE_FAILED) else _BAD_INPUT
     except OSError as error:
         _say(error)
         return _FAILED

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coreface.cli.terminal import print_evaluation, progress_console
 from coreface.errors import RecipeError
-from coreface.launch import launched, leads
+from coreface.launch import leads
 
 _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--any.field VALUE ...]
        coreface train --resume RUN [RECIPE] [--force] [--any.field VALUE ...]"""
@@ -47,7 +47,7 @@ def _train(options: argparse.Namespace) -> None:
         print(recipe_text(Recipe.load(recipes[0], overrides)), end="")
         return
     folder = Path(options.resume or options.run or Path("runs") / Path(recipes[0]).stem)
-    if options.resume is not None or _begun_before_a_restart(folder):
+    if options.resume is not None:
         from coreface.run import resume
 
         run = resume(
@@ -72,13 +72,6 @@ def _train(options: argparse.Namespace) -> None:
         if (folder / REPORT).is_file():
             print(f"report: {folder / REPORT}")
     print(f"encoder: {folder / ENCODER}")
-
-
-def _begun_before_a_restart(folder: Path) -> bool:
-    """Whether this command has begun the run itself: a launcher repeats it where one of its processes has died."""
-    from coreface.run_state import is_run
-
-    return launched().restarts > 0 and is_run(folder)
 
 
 def _check_combination(options: argparse.Namespace, recipes: list[str]) -> None:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from coreface.errors import CoreFaceError, ProcessLostError, RecipeError, TrainingStopped
+from coreface.errors import MACHINE_FAILED, CoreFaceError, ProcessLostError, RecipeError, TrainingStopped
 from coreface.files import write_atomically
 from coreface.launch import Launch, launched
 from coreface.losses.processes import summed
@@ -164,7 +164,8 @@ def joined(device: str, folder: Path) -> Iterator[Processes]:
     except TrainingStopped:
         raise
     except BaseException as error:
-        _keep_traceback(folder / FAILURES, launch, error)
+        if not isinstance(error, CoreFaceError) or isinstance(error, MACHINE_FAILED):  # the others say it all
+            _keep_traceback(folder / FAILURES, launch, error)
         raised = _explained(error, launch, folder)
         if isinstance(raised, CoreFaceError):
             raised.silent = not _is_first_to_fail(store)

@@ -1,6 +1,7 @@
 """One optimizer step: the same for one process, and for several that have a part of the batch each."""
 
 import contextlib
+import warnings
 from typing import Any
 
 import torch
@@ -137,12 +138,15 @@ class _Views(nn.Module):
 
 
 def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDataParallel:
-    parallel = DistributedDataParallel(
-        module,
-        device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    with warnings.catch_warnings():
+        # The name that newer versions of torch want is unknown to older ones.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        parallel = DistributedDataParallel(
+            module,
+            device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
     def add_up(_: object, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
         # The loss is already that of all processes: its gradients are the sum of their shares, not the mean.
