@@ -26,7 +26,10 @@ class Launch:
 
 def launcher() -> str:
     """Name the launcher of this process, which is the same one when it starts others anew; empty without one."""
-    return f"{socket.gethostname()} {os.getppid()}" if "RANK" in os.environ else ""
+    if "RANK" not in os.environ:
+        return ""
+    # Alone in a container, a launcher may have the same number every time.
+    return f"{socket.gethostname()} {os.getppid()} {os.environ.get('TORCHELASTIC_RUN_ID', '')}"
 
 
 def leads() -> bool:

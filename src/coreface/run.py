@@ -71,7 +71,9 @@ def train(
     with joined(recipe.device, folder) as processes:
         console = _console(console, processes)
         launchers = [name for name in processes.gather(launcher()) if name]
-        if launched().restarts and processes.leading(lambda: begun_by(folder, launchers)):
+        # One machine's processes alone may count as started anew: where the others had not met them yet.
+        (restarts,) = processes.largest(launched().restarts)
+        if restarts and processes.leading(lambda: begun_by(folder, launchers)):
             return _go_on(folder, located(recipe), False, console, processes)
         processes.leading(lambda: require_free(folder, overwrite))
         faces, tested = open_recipe_faces(recipe)
