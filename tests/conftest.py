@@ -56,38 +56,12 @@ def toy_folder(paint_faces: Callable[..., Path], tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module")
 def toy_backbone() -> Iterator[str]:
     """The name of the smallest network that has all a backbone has; it is known in this process while a module runs."""
-    import torch
+    from toy_network import ENTRY  # not before the number of threads is set
 
     from coreface.models import registry
-    from coreface.models.backbone import Backbone
-
-    class Toy(Backbone):
-        def __init__(self, embedding_size: int, image_size: int) -> None:
-            super().__init__(embedding_size, image_size)
-            self.layers = torch.nn.Sequential(
-                torch.nn.Conv2d(3, 8, 4, stride=4, bias=False),
-                torch.nn.BatchNorm2d(8),
-                torch.nn.PReLU(8),
-                torch.nn.Conv2d(8, 16, 2, stride=2, bias=False),
-                torch.nn.BatchNorm2d(16),
-                torch.nn.Flatten(),
-            )
-            self.fc = torch.nn.Linear(16 * (image_size // 8) ** 2, embedding_size)
-            self.norm = torch.nn.BatchNorm1d(embedding_size)
-
-        def trunk(self, images: torch.Tensor) -> torch.Tensor:
-            return self.layers(images)
-
-        @property
-        def embedding_linear(self) -> torch.nn.Linear:
-            return self.fc
-
-        @property
-        def embedding_norm(self) -> torch.nn.BatchNorm1d:
-            return self.norm
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._BACKBONES, "toy", (Toy, "for tests"))
+        patch.setitem(registry._BACKBONES, "toy", ENTRY["toy"])
         yield "toy"
 
 
