@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "losses")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
+sys.path.insert(0, str(Path(__file__).parent))
 import step_jobs as jobs
 from gloo import Processes
 
