@@ -146,6 +146,9 @@ def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDa
             device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            # Otherwise the gradients are laid out anew after the first step. How gloo adds up more than two numbers
+            # depends on where they lie: the first step after a checkpoint would differ in its last bits.
+            find_unused_parameters=device.type == "cpu",
         )
 
     def add_up(_: object, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
