@@ -70,7 +70,7 @@ def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=No
         return losses, norm
 
     made.train_step = watched
-    with patched(processes.rank, due, fail):
+    with Patched(processes.rank, due, fail):
         try:
             made.train()
         except (CoreFaceError, KeyboardInterrupt) as error:
@@ -86,7 +86,7 @@ def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=No
     return result
 
 
-class patched:
+class Patched:
     """Make one process's clock run ahead, or its disk run full."""
 
     def __init__(self, rank, due, fail):

@@ -130,6 +130,7 @@ class _Views(nn.Module):
     def __init__(self, encoder: FaceEncoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self.unused = nn.Parameter(torch.zeros(()))  # torch warns where it looks for such parameters and finds none
 
     def forward(
         self, images: torch.Tensor, count: int, rate: float, statistics: Any, masks: RowMasks

@@ -1,0 +1,98 @@
+"""What processes say to each other, and how a batch is shared out to them."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import run_jobs as jobs
+from gloo import Processes as Started
+
+from coreface.cli import _say
+from coreface.errors import CoreFaceError, RecipeError
+from coreface.training.distributed import Processes, images_each
+from coreface.training.recipe import OptimizerRecipe, Recipe
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    made = Started(3, tmp_path_factory.mktemp("gloo"))
+    yield made
+    made.close()
+
+
+def test_one_process_needs_nobody():
+    alone = Processes()
+    assert (alone.rank, alone.count, alone.group, alone.leads) == (0, 1, None, True)
+    assert alone.apart() is alone
+    assert alone.largest(3, -1) == [3, -1]
+    assert alone.gather("x") == ["x"]
+    with pytest.raises(ZeroDivisionError):
+        alone.leading(lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        alone.together(lambda: 1 // 0)
+
+
+def test_three_processes_talk(three):
+    for rank, said in enumerate(three(jobs.talk, [("a",), ("b",), ("c",)])):
+        assert said["place"] == (rank, 3, rank == 0)
+        assert said["largest"] == [2, 0, 5]
+        assert said["gathered"] == [(0, "a"), (1, "b"), (2, "c")]
+        assert said["together"] == [0, 1, 4]
+        assert said["leading"] == "said by 0"
+        assert said["averaged"] == [[[2.0] * 3] * 2, 10.0, [1.5] * 4, [rank, 7]]  # no mean of whole numbers
+        assert said["apart"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("where", "together", "leading"),
+    [
+        ([0], "of process 0", "of process 0"),
+        ([2], "of process 2", 0),
+        ([1, 2], "of process 1", 0),
+        ([], [0, 1, 2], 0),
+    ],
+)
+def test_what_one_raises_all_raise(three, where, together, leading):
+    assert three(jobs.raising, [(where,)] * 3) == [[together, leading, [0, 1, 2]]] * 3
+
+
+def batch_of(size, parts=1):
+    optimizer = OptimizerRecipe(batch_size=size, micro_batches=parts)
+    return dataclasses.replace(Recipe(), optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "processes", "each"), [(7, 1, 1, 7), (12, 1, 4, 3), (24, 3, 4, 6), (8, 1, 4, 2)]
+)
+def test_images_of_each_process(size, parts, processes, each):
+    assert images_each(batch_of(size, parts), processes) == each
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "processes", "words"),
+    [
+        (10, 1, 4, "batch_size is 10, expected a multiple of 4, twice that at least: it is shared out to 4 processes,"),
+        (4, 1, 4, "batch_size is 4, expected a multiple of 4, twice"),  # one image each
+        (16, 3, 4, "expected a multiple of 12, twice that at least: it is shared out to 4 processes in 3 parts"),
+        (12, 3, 4, "expected a multiple of 12, twice"),
+    ],
+)
+def test_a_batch_that_cannot_be_shared_out(size, parts, processes, words):
+    with pytest.raises(RecipeError) as caught:
+        images_each(batch_of(size, parts), processes)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("silent", "rank", "speaks"), [(None, "0", True), (None, "1", False), (False, "1", True), (True, "0", False)]
+)
+def test_the_first_to_fail_alone_speaks(monkeypatch, capsys, silent, rank, speaks):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    error = CoreFaceError("why")
+    error.silent = silent
+    _say(error)
+    assert capsys.readouterr().err == ("coreface: why\n" if speaks else "")
