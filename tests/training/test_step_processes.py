@@ -23,6 +23,7 @@ from coreface.training.recipe import (
     StageRecipe,
 )
 
+pytestmark = pytest.mark.usefixtures("toy_backbone")  # forgotten again after this module
 BATCH = 24
 
 
