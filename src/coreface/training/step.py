@@ -130,7 +130,6 @@ class _Views(nn.Module):
     def __init__(self, encoder: FaceEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.unused = nn.Parameter(torch.zeros(()))  # torch warns where it looks for such parameters and finds none
 
     def forward(
         self, images: torch.Tensor, count: int, rate: float, statistics: Any, masks: RowMasks
@@ -139,6 +138,12 @@ class _Views(nn.Module):
 
 
 def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDataParallel:
+    # Where gradients may be missing, they are not laid out anew after the first step. How gloo adds up more than two
+    # numbers depends on where they lie: the first step after a checkpoint would differ in its last bits. One number
+    # that has no gradient keeps torch from warning that none is missing.
+    fixed = device.type == "cpu"
+    if fixed:
+        module.register_parameter("without_gradient", nn.Parameter(torch.zeros(())))
     with warnings.catch_warnings():
         # The name that newer versions of torch want is unknown to older ones.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
@@ -147,9 +152,7 @@ def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDa
             device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            # Otherwise the gradients are laid out anew after the first step. How gloo adds up more than two numbers
-            # depends on where they lie: the first step after a checkpoint would differ in its last bits.
-            find_unused_parameters=device.type == "cpu",
+            find_unused_parameters=fixed,
         )
 
     def add_up(_: object, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
