@@ -75,7 +75,7 @@ def test_members_are_those_of_the_standard_library(kind, names, data):
         return
     with tarfile.open(fileobj=io.BytesIO(made)) as archive:
         expected = [(m.name, m.offset_data, m.size) for m in archive.getmembers()]
-    got = [tuple(member) for member in tar_members(memoryview(made))]
+    got = [tuple(member) for member in tar_members(made)]
     assert [(name.rstrip("/"), *rest) for name, *rest in got] == [(name.rstrip("/"), *rest) for name, *rest in expected]
     assert [made[start : start + size] for _, start, size in got] == [content for _, content in members]
 
@@ -133,6 +133,57 @@ def test_damaged_shards(tmp_path):
         assert str(path) in str(caught.value)
     with pytest.raises(DataError, match=r"no \.tar"):
         ShardSource(tmp_path / ".." / tmp_path.name / "..")
+
+
+def with_its_sum(header):
+    """The header with the sum that POSIX asks for, by a plain loop."""
+    header = header[:148] + b" " * 8 + header[156:]
+    total = 0
+    for byte in header:
+        total += byte
+    return header[:148] + b"%06o\0 " % total + header[156:]
+
+
+def test_a_size_that_leads_back_is_refused():
+    made = tar(sample("1", 1))
+    spoilt = with_its_sum(made[:124] + b"-0000001000\0" + made[136:512]) + made[512:]
+    with pytest.raises(DataError, match=r"the size is .*expected an octal number"):
+        list(tar_members(spoilt))
+
+
+@pytest.mark.parametrize("filled", [range(0), range(157, 257), range(345, 500)])
+def test_the_sum_of_a_header_counts_every_byte(filled):
+    made = bytearray(tar([("n" * 99, b"x")])[:512])
+    made[157:257] = b"\xff" * 100  # the name of a link
+    made[345:500] = b"\xff" * 155  # the folders
+    made[:100] = b"\xff" * 100
+    for place in filled:
+        made[place] = 0
+    header = with_its_sum(bytes(made))
+    if not filled:
+        assert int(header[148:154], 8) > 2**16
+    content = bytes(512)
+    assert [(start, size) for _, start, size in tar_members(header + content)] == [(512, 1)]
+    for place in range(512):
+        if 148 <= place < 156:
+            continue
+        for change in (1, 128):
+            spoilt = header[:place] + bytes([header[place] ^ change]) + header[place + 1 :]
+            with pytest.raises(DataError, match="its sum is wrong"):
+                list(tar_members(spoilt + content))
+
+
+def test_only_headers_are_read_to_list_the_members():
+    class Watched(bytes):
+        def __getitem__(self, place):
+            read.append(range(len(self))[place])
+            return super().__getitem__(place)
+
+    read = []
+    made = Watched(tar([(f"{key}.jpg", b"x" * 5000) for key in range(20)]))
+    members = list(tar_members(made))
+    assert len(members) == 20
+    assert read == [range(start - 512, start) for _, start, _ in members] + [read[-1]]
 
 
 def test_a_shard_cut_off_while_in_use(shards):

@@ -1,6 +1,8 @@
 """Faces in tar shards as WebDataset lays them out: ``key.jpg`` and ``key.cls``, read one shard after another."""
 
+import mmap
 import os
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -42,21 +44,19 @@ class ShardSource(FaceSource):
         self._shards = [MappedFile(shard) for shard in paths]
         self._buffer = buffer
         self._lone: list[str] = []
-        starts: list[int] = []
-        sizes: list[int] = []
-        labels: list[float] = []
+        starts, sizes, labels = array("q"), array("q"), array("d")
         self._first = [0]  # of each shard, and the end of the last
         for shard in self._shards:
-            for image, label in self._samples(shard):
-                starts.append(image.start)
-                sizes.append(image.size)
+            for start, size, label in self._samples(shard):
+                starts.append(start)
+                sizes.append(size)
                 labels.append(label)
             shard.release()
             self._first.append(len(starts))
         if not starts:
             raise DataError(f"{where}: {len(paths)} shards without a sample, expected members key.jpg and key.cls")
-        self._starts, self._sizes = np.array(starts, dtype=np.int64), np.array(sizes, dtype=np.int64)
-        identities, values = identities_of(np.array(labels), self.locate)
+        self._starts, self._sizes = np.array(starts), np.array(sizes)
+        identities, values = identities_of(np.frombuffer(labels), self.locate)
         folder = where if where.is_dir() else where.parent
         super().__init__(identities, read_names(folder, values))
 
@@ -89,39 +89,43 @@ class ShardSource(FaceSource):
     def _shard(self, index: int) -> int:
         return int(np.searchsorted(self._first, index, side="right")) - 1
 
-    def _samples(self, shard: MappedFile) -> list[tuple[Member, float]]:
-        data = shard.view()
+    def _samples(self, shard: MappedFile) -> list[tuple[int, int, float]]:
+        data = shard.mapping()
         images: dict[str, Member] = {}
         labels: dict[str, Member] = {}
         try:
             for member in tar_members(data):
-                folder, _, file = member.name.rpartition("/")
-                stem, dot, suffix = file.partition(".")
-                key = f"{folder}/{stem}"
-                if not stem:
+                name, start, _ = member
+                file = name.rfind("/") + 1
+                dot = name.find(".", file)
+                if dot == file:
                     continue  # a hidden file: macOS leaves them
-                parts = labels if dot + suffix == LABEL_SUFFIX else images
-                if parts is images and f".{suffix.lower()}" not in IMAGE_SUFFIXES:
+                key, suffix = (name[:dot], name[dot:]) if dot > 0 else (name, "")
+                if suffix == LABEL_SUFFIX:
+                    parts = labels
+                elif suffix.lower() in IMAGE_SUFFIXES:
+                    parts = images
+                else:
                     continue  # samples may have more parts: key.json
                 if key in parts:
-                    raise DataError(f"byte {member.start}: a second member {member.name!r}")
+                    raise DataError(f"byte {start}: a second member {name!r}")
                 parts[key] = member
             lone = images.keys() ^ labels.keys()
-            self._lone += [f"{shard.path}: {(images.get(key) or labels[key]).name}" for key in sorted(lone)]
+            self._lone += [f"{shard.path}: {(images.get(key) or labels[key])[0]}" for key in sorted(lone)]
             return [
-                (image, _label(bytes(data[labels[key].start :][: labels[key].size]), labels[key]))
-                for key, image in images.items()
-                if key in labels
+                (start, size, _label(data, labels[key])) for key, (_, start, size) in images.items() if key in labels
             ]
         except DataError as error:
             raise DataError(f"{shard.path}: {error}") from error
 
 
-def _label(content: bytes, member: Member) -> float:
+def _label(data: mmap.mmap, member: Member) -> float:
+    name, start, size = member
+    content = data[start : start + min(size, _LONGEST_LABEL + 1)]
     try:
         if len(content) > _LONGEST_LABEL:
             raise ValueError
         return float(content)
     except ValueError as error:
         shown = content[:40].decode("utf-8", "replace")
-        raise DataError(f"{member.name!r} at byte {member.start}: {shown!r}, expected a whole number") from error
+        raise DataError(f"{name!r} at byte {start}: {shown!r}, expected a whole number") from error
