@@ -59,6 +59,34 @@ def test_check(run, tmp_path):
     assert len(json.loads(out)["unreadable"]) == 12
 
 
+def test_stray_files_are_noted_and_no_fault(run, tmp_path):
+    (tmp_path / "photos" / "readme.txt").write_text("text")
+    (tmp_path / "photos" / "person01" / "deep").mkdir()
+    (tmp_path / "photos" / "nobody").mkdir()
+    status, out, _ = run("check", "photos")
+    assert (status, out) == (
+        0,
+        "36 images of 6 identities, most of them 24 x 24\n"
+        "note: 2 stray files are neither images nor identities:\n  person01/deep\n  readme.txt\n"
+        "note: 1 identity folders hold no image:\n  nobody\n"
+        "nothing is wrong\n",
+    )
+    for number in range(11):
+        (tmp_path / "photos" / "person02" / f"{number:02}.txt").touch()
+    assert "  and 3 more: --json lists all\n" in run("check", "photos")[1]
+    status, out, _ = run("check", "photos", "--json")
+    found = json.loads(out)
+    assert (status, found["good"]) == (0, True)
+    stray, empty = found["notices"]
+    assert stray["message"] == "13 stray files are neither images nor identities"
+    assert sorted(stray["items"]) == sorted(
+        ["readme.txt", "person01/deep", *(f"person02/{number:02}.txt" for number in range(11))]
+    )
+    assert empty["items"] == ["nobody"]
+    assert run("check", "photos", "--least", 7)[0] == 1
+    assert "note: 13 stray files" in run("info", "photos")[1]
+
+
 def test_split_convert_and_pairs(run, tmp_path):
     assert run("convert", "photos", "packed")[:2] == (0, "packed: recordio, 36 images of 6 identities\n")
     assert run("convert", "packed", "shards", "--to", "shards", "--per-shard", 10, "--shuffle", 1)[0] == 0

@@ -1,5 +1,8 @@
 """What a source holds and what is wrong with it, against sources whose faults are known."""
 
+import io
+import tarfile
+
 import cv2
 import numpy as np
 import pytest
@@ -33,9 +36,24 @@ def test_everything_wrong(tmp_path, write_faces):
     assert found.duplicates_across == ((place["a/2.png"], place["b/3.png"]),)
     assert found.small == (("c", 1),)
     assert found.other_sizes == ((place["d/4.png"], "20 x 16"),)
+    assert found.notices == ()  # a single image is what `small` is for
     assert check_faces(open_faces(tmp_path), least=4).small == (("b", 3), ("c", 1))
     with pytest.raises(InputError, match="least"):
         check_faces(open_faces(tmp_path), least=0)
+
+
+def test_what_shards_hold_beside_their_samples_is_noted(tmp_path):
+    image = encode(noise("x"), ".png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("1.png", image), ("1.cls", b"1"), ("2.cls", b"2")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    found = check_faces(open_faces(tmp_path), least=1)
+    assert found.good
+    (notice,) = found.notices
+    assert notice.items == (f"{tmp_path / 'a.tar'}: 2.cls",)
+    assert found.to_dict()["notices"][0] == {"message": notice.message, "items": notice.items}
 
 
 def test_pixels_of_another_shape_are_no_duplicates(tmp_path):

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         actions,
         "check",
         _check,
-        "decode every image; list what cannot be read, duplicates, small identities, odd sizes; exit with 1 if any",
+        "decode every image; list what cannot be read, duplicates, small identities, odd sizes; exit with 1 if any; "
+        "stray files are noted",
     )
     check.add_argument("path", metavar="PATH", help=_PATH)
     check.add_argument("--least", type=int, default=2, metavar="N", help="images an identity should have (%(default)s)")
@@ -150,13 +151,19 @@ def _print_check(found: "Check") -> None:
         ("images of another size", [f"{place}: {size}" for place, size in found.other_sizes]),
     ):
         if lines:
-            print(f"{len(lines)} {title}:")
-            for line in lines[:_LISTED]:
-                print(f"  {line}")
-            if len(lines) > _LISTED:
-                print(f"  and {len(lines) - _LISTED} more: --json lists all")
+            _print_some(f"{len(lines)} {title}", lines)
+    for notice in found.notices:
+        _print_some(f"note: {notice.message}", notice.items)
     if found.good:
         print("nothing is wrong")
+
+
+def _print_some(title: str, lines: Sequence[str]) -> None:
+    print(f"{title}:")
+    for line in lines[:_LISTED]:
+        print(f"  {line}")
+    if len(lines) > _LISTED:
+        print(f"  and {len(lines) - _LISTED} more: --json lists all")
 
 
 def _split(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coreface.data.source import FaceSource
+from coreface.data.source import FaceSource, Notice
 from coreface.errors import CoreFaceError, InputError
 from coreface.images import fit_square
 
@@ -54,7 +54,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Check:
-    """What is wrong with a source; every list is empty where nothing is.
+    """What is wrong with a source; every list is empty where nothing is. Notices alone are no fault.
 
     Attributes:
         images: number of images, all decoded.
@@ -65,6 +65,7 @@ class Check:
         small: (name, images) of the identities with fewer images than asked for.
         other_sizes: (place, "width x height") of the images of another size than most have.
         size: the size that most have.
+        notices: what its storage holds beside the images: stray files, folders without images, labels without images.
     """
 
     images: int
@@ -75,6 +76,7 @@ class Check:
     small: tuple[tuple[str, int], ...]
     other_sizes: tuple[tuple[str, str], ...]
     size: str | None
+    notices: tuple[Notice, ...]
 
     @property
     def good(self) -> bool:
@@ -158,6 +160,7 @@ def check_faces(source: FaceSource, *, least: int = 2, progress: Callable[[int],
     across = [group for group in groups if len(set(source.identities[group].tolist())) > 1]
     within = [group for group in groups if group not in across]
     counts = np.bincount(source.identities, minlength=source.num_identities).tolist()
+    of_any_source = FaceSource.notices(source)  # single images: `small` has them
     usual = max(sizes, key=lambda size: len(sizes[size])) if sizes else None
     others = sorted((index, size) for size, indices in sizes.items() if size != usual for index in indices)
     return Check(
@@ -169,6 +172,7 @@ def check_faces(source: FaceSource, *, least: int = 2, progress: Callable[[int],
         small=tuple((source.identity_names[i], count) for i, count in enumerate(counts) if count < least),
         other_sizes=tuple((source.locate(index), size) for index, size in others),
         size=usual,
+        notices=tuple(notice for notice in source.notices() if notice not in of_any_source),
     )
 
 
