@@ -24,7 +24,8 @@ class ShardSource(FaceSource):
     """The images of one or more tar files. What is before the first dot of a name is the key that joins its parts.
 
     Any image can be read at any time. Training reads the shards one after another, each from its beginning to its end,
-    mixed over a window of images (`reading_order`).
+    mixed over a window of images (`reading_order`). The workers of a process take whole batches in turn and map the
+    same shards, whose pages the system keeps in memory once for all of them.
 
     Args:
         path: a ``.tar``, or a folder that holds some; they are taken in the order of their names.
