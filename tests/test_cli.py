@@ -409,7 +409,8 @@ def test_help_of_train_lists_every_field(type_in, words):
             name = f"--{section}.{field}" if field else f"--{section}"
             assert name in names or any(word.startswith(f"{name}.") for word in names), name
     assert "Learning rate after the warm-up" in " ".join(out.split())
-    assert "--overwrite" in out
+    assert "go on with a run that was cut off, from its newest checkpoint" in " ".join(out.split())
+    assert out.startswith("usage: coreface train RECIPE")
 
 
 def test_help_of_the_others(type_in):

@@ -11,7 +11,7 @@ _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [
        coreface train --resume RUN [RECIPE] [--force] [--any.field VALUE ...]"""
 _TEXT = (
     "Train an encoder by a recipe, or go on with a run that was cut off. Any field of the recipe can be given here as "
-    "well; these are all of them."
+    "well; all of them are listed below. With torchrun: docs/scaling.md."
 )
 
 
@@ -20,20 +20,33 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     # --help of this one comes from the recipe's own parser, which lists every field.
     train = commands.add_parser("train", help="train an encoder by a recipe", add_help=False, allow_abbrev=False)
     train.set_defaults(run_command=_train, takes_more=True)
-    train.add_argument("--run", "--run-dir", metavar="DIR")  # torchrun takes --run for one of its own
-    train.add_argument("--overwrite", action="store_true")
-    train.add_argument("--resume", metavar="RUN")
-    train.add_argument("--force", action="store_true")
-    train.add_argument("--init-from", metavar="PATH")
+    _add_options(train)
     train.add_argument("--print_config", action="store_true")
     train.add_argument("-h", "--help", action="store_true")
+
+
+def _add_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    text = "the folder of the run, runs/<recipe> without it; --run-dir is for torchrun, which has a --run of its own"
+    parser.add_argument("--run", "--run-dir", metavar="DIR", help=text)
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that lies there")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off, from its newest checkpoint")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="with --resume: go on where recipe or faces differ in what decides the result",
+    )
+    text = "begin from the encoder of a run, a saved encoder, a checkpoint or a public InsightFace .pth"
+    parser.add_argument("--init-from", metavar="PATH", help=text)
 
 
 def _train(options: argparse.Namespace) -> None:
     if options.help:
         from coreface.training.recipe_file import recipe_parser
 
-        recipe_parser(_USAGE, _TEXT).print_help()
+        parser = recipe_parser("coreface train", _TEXT)
+        parser.usage = _USAGE
+        _add_options(parser.add_argument_group("The run"))
+        parser.print_help()
         return
     recipes, overrides = _recipes_and_overrides(options.rest)
     if options.init_from is not None:
