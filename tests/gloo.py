@@ -7,7 +7,7 @@ import traceback
 import torch.distributed as dist
 
 PRELOADED = ["coreface.losses.classifier", "coreface.losses.shards", "torch.distributed.checkpoint"]  # imported once
-SECONDS = 90  # more than any job takes on a busy machine; a process that waits in vain ends after it
+SECONDS = 240  # more than any job takes on a busy machine; a process that waits in vain ends after it
 
 
 def serve(rank, count, rendezvous, pipe):
