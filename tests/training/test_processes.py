@@ -1,18 +1,22 @@
 """What processes say to each other, and how a batch is shared out to them."""
 
 import dataclasses
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import run_jobs as jobs
 from gloo import Processes as Started
 
 from coreface.cli import _say
-from coreface.errors import CoreFaceError, RecipeError
-from coreface.training.distributed import Processes, images_each
+from coreface.errors import CoreFaceError, ProcessLostError, RecipeError
+from coreface.launch import Launch
+from coreface.training import distributed
+from coreface.training.distributed import Processes, images_each, joined
 from coreface.training.recipe import OptimizerRecipe, Recipe
 
 
@@ -96,3 +100,51 @@ def test_the_first_to_fail_alone_speaks(monkeypatch, capsys, silent, rank, speak
     error.silent = silent
     _say(error)
     assert capsys.readouterr().err == ("coreface: why\n" if speaks else "")
+
+
+@pytest.mark.parametrize(("local_rank", "silent"), [("0", False), ("1", True)])
+def test_who_waits_in_vain_says_so_once_a_machine(monkeypatch, tmp_path, local_rank, silent):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    names = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": local_rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_MEETING", 0.1)
+    # The other one is counted as present, and then says nothing.
+    monkeypatch.setattr(distributed, "rendezvous", lambda *_: iter([(torch.distributed.HashStore(), 0, 2)]))
+    with pytest.raises(ProcessLostError, match=r"process 0 did not meet the 1 others \(not all") as caught:
+        joined("cpu", tmp_path).__enter__()
+    assert caught.value.silent is silent
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("device", "local_rank", "words"),
+    [("auto", 1, "number 1 of its machine, from 0, and has 1 GPUs"), ("cuda:0", 0, "expected cuda: of several")],
+)
+def test_a_gpu_that_a_process_cannot_have(one_gpu, device, local_rank, words):
+    with pytest.raises(RecipeError, match=words):
+        distributed._take_device(device, Launch(local_rank, 2, local_rank))
+    assert one_gpu == []
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_process_takes_its_gpu_before_it_looks_for_one(one_gpu, monkeypatch, device):
+    seen = []
+    monkeypatch.setattr(distributed, "choose_device", lambda name: seen.append(list(one_gpu)) or torch.device("cuda"))
+    assert distributed._take_device(device, Launch(4, 8, 0)).type == "cuda"
+    assert seen == [[0]]
+
+
+def test_processors_leave_the_gpu_alone(one_gpu):
+    assert distributed._take_device("cpu", Launch(1, 2, 1)).type == "cpu"
+    assert one_gpu == []

@@ -181,17 +181,43 @@ def _meet(launch: Launch, device: str) -> Store:
         address, _, _ = next(iter(rendezvous("env://", launch.rank, launch.processes)))
         # What the processes of an earlier attempt left in a launcher's store would lead astray those of this one.
         store = PrefixStore(_agreed_name(address, launch), address)
-        chosen = choose_device(device)
-        if chosen.type == "cuda":
-            torch.cuda.set_device(launch.local_rank)
-        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    except (RuntimeError, ValueError, OSError) as error:  # torch.distributed's own are among them
+        raise _unmet(launch, error, silent=launch.local_rank != 0) from error  # the leader may be who is not there
+    try:
+        backend = "cpu:gloo,cuda:nccl" if _take_device(device, launch).type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.processes)
-    except (RuntimeError, ValueError) as error:  # torch.distributed's own are among them
-        raise ProcessLostError(
-            f"process {launch.rank} did not meet the {launch.processes - 1} others ({_first_line(error)}): start all "
-            "of them with one torchrun command a machine, and the same --rdzv-endpoint"
-        ) from error
+    except CoreFaceError as error:
+        error.silent = not _is_first_to_fail(store)
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise _unmet(launch, error, silent=not _is_first_to_fail(store)) from error
     return store
+
+
+def _unmet(launch: Launch, error: Exception, *, silent: bool) -> ProcessLostError:
+    lost = ProcessLostError(
+        f"process {launch.rank} did not meet the {launch.processes - 1} others ({_first_line(error)}): start all "
+        "of them with one torchrun command a machine, and the same --rdzv-endpoint"
+    )
+    lost.silent = silent
+    return lost
+
+
+def _take_device(name: str, launch: Launch) -> torch.device:
+    """Choose the device of this process, and make its GPU the current one before anything is put on another."""
+    if name != "cpu" and torch.cuda.is_available():
+        if name.startswith("cuda:"):
+            raise RecipeError(f"device is {name!r}, expected cuda: of several processes each takes a GPU of its own")
+        if launch.local_rank >= (found := torch.cuda.device_count()):
+            raise RecipeError(
+                f"process {launch.rank} is number {launch.local_rank} of its machine, from 0, and has {found} GPUs to "
+                f"choose from: start so many with --nproc-per-node {found}, or train on processors with --device cpu"
+            )
+        torch.cuda.set_device(launch.local_rank)
+    chosen = choose_device(name)
+    if chosen.type == "mps":
+        raise RecipeError("device mps is for one process: nothing carries its tensors to another; add --device cpu")
+    return chosen
 
 
 def _agreed_name(store: Store, launch: Launch) -> str:
