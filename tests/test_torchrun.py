@@ -183,7 +183,8 @@ def test_a_process_that_dies_is_started_anew_with_the_others(recipe, tmp_path, f
     code, out, err = finish(process)
     assert code == 0, err
     (line,) = said(err)
-    assert "process 0 has lost another of the 2" in line
+    assert "process 0 has lost another of the 2, which died or was killed (" in line
+    assert "Connection" in line  # what torch.distributed says of it
     assert err.count("going on from run/checkpoints/step_") == 1
     assert out.count("EER") == 1
     kept = (tmp_path / "run" / "failures" / "rank_0.attempt_0.txt").read_text(encoding="utf-8")

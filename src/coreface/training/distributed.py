@@ -282,8 +282,9 @@ def _explained(error: BaseException, launch: Launch, folder: Path) -> BaseExcept
     if not (isinstance(error, RuntimeError) and lost):
         return error
     return ProcessLostError(
-        f"process {launch.rank} has lost another of the {launch.processes}, which died or was killed; a traceback, if "
-        f"it left one, is in {folder / FAILURES}; go on with: torchrun ... -m coreface train --resume {folder}"
+        f"process {launch.rank} has lost another of the {launch.processes}, which died or was killed ({text}); a "
+        f"traceback, if it left one, is in {folder / FAILURES}; go on with: torchrun ... -m coreface train --resume "
+        f"{folder}"
     )
 
 
