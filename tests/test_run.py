@@ -139,7 +139,9 @@ def test_overwriting_through_a_link_keeps_the_link(old, recipe, screen, tmp_path
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("files", [["photo.jpg"], ["recipe.yaml", "photo.jpg"], ["environment.json"]])
+@pytest.mark.parametrize(
+    "files", [["photo.jpg"], ["recipe.yaml", "photo.jpg"], ["environment.json"], ["failures"], ["launchers.json"]]
+)
 def test_a_folder_that_is_no_run_is_never_touched(tmp_path, recipe, overwrite, files):
     """A recipe.yaml alone does not make a run: people keep their recipe beside their photographs."""
     for name in files:
@@ -147,6 +149,16 @@ def test_a_folder_that_is_no_run_is_never_touched(tmp_path, recipe, overwrite, f
     with pytest.raises(cf.RunError, match="is no run"):
         cf.train(recipe, tmp_path, overwrite=overwrite)
     assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+def test_a_folder_of_somebodys_failures_is_never_touched(tmp_path, recipe):
+    (tmp_path / "failures").mkdir()
+    (tmp_path / "failures" / "rank_0.attempt_0.txt").write_text("what a process leaves that dies before its run begins")
+    (tmp_path / "failures" / "photo.jpg").write_text("mine")
+    with pytest.raises(cf.RunError, match="is no run"):
+        cf.train(recipe, tmp_path)
+    (tmp_path / "failures" / "photo.jpg").unlink()
+    assert cf.train(recipe, tmp_path).evaluation is not None
 
 
 @pytest.mark.parametrize("last", ["environment.json", "identities.json", "recipe.yaml"])

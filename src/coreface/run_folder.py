@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from coreface.training.recipe import DataRecipe, Recipe
 from coreface.training.recipe_file import recipe_text
 
 REPORT = "report.html"
+_TRACEBACK = re.compile(r"\.?rank_\d+\.attempt_\d+\.txt")  # in `FAILURES`; with the dot one that was cut short
 _LAUNCHERS = "launchers.json"  # which processes of a launcher's have begun the run: they may begin it once more
 
 
@@ -132,10 +134,15 @@ def _was_killed_at_its_start(folder: Path) -> bool:
         unfinished = name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in (*started, RECIPE)))
         if name not in (*started, FAILURES) and not unfinished:
             return False
+    failures = folder / FAILURES
+    if failures.exists() and not (
+        failures.is_dir() and all(_TRACEBACK.match(kept.name) for kept in failures.iterdir())
+    ):
+        return False
     try:
         written = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return not (folder / IDENTITIES).exists()
+        return not any((folder / name).exists() for name in (IDENTITIES, _LAUNCHERS))
     except (OSError, ValueError):
         return False
     return isinstance(written, dict) and "coreface" in written  # and is not somebody else's of that name
