@@ -120,6 +120,8 @@ def cut_off(together, count, recipe, source, folder):
     assert {own["error"][0] for own in results} == {"TrainingStopped"}
     assert {own["step"] for own in results} == {STOPPED}
     assert {tuple(own["saved"]) for own in results} == {(f"step_{STOPPED}",)}
+    saved = open_checkpoint(Path(folder) / "checkpoints" / f"step_{STOPPED}")
+    assert saved.facts["meter"] == {"steps": 1, "images": recipe.optimizer.batch_size}  # of all; a row ends an epoch
     return results
 
 
