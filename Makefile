@@ -10,8 +10,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test test-slow lint clean
 
+# Threads that wait for one another asleep: beside other work those that spin are many times slower.
 demo: $(INSTALLED)
-	$(BIN)/coreface demo --folds $(FOLDS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/coreface demo --folds $(FOLDS)
 
 test: $(INSTALLED)
 	$(PYTEST) -m "not slow"

@@ -413,6 +413,14 @@ def test_help_of_train_lists_every_field(type_in, words):
     assert out.startswith("usage: coreface train RECIPE")
 
 
+@pytest.mark.parametrize("words", [["--stages.help"], ["recipe.yaml", "--stages.contrastive.help"]])
+def test_help_of_the_stages_lists_the_fields_of_the_term(type_in, words):
+    code, out, err = type_in("train", *words)
+    assert (code, err) == (0, "")
+    for name in ("--stages.from_epoch", "--stages.dropout", "--contrastive.weight", "--contrastive.gather"):
+        assert name in out
+
+
 def test_help_of_the_others(type_in):
     _, overview, _ = type_in("--help")
     for command in ("train", "evaluate", "demo", "backbones"):

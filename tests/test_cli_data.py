@@ -67,7 +67,7 @@ def test_stray_files_are_noted_and_no_fault(run, tmp_path):
     assert (status, out) == (
         0,
         "36 images of 6 identities, most of them 24 x 24\n"
-        "note: 2 stray files are neither images nor identities:\n  person01/deep\n  readme.txt\n"
+        "note: 2 stray files: no image, or not in the folder of an identity:\n  person01/deep\n  readme.txt\n"
         "note: 1 identity folders hold no image:\n  nobody\n"
         "nothing is wrong\n",
     )
@@ -78,7 +78,7 @@ def test_stray_files_are_noted_and_no_fault(run, tmp_path):
     found = json.loads(out)
     assert (status, found["good"]) == (0, True)
     stray, empty = found["notices"]
-    assert stray["message"] == "13 stray files are neither images nor identities"
+    assert stray["message"] == "13 stray files: no image, or not in the folder of an identity"
     assert sorted(stray["items"]) == sorted(
         ["readme.txt", "person01/deep", *(f"person02/{number:02}.txt" for number in range(11))]
     )

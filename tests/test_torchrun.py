@@ -119,7 +119,12 @@ def test_two_processes_print_and_write_once(finished):
     folder, out, err = finished
     assert out.count("EER") == 1
     assert out.count("encoder: ") == 1
-    assert err.count("training mobilefacenet on 4 identities, 24 images, 32 steps of 12 images, 6 for each of 2") == 1
+    assert (
+        err.count(
+            "training mobilefacenet on 4 identities, 24 images, 32 steps, each of 12 images, 6 for every one of 2"
+        )
+        == 1
+    )
     assert err.count("step 32/32") == 1
     assert "Warning" not in err
     assert steps(folder) == list(range(1, 33))
@@ -184,7 +189,7 @@ def test_a_process_that_dies_is_started_anew_with_the_others(recipe, tmp_path, f
     assert code == 0, err
     (line,) = said(err)
     assert "process 0 has lost another of the 2, which died or was killed (" in line
-    assert "Connection" in line  # what torch.distributed says of it
+    assert "gloo" in line  # what torch.distributed says of it: reset, closed, or a broken pipe
     assert err.count("going on from run/checkpoints/step_") == 1
     assert out.count("EER") == 1
     kept = (tmp_path / "run" / "failures" / "rank_0.attempt_0.txt").read_text(encoding="utf-8")
@@ -251,7 +256,7 @@ def test_a_shard_that_is_not_whole_is_named_and_the_checkpoint_before_it_taken(c
     shown = console.file.getvalue()
     assert f"warning: {shard}: {text}" in shown
     assert "set aside as step_32.damaged" in shown
-    assert "step_28: step 28 of 32 is done" in shown
+    assert "step_28: 28 of 32 steps are done" in shown
     assert "trained by 2 processes, now by 1 process" in shown
     assert [row["step"] for row in rows(cut) if row["kind"] == "step"] == list(range(1, 33))
     assert [row["lr"] for row in rows(cut)[:32]] == [row["lr"] for row in rows(finished[0])[:32]]

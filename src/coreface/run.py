@@ -173,7 +173,7 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, process
         processes.leading(lambda: continue_folder(folder, recipe, found, processes.count, console))
         say(
             console,
-            f"going on from {checkpoint.folder}: step {trainer.step} of {trainer.total_steps} is done"
+            f"going on from {checkpoint.folder}: {trainer.step} of {trainer.total_steps} steps are done"
             f"{_shared_out(recipe, processes)}",
         )
     return _train(trainer, held_out, folder, console, processes)
@@ -198,8 +198,8 @@ def _shared_out(recipe: Recipe, processes: Processes) -> str:
         return ""
     batch = recipe.optimizer.batch_size
     return (
-        f" of {batch} images, {batch // processes.count} for each of {processes.count} processes, "
-        f"learning rate {recipe.optimizer.lr:g}"
+        f", each of {batch} images, {batch // processes.count} for every one of {processes.count} processes, at a "
+        f"learning rate of {recipe.optimizer.lr:g}"
     )
 
 

@@ -74,7 +74,9 @@ def test_what_is_no_image_is_left_out_and_listed(tmp_path, write_faces):
     assert locations(source) == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
     stray = ("README", "a/1.png.part", "a/folder.png", "a/no_suffix", "a/notes.txt", "b/deep", "stray.png")
     found = messages(source)
-    assert sorted(found["8 stray files are neither images nor identities"]) == sorted((*stray, "text_only/x.txt"))
+    assert sorted(found["8 stray files: no image, or not in the folder of an identity"]) == sorted(
+        (*stray, "text_only/x.txt")
+    )
     assert found["2 identity folders hold no image"] == ("nobody", "text_only")
     assert len(found) == 2
 
@@ -105,7 +107,9 @@ def test_links_are_followed_and_dangling_ones_reported(tmp_path, write_faces, pi
     source = FolderSource(root)
     assert locations(source) == ["ann/1.png", "ann/2.png", "zed/1.png", "zed/2.png"]
     np.testing.assert_array_equal(source[1][0], pixels_of("bob/2.png"))
-    assert messages(source) == {"2 stray files are neither images nor identities": ("ann/gone.png", "loop")}
+    assert messages(source) == {
+        "2 stray files: no image, or not in the folder of an identity": ("ann/gone.png", "loop")
+    }
 
 
 def test_names_that_are_no_unicode(tmp_path):
@@ -211,7 +215,7 @@ def test_identities_may_lie_deeper(tmp_path, write_faces):
     assert source.identity_names == ("g1/ann", "g1/ben", "g2/ann", "top", "x/y/z", "ünder/李")
     assert locations(source) == names
     found = messages(source)
-    assert sorted(found["2 stray files are neither images nor identities"]) == ["1.png", "g1/notes.txt"]
+    assert sorted(found["2 stray files: no image, or not in the folder of an identity"]) == ["1.png", "g1/notes.txt"]
     assert found["1 identity folders hold no image"] == ("g2/empty",)
 
 

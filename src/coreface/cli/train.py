@@ -48,6 +48,11 @@ def _train(options: argparse.Namespace) -> None:
         _add_options(parser.add_argument_group("The run"))
         parser.print_help()
         return
+    if any(word.startswith("--stages") and word.endswith(".help") for word in options.rest):
+        from coreface.training.recipe_file import stage_parser
+
+        stage_parser().print_help()
+        return
     recipes, overrides = _recipes_and_overrides(options.rest)
     if options.init_from is not None:
         overrides += ["--init_from", options.init_from]

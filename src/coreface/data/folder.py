@@ -72,7 +72,9 @@ class FolderSource(FaceSource):
     def notices(self) -> list[Notice]:
         found = super().notices()
         if self._stray:
-            found.append(Notice(f"{len(self._stray)} stray files are neither images nor identities", self._stray))
+            found.append(
+                Notice(f"{_stray(len(self._stray))}: no image, or not in the folder of an identity", self._stray)
+            )
         if self._empty:
             found.append(Notice(f"{len(self._empty)} identity folders hold no image", self._empty))
         return found
@@ -114,3 +116,7 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its rights") from error
+
+
+def _stray(count: int) -> str:
+    return "1 stray file" if count == 1 else f"{count} stray files"

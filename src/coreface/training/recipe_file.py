@@ -31,6 +31,16 @@ def recipe_parser(prog: str, description: str) -> ArgumentParser:
     return parser
 
 
+def stage_parser() -> ArgumentParser:
+    """Return a parser that knows the fields of a stage, for printing its help."""
+    text = "The fields of a stage, and of its contrastive term, as they stand in a recipe."
+    usage = "coreface train RECIPE --stages '[{from_epoch: 1, views: 2, contrastive: {weight: 0.05}}, ...]'"
+    parser = ArgumentParser(prog="coreface train", usage=usage, description=text)
+    parser.add_class_arguments(StageRecipe, "stages")
+    parser.add_class_arguments(ContrastiveRecipe, "contrastive")
+    return parser
+
+
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     """Read a recipe file and apply overrides. Errors: see `Recipe.load`."""
     _check_sections(Recipe, _read_yaml(path), str(path), "")
