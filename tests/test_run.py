@@ -238,7 +238,7 @@ def test_oddities_of_the_faces_are_counted_and_listed(paint_faces, recipe, tmp_p
     run = cf.train(cf.Recipe.load(_write(tmp_path, folder, holdout=0)), tmp_path / "run", console=screen)
     said, notices = screen.file.getvalue(), (run.folder / "notices.txt").read_text()
     assert "warning: 1 identity has a single image" in said
-    assert "warning: 1 stray files" in said
+    assert "warning: 1 stray file: no image, or not in the folder of an identity" in said
     assert "1 unreadable images are left out" in said
     assert "person03" in notices
     assert "readme.txt" in notices
