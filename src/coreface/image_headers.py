@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coreface.errors import ImageError
 
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing, fill, nor a marker without a length
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing, fill, nor a marker without a length
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_START, _JPEG_END, _JPEG_SCAN = 0xD8, 0xD9, 0xDA
 _JPEG_MAX_SCANS = 100  # a decoder goes over the whole image once a scan; real progressive files have about ten
@@ -92,7 +92,7 @@ def _unpack(layout: str, data: bytes, start: int) -> tuple[Any, ...]:
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Marker and start of the payload of every segment from the first to the end-of-image marker, which comes last."""
     position = 2
-    while match := _JPEG_MARKER.search(data, position):
+    while match := JPEG_MARKER.search(data, position):
         marker, start = data[match.end() - 1], match.end()
         yield marker, start
         if marker == _JPEG_END:

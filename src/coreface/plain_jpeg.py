@@ -5,7 +5,6 @@ not take says nothing about the image: `coreface.images.load_image` has the last
 """
 
 import functools
-import re
 import struct
 from typing import NamedTuple
 
@@ -13,7 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_find_marker = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]").search  # as in `coreface.image_headers`
+from coreface.image_headers import JPEG_MARKER
+
+_find_marker = JPEG_MARKER.search
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START, _END = 0xD8, 0xD9
 _FIRST = 0xC0  # lower markers belong to no segment of an ordinary JPEG

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from coreface.data import FaceSource
 from coreface.errors import EvaluationError, RunError
 from coreface.launch import launched, launcher
 from coreface.measure import Evaluation, HeldOut, run_page, write_report_where_possible
@@ -18,6 +19,7 @@ from coreface.models.encoder import FaceEncoder
 from coreface.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
 from coreface.run_folder import REPORT, begun_by, located, open_recipe_faces, require_free, start_run
 from coreface.run_state import RECIPE, is_finished, is_run, run_lock
+from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoints import raise_storage_error
 from coreface.training.distributed import Processes, joined
 from coreface.training.initial import ENCODER
@@ -79,15 +81,7 @@ def train(
         faces, tested = open_recipe_faces(recipe)
         # What a recipe asks for in vain is found out here, before anything is written or replaced.
         held_out = HeldOut(tested) if tested else None
-        trainer = Trainer(
-            recipe,
-            faces,
-            folder,
-            evaluator=held_out,
-            console=console,
-            facts=training_facts(faces),
-            processes=processes,
-        )
+        trainer = _trainer(recipe, faces, folder, held_out, console, processes)
         with _lock(folder, processes):
             processes.leading(
                 lambda: start_run(recipe, folder, faces, console, overwrite=overwrite, launchers=launchers)
@@ -155,16 +149,7 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, process
         say(console, f"{folder} is finished already; to train on, change the recipe and add --force")
         # A run may have been cut off between the end of its training and the page.
         return _conclude(folder, None if (folder / REPORT).exists() else held_out, console, processes)
-    trainer = Trainer(
-        recipe,
-        faces,
-        folder,
-        evaluator=held_out,
-        console=console,
-        checkpoint=checkpoint,
-        facts=training_facts(faces),
-        processes=processes,
-    )
+    trainer = _trainer(recipe, faces, folder, held_out, console, processes, checkpoint)
     if checkpoint is None:
         processes.leading(lambda: restart_folder(folder, recipe))
         say(console, f"{folder} was cut off before its first checkpoint: it begins anew, {trainer.total_steps} steps")
@@ -177,6 +162,27 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, process
             f"{_shared_out(recipe, processes)}",
         )
     return _train(trainer, held_out, folder, console, processes)
+
+
+def _trainer(
+    recipe: Recipe,
+    faces: FaceSource,
+    folder: Path,
+    held_out: HeldOut | None,
+    console: Console,
+    processes: Processes,
+    checkpoint: Checkpoint | None = None,
+) -> Trainer:
+    return Trainer(
+        recipe,
+        faces,
+        folder,
+        evaluator=held_out,
+        console=console,
+        checkpoint=checkpoint,
+        facts=training_facts(faces),
+        processes=processes,
+    )
 
 
 def _console(console: Console | None, processes: Processes) -> Console:

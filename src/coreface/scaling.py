@@ -140,11 +140,8 @@ def memory(setting: Setting) -> Memory:
 
 
 @dataclass(frozen=True)
-class Sent:
-    """Bytes that one process sends in a step, rings assumed.
-
-    Gathering M bytes takes (P - 1) / P M, summing M bytes 2 (P - 1) / P M.
-    """
+class Cost:
+    """What a step costs one process, in bytes or in operations, by what it is for."""
 
     classifier: float
     contrast: float
@@ -155,8 +152,11 @@ class Sent:
         return self.classifier + self.contrast + self.trunk
 
 
-def bytes_sent(setting: Setting) -> Sent:
-    """Return what a process sends in a step; the margin is one that leaves the other cosines alone, such as ArcFace."""
+def bytes_sent(setting: Setting) -> Cost:
+    """Return the bytes a process sends in a step, rings assumed: gathering M takes (P - 1) / P M, summing twice that.
+
+    The margin is one that leaves the other cosines alone, such as ArcFace.
+    """
     processes, everyone, size = setting.processes, setting.embeddings, setting.embedding_size
     images = processes * setting.batch
     counts = processes * _INDEX
@@ -168,31 +168,21 @@ def bytes_sent(setting: Setting) -> Sent:
         gathered = images * (2 * size * _WIDE + _INDEX)
         reduced = counts + images * size * _WIDE + 5 * _WIDE + _INDEX  # the gradient of the candidates; four sums, loss
         contrast = _ring(processes, gathered, reduced)
-    return Sent(classifier, contrast, _ring(processes, 0, setting.trunk.parameters * _WIDE))
+    return Cost(classifier, contrast, _ring(processes, 0, setting.trunk.parameters * _WIDE))
 
 
 def _ring(processes: int, gathered: int, reduced: int) -> float:
     return (processes - 1) / processes * (gathered + 2 * reduced)
 
 
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations of one process in a step, a multiplication and an addition being two."""
+def flops(setting: Setting) -> Cost:
+    """Return the floating-point operations of a process in a step, a multiplication and an addition being two.
 
-    classifier: float
-    contrast: float
-    trunk: float
-
-    @property
-    def total(self) -> float:
-        return self.classifier + self.contrast + self.trunk
-
-
-def flops(setting: Setting) -> Flops:
-    """Return the operations in matrix products and convolutions; the rest is not counted."""
+    Those in matrix products and convolutions; the rest is not counted.
+    """
     size = setting.embedding_size
     candidates = setting.batch * (setting.processes if setting.gather else 1)
-    return Flops(
+    return Cost(
         classifier=3 * 2 * setting.compared * setting.embeddings * size,  # cosines, and a gradient for either factor
         contrast=3.0 * 2 * setting.batch * candidates * size if setting.contrastive else 0.0,
         trunk=float(setting.trunk.flops_per_image * setting.batch),
