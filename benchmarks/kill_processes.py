@@ -14,20 +14,18 @@ processes the first loss after going on is, to 1e-5 of itself, that which the pr
 after the same checkpoint (they often take it before they die). Every run ends whole and can be evaluated.
 """
 
-import argparse
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kill_runs import FIELDS, different, leftovers, outcome
+from kill_runs import FIELDS, command_line, different, leftovers, outcome
 
 from coreface.demo import find_recipe
 from coreface.measure import evaluate
@@ -174,16 +172,6 @@ def broken(folder: Path, legs: tuple[int, ...], whole: dict[int, Path], gaps: li
     return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", help="where the runs go; default: a temporary folder")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        return kill_all(Path(options.folder or temporary), options.runs, random.Random(options.seed))
-
-
 def kill_all(folder: Path, runs: int, chance: random.Random) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     whole = {count: folder / f"undisturbed{count}" for count in (1, 2)}
@@ -213,4 +201,4 @@ def kill_all(folder: Path, runs: int, chance: random.Random) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__doc__, 12, kill_all))

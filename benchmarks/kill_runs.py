@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,9 +141,10 @@ def different(one: dict[str, object], other: dict[str, object]) -> list[str]:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=30)
+def command_line(description: str | None, runs: int, kill_all: Callable[[Path, int, random.Random], int]) -> int:
+    """Kill as many runs as asked for, from the seed, where the folder says."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=runs)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", help="where the runs go; default: a temporary folder")
     options = parser.parse_args()
@@ -187,4 +189,4 @@ def kill_all(folder: Path, runs: int, chance: random.Random) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line(__doc__, 30, kill_all))

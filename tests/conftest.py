@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,17 @@ def toy_backbone() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._BACKBONES, "toy", ENTRY["toy"])
         yield "toy"
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Any]]:
+    """Two and four processes that talk over gloo, by their number."""
+    from gloo import Processes  # not before the number of threads is set
+
+    made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in (2, 4)}
+    yield made
+    for processes in made.values():
+        processes.close()
 
 
 @pytest.fixture(scope="module")

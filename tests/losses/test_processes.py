@@ -10,18 +10,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import jobs
-from gloo import Processes, split
+from gloo import split
 
 PARTS = {2: [7, 4], 4: [3, 0, 5, 3]}  # of a batch: uneven, one without an image
 IDENTITIES = torch.tensor([0, 1, 2, 2, 3, 0, 4, 4, 4, 5, 1])
-
-
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in PARTS}
-    yield made
-    for processes in made.values():
-        processes.close()
 
 
 def assert_close(one, other):

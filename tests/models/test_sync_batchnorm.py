@@ -15,19 +15,11 @@ from coreface.models.sync_batchnorm import synchronise_batchnorm
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 import batchnorm_jobs as jobs
-from gloo import Processes, split
+from gloo import split
 
 PARTS = {2: [[7, 4], [11, 0], [1, 10]], 4: [[3, 0, 5, 3], [1, 1, 9, 0]]}
 CASES = [(count, parts) for count in PARTS for parts in PARTS[count]]
 SHAPES = [(11, 5), (11, 5, 3), (11, 5, 3, 2)]
-
-
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in PARTS}
-    yield made
-    for processes in made.values():
-        processes.close()
 
 
 def batches(shape, dtype, steps=2, mean=2.0, spread=1.5):

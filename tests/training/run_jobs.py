@@ -17,7 +17,7 @@ from coreface.losses.processes import whole
 from coreface.models import registry
 from coreface.training import checkpoints, trainer
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
-from coreface.training.distributed import Processes, images_each
+from coreface.training.distributed import Processes
 from coreface.training.randomness import get_randomness
 from coreface.training.state import module_tensors, optimizer_tensors
 
@@ -126,26 +126,6 @@ def state(made):
     return {name: whole(value).numpy().copy() for name, value in found.items()}
 
 
-def run(recipe, folder, action, **options):
-    """Call coreface.run.train or resume; return what came of it."""
-    prepare()
-    from coreface import run
-
-    console = Console(file=io.StringIO(), width=250)
-    try:
-        if action == "train":
-            made = run.train(recipe, folder, console=console, **options)
-        else:
-            made = run.resume(folder, recipe, console=console, **options)
-        weights = {name: value.numpy().copy() for name, value in made.encoder.state_dict().items()}
-        return {"weights": weights, "measured": made.evaluation is not None, "screen": console.file.getvalue()}
-    except CoreFaceError as error:
-        return {"error": (type(error).__name__, str(error)), "screen": console.file.getvalue()}
-
-
-# What Processes does.
-
-
 def talk(value):
     processes = Processes()
     rank, count = processes.rank, processes.count
@@ -179,7 +159,3 @@ def raising(where):
         except CoreFaceError as error:
             met.append(str(error))
     return [*met, processes.gather(processes.rank)]  # and they still talk
-
-
-def shared_out(recipe):
-    return images_each(recipe, Processes().count)

@@ -14,7 +14,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import run_jobs as jobs
-from gloo import Processes
 
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.recipe import (
@@ -31,14 +30,6 @@ from coreface.training.recipe import (
 pytestmark = pytest.mark.usefixtures("toy_backbone")
 COUNTS = (1, 2, 4)
 STOPPED = 4  # steps before the stop, of three an epoch
-
-
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in (2, 4)}
-    yield made
-    for processes in made.values():
-        processes.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
 sys.path.insert(0, str(Path(__file__).parent))
 import step_jobs as jobs
-from gloo import Processes
 
 from coreface.training.recipe import (
     ClassifierRecipe,
@@ -25,14 +24,6 @@ from coreface.training.recipe import (
 
 pytestmark = pytest.mark.usefixtures("toy_backbone")  # forgotten again after this module
 BATCH = 24
-
-
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in (2, 4)}
-    yield made
-    for processes in made.values():
-        processes.close()
 
 
 def make_recipe(views=2, *, sync=True, gather=True, sample_rate=1.0, statistics="separate", contrast=None, **optimizer):
