@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from timing import Noise, machine, seconds
 
-from coreface.training.checkpoints import CheckpointWriter
+from coreface.training.checkpoint_state import module_tensors, optimizer_tensors
+from coreface.training.checkpoint_writer import CheckpointWriter
 from coreface.training.recipe import DataRecipe, ModelRecipe, OptimizerRecipe, Recipe
-from coreface.training.state import module_tensors, optimizer_tensors
 from coreface.training.trainer import Trainer
 
 IDENTITIES, EVERY = 10_572, 100

@@ -14,10 +14,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from coreface.evaluation.pair_scores import PairScores
-from coreface.evaluation.proportions import wilson
-from coreface.evaluation.resampling import Statistic, resample
-from coreface.evaluation.uncertainty import percentile_interval, rate_interval
+from coreface.evaluation.metrics.pair_scores import PairScores
+from coreface.evaluation.metrics.proportions import wilson
+from coreface.evaluation.metrics.resampling import Statistic, resample
+from coreface.evaluation.metrics.uncertainty import percentile_interval, rate_interval
 
 FAR, THRESHOLD, DISTANCE = 1e-2, 1.8, 2.8
 NORMAL = NormalDist()

@@ -27,11 +27,11 @@ from typing import Any
 
 from kill_runs import FIELDS, command_line, different, leftovers, outcome
 
-from coreface.demo import find_recipe
-from coreface.measure import evaluate
-from coreface.run_state import is_finished, is_run
+from coreface.runs.evaluation import evaluate
+from coreface.runs.status import is_finished, is_run
+from coreface.studies.demo import find_recipe
 from coreface.training.checkpoint import checkpoint_folders
-from coreface.training.metrics import read_metrics
+from coreface.training.metrics_file import read_metrics
 
 STAGES = (
     "[{from_epoch: 1, views: 1, dropout: 0.2}, "

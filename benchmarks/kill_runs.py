@@ -24,12 +24,12 @@ from pathlib import Path
 
 import torch
 
-from coreface.demo import find_recipe
 from coreface.models.encoder import FaceEncoder
-from coreface.models.weights import content_digest
-from coreface.run_state import is_finished, is_run
+from coreface.models.pretrained import content_digest
+from coreface.runs.status import is_finished, is_run
+from coreface.studies.demo import find_recipe
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
-from coreface.training.metrics import read_metrics
+from coreface.training.metrics_file import read_metrics
 
 STAGES = (
     "[{from_epoch: 1, views: 1, dropout: 0.2}, "

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timing import Noise, alternate, machine, ratio
 
 import coreface as cf
-from coreface.training.device import choose_device
+from coreface.distributed.device import choose_device
 from coreface.training.recipe import (
     ContrastiveRecipe,
     DataRecipe,

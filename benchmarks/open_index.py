@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coreface.run_folder import environment
+from coreface.runs.folder import environment
 
 IMAGES_EACH = 68  # images an identity, as in MS1MV2
 OPEN = """

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from coreface.data import FaceSource, RecordReader, RecordSource
-from coreface.run_folder import environment
+from coreface.runs.folder import environment
 
 MXNET = """
 import sys, time

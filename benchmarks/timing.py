@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from coreface.data import FaceSource
-from coreface.run_folder import environment
+from coreface.runs.folder import environment
 
 
 def synchronise() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent))  # for the modules of this folder that are no tests
 
 
 def _paint(folder: Path, identities: int, images: int, size: int, seed: int) -> Path:
@@ -57,9 +55,8 @@ def toy_folder(paint_faces: Callable[..., Path], tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="module")
 def toy_backbone() -> Iterator[str]:
     """The name of the smallest network that has all a backbone has; it is known in this process while a module runs."""
-    from toy_network import ENTRY  # not before the number of threads is set
-
     from coreface.models import registry
+    from support.toy_network import ENTRY  # not before the number of threads is set
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry._BACKBONES, "toy", ENTRY["toy"])
@@ -69,7 +66,7 @@ def toy_backbone() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Any]]:
     """Two and four processes that talk over gloo, by their number."""
-    from gloo import Processes  # not before the number of threads is set
+    from support.gloo import Processes  # not before the number of threads is set
 
     made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in (2, 4)}
     yield made

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from coreface._version import __version__
 
 # Names are imported on first use, so that `coreface --help` and `import coreface` stay quick without torch.
 _HOME = {
@@ -19,10 +19,10 @@ _HOME = {
     "RowMasks": "coreface.models.views",
     "backbones": "coreface.models.registry",
     "Recipe": "coreface.training.recipe",
-    "train": "coreface.run",
-    "resume": "coreface.run",
-    "evaluate": "coreface.measure",
-    "load_image": "coreface.images",
+    "train": "coreface.runs.run",
+    "resume": "coreface.runs.run",
+    "evaluate": "coreface.runs.evaluation",
+    "load_image": "coreface.images.load",
     "CoreFaceError": "coreface.errors",
     "TrainingStopped": "coreface.errors",
     "StorageError": "coreface.errors",
@@ -97,16 +97,16 @@ if TYPE_CHECKING:
         TrainingStopped,
     )
     from coreface.evaluation.calibration import Calibrator
-    from coreface.images import load_image
+    from coreface.images.load import load_image
     from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
     from coreface.losses.classifier import MarginClassifier
     from coreface.losses.contrastive import CoReFaceLoss
     from coreface.losses.margins import ArcFace, CosFace
-    from coreface.measure import evaluate
     from coreface.models.encoder import FaceEncoder
     from coreface.models.registry import backbones
     from coreface.models.views import RowMasks
-    from coreface.run import resume, train
+    from coreface.runs.evaluation import evaluate
+    from coreface.runs.run import resume, train
     from coreface.training.recipe import Recipe
 
 

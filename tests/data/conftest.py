@@ -1,14 +1,11 @@
 """Folders of synthetic faces: noise that differs from image to image, so that no mix-up goes unseen."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from coreface.data import FolderSource
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the modules of this folder that are no tests
-from toy_images import encode, noise
+from support.toy_images import encode, noise
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from toy_images import encode, noise
 
 from coreface.data import FolderSource, RecordReader, RecordSource, ShardSource, convert_faces, open_faces
 from coreface.data.convert import folder_names
 from coreface.errors import DataError, ImageError, InputError
+from support.toy_images import encode, noise
 
 KINDS = {"folder": FolderSource, "recordio": RecordSource, "shards": ShardSource}
 
@@ -66,7 +66,7 @@ def test_shards_in_another_order(photos, tmp_path):
 
 
 def test_labels_keep_their_order_as_folders(tmp_path):
-    from recordio_by_hand import header, write
+    from support.recordio_by_hand import header, write
 
     png = encode(noise("x"), ".png")
     source = RecordSource(write(tmp_path / "r", [header(label) + png for label in (2, 10, 9, 2)]))

@@ -11,7 +11,7 @@ import torch
 
 from coreface.data import FaceLoader, FolderSource
 from coreface.errors import DataError, InputError
-from coreface.images import fit_square
+from coreface.images.load import fit_square
 
 
 def batches(iterator):

@@ -6,10 +6,10 @@ import tarfile
 import cv2
 import numpy as np
 import pytest
-from toy_images import encode, noise
 
 from coreface.data import check_faces, open_faces, sample_sheet, survey_faces
 from coreface.errors import InputError
+from support.toy_images import encode, noise
 
 
 def test_nothing_wrong(faces):

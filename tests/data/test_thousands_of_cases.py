@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzzing import VARIABLE
+
+from support.fuzzing import VARIABLE
 
 TESTS = Path(__file__).parents[1]
 CASES = 2500
@@ -18,11 +19,11 @@ MOST_MEMORY = 1.5  # GiB, of which torch, OpenCV and pytest take the half
 def test_thousands_of_damaged_files():
     """RecordIO twice, `.bin` with planted pickles, tar, image files, and JPEG the quick way: 15 000 cases in all."""
     names = [
-        "data/test_fuzzed_records.py::test_flipped_bits_and_cut_ends",
-        "data/test_pair_bin.py::test_flipped_bits_and_cut_ends",
-        "data/test_shards.py::test_flipped_bits_and_cut_ends",
-        "test_images.py::test_flipped_bits_give_an_image_or_a_typed_error",
-        "test_plain_jpeg.py::test_what_is_taken_is_complete_by_the_long_way_too",
+        "data/recordio/test_fuzzed.py::test_flipped_bits_and_cut_ends",
+        "data/pairs/test_bin.py::test_flipped_bits_and_cut_ends",
+        "data/test_tar_shards.py::test_flipped_bits_and_cut_ends",
+        "images/test_load.py::test_flipped_bits_give_an_image_or_a_typed_error",
+        "images/test_fast_jpeg.py::test_what_is_taken_is_complete_by_the_long_way_too",
     ]
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *(str(TESTS / name) for name in names)]
     environment = {**os.environ, VARIABLE: str(CASES)}

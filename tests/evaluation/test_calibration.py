@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from coreface.errors import EvaluationError, InputError, ModelError
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.metrics import tar_at_far
-from coreface.evaluation.pair_scores import PairScores
-from coreface.evaluation.tail import Tail
+from coreface.evaluation.metrics.pair_scores import PairScores
+from coreface.evaluation.metrics.tail import Tail
 
 STUDENT_10 = 2.228139  # 97.5 % quantile, 10 degrees of freedom
 

@@ -10,9 +10,9 @@ import coreface as cf
 from coreface.data import FaceSource
 from coreface.errors import ImageError
 from coreface.evaluation.embedding import embed_faces
-from coreface.evaluation.text import percent, percent_interval, print_verification
-from coreface.evaluation.uncertainty import Interval
+from coreface.evaluation.metrics.uncertainty import Interval
 from coreface.evaluation.verification import verify
+from coreface.reports.tables import percent, percent_interval, print_verification
 
 
 class Grey(FaceSource):

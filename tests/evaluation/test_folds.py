@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coreface.errors import EvaluationError, InputError
 from coreface.evaluation.metrics import even_folds, kfold_accuracy
-from coreface.evaluation.proportions import badge, wilson
+from coreface.evaluation.metrics.proportions import badge, wilson
 
 
 def naive_threshold(scores, same):

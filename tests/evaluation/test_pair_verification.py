@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from coreface.data.pairs import PairSet
+from coreface.data.pairs.pair_set import PairSet
 from coreface.errors import EvaluationError
 from coreface.evaluation.metrics import eer, kfold_accuracy, tar_at_far
+from coreface.evaluation.metrics.resampling import identity_weights
 from coreface.evaluation.pair_verification import (
     image_identities,
     pair_scores,
@@ -15,7 +16,6 @@ from coreface.evaluation.pair_verification import (
     scored_pairs,
     verify_pairs,
 )
-from coreface.evaluation.resampling import identity_weights
 
 
 class Places(PairSet):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coreface.errors import EvaluationError, InputError
-from coreface.evaluation import searches as module
 from coreface.evaluation.metrics import cmc, open_set_identification, search_scores
+from coreface.evaluation.metrics import searches as module
 
 
 def naive_searches(scores, probes, gallery):

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from coreface.errors import EvaluationError, InputError
-from coreface.evaluation import resampling
-from coreface.evaluation.metrics import eer, tar_at_far
-from coreface.evaluation.pair_scores import PairScores
-from coreface.evaluation.proportions import wilson
-from coreface.evaluation.resampling import head_size, identity_weights
-from coreface.evaluation.uncertainty import (
+from coreface.evaluation.metrics import eer, resampling, tar_at_far
+from coreface.evaluation.metrics.pair_scores import PairScores
+from coreface.evaluation.metrics.proportions import wilson
+from coreface.evaluation.metrics.resampling import head_size, identity_weights
+from coreface.evaluation.metrics.uncertainty import (
     Interval,
     bootstrap,
     bootstrap_difference,
@@ -122,7 +121,8 @@ def test_fixed_thresholds_far_below_the_best_impostor_pairs(statistics):
 def test_each_identity_drawn_once_gives_the_plain_statistic(monkeypatch):
     pairs = all_pairs([3, 4, 2, 5], seed=2, levels=3)
     monkeypatch.setattr(
-        "coreface.evaluation.resampling.identity_weights", lambda identities, *_: iter([np.ones(identities, np.intp)])
+        "coreface.evaluation.metrics.resampling.identity_weights",
+        lambda identities, *_: iter([np.ones(identities, np.intp)]),
     )
     genuine, impostor = pairs.scores[pairs.genuine], pairs.scores[~pairs.genuine]
     expected = [eer(genuine, impostor).eer, *(tar_at_far(genuine, impostor, far).tar for far in (0.29, 0.05))]
@@ -347,7 +347,7 @@ def test_the_head_alone_gives_what_all_pairs_give(seed, monkeypatch):
     monkeypatch.setattr(resampling, "_SLACK", 0.1 * (seed % 5))
     assert head_size(400, STATISTICS) < 100
     np.testing.assert_array_equal(resample(pairs, STATISTICS, replicates=40, seed=seed), whole)
-    monkeypatch.setattr("coreface.evaluation.pair_scores._SMALL_TABLE", 0)
+    monkeypatch.setattr("coreface.evaluation.metrics.pair_scores._SMALL_TABLE", 0)
     monkeypatch.setattr(PairScores, "_impostor_counts", None)  # sums over pairs, not over identities
     np.testing.assert_array_equal(resample(pairs, STATISTICS, replicates=40, seed=seed), whole)
 

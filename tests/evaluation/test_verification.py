@@ -12,8 +12,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 from coreface.errors import EvaluationError, InputError
 from coreface.evaluation import all_pairs, verification
 from coreface.evaluation.metrics import eer, roc, tar_at_far
-from coreface.evaluation.pair_scores import PairScores
-from coreface.evaluation.uncertainty import bootstrap
+from coreface.evaluation.metrics.pair_scores import PairScores
+from coreface.evaluation.metrics.uncertainty import bootstrap
 from coreface.evaluation.verification import pixel_embeddings, verify
 
 

@@ -1,8 +1,6 @@
 """CurricularFace, MagFace and AdaFace against plain loops with arccos, and at their edges."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import coreface as cf
-
-sys.path.insert(0, str(Path(__file__).parent))
-import naive
+from support import naive_losses as naive
 
 MARGINS = [cf.CurricularFace, cf.MagFace, cf.AdaFace]
 quickly = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -23,7 +19,7 @@ def way(request, monkeypatch):
     if request.param != "plain":
         monkeypatch.setattr("coreface.losses.classifier.SMALL", 0)
     if request.param == "chunks":
-        monkeypatch.setattr("coreface.losses.softmax.CHUNK", {"cpu": 16})
+        monkeypatch.setattr("coreface.losses.margin_softmax.CHUNK", {"cpu": 16})
 
 
 def case(seed, batch=5, identities=7, size=4, length=1.0):

@@ -1,7 +1,6 @@
 """Margins and the classifier against golden numbers, against plain loops, and at their edges."""
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,7 @@ from hypothesis import strategies as st
 
 import coreface as cf
 from coreface.losses.margins import Margin
-
-sys.path.insert(0, str(Path(__file__).parent))
-import naive
+from support import naive_losses as naive
 
 GOLDEN = np.load(Path(__file__).parent / "golden_margins.npz")
 MARGINS = {"arcface": cf.ArcFace, "cosface": cf.CosFace}
@@ -40,7 +37,7 @@ def way(request, monkeypatch):
     if request.param != "plain":
         monkeypatch.setattr("coreface.losses.classifier.SMALL", 0)
     if request.param == "chunks":
-        monkeypatch.setattr("coreface.losses.softmax.CHUNK", {"cpu": 16})
+        monkeypatch.setattr("coreface.losses.margin_softmax.CHUNK", {"cpu": 16})
     return request.param
 
 

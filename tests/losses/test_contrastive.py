@@ -1,7 +1,6 @@
 """CoReFaceLoss against golden numbers, against plain loops, and at its edges."""
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import coreface as cf
-
-sys.path.insert(0, str(Path(__file__).parent))
-import naive
+from support import naive_losses as naive
 
 PROTOCOLS = ("one_way", "two_way", "all", "half")
 MASKS = ("exclude", "zero")

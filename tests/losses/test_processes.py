@@ -1,16 +1,12 @@
 """Losses over two and four processes equal those of one: values, states, all gradients."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-import jobs
-from gloo import split
+from support import loss_jobs as jobs
+from support.gloo import split
 
 PARTS = {2: [7, 4], 4: [3, 0, 5, 3]}  # of a batch: uneven, one without an image
 IDENTITIES = torch.tensor([0, 1, 2, 2, 3, 0, 4, 4, 4, 5, 1])

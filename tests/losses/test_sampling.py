@@ -1,8 +1,6 @@
 """Partial sampling, updates of the sampled rows alone, and clipping, in one process."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import coreface as cf
-from coreface.losses.gradients import clip_gradients, gradient_norm
+from coreface.distributed.gradient_norm import clip_gradients, gradient_norm
 from coreface.losses.sampling import sampled, update_own_rows
-
-sys.path.insert(0, str(Path(__file__).parent))
-import naive
+from support import naive_losses as naive
 
 
 def draw(seed=0, call=0, start=0, count=1000, rate=0.3):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from coreface.errors import ImageError, InputError
-from coreface.images import fit_square
-from coreface.pixels import to_network_input
+from coreface.images.load import fit_square
+from coreface.images.preprocessing import to_network_input
 
 
 @pytest.fixture

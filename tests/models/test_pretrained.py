@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from coreface import FaceEncoder
 from coreface.errors import ModelError
-from coreface.models.weights import content_digest
+from coreface.models.pretrained import content_digest
 
 FILES = ("config.json", "preprocess.json", "model.safetensors")
 

@@ -5,15 +5,11 @@ import gc
 import io
 import json
 import shutil
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import run_jobs as jobs
 
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.recipe import (
@@ -26,6 +22,7 @@ from coreface.training.recipe import (
     Recipe,
     StageRecipe,
 )
+from support import run_jobs as jobs
 
 pytestmark = pytest.mark.usefixtures("toy_backbone")
 COUNTS = (1, 2, 4)

@@ -2,22 +2,18 @@
 
 import dataclasses
 import socket
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import run_jobs as jobs
-from gloo import Processes as Started
-
 from coreface.cli import _say
+from coreface.distributed import processes as distributed
+from coreface.distributed.launch import Launch
+from coreface.distributed.processes import Processes, images_each, joined
 from coreface.errors import CoreFaceError, ProcessLostError, RecipeError
-from coreface.launch import Launch
-from coreface.training import distributed
-from coreface.training.distributed import Processes, images_each, joined
 from coreface.training.recipe import OptimizerRecipe, Recipe
+from support import run_jobs as jobs
+from support.gloo import Processes as Started
 
 
 @pytest.fixture(scope="module")

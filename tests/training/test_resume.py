@@ -12,9 +12,9 @@ import torch
 from coreface.data import open_faces
 from coreface.errors import CheckpointError, StorageError, TrainingStopped
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
-from coreface.training.checkpoints import CheckpointWriter, newest_checkpoint
-from coreface.training.metrics import read_metrics
-from coreface.training.randomness import RandomState, get_randomness, kept_randomness, set_randomness
+from coreface.training.checkpoint_writer import CheckpointWriter, newest_checkpoint
+from coreface.training.metrics_file import read_metrics
+from coreface.training.random_state import RandomState, get_randomness, kept_randomness, set_randomness
 from coreface.training.recipe import CheckpointRecipe
 from coreface.training.signals import StopSignals
 
@@ -255,7 +255,7 @@ def test_checkpoints_and_their_number_change_nothing(tiny, change, make_trainer,
 
 def test_what_is_written_is_what_was_there_when_it_was_asked_for(tmp_path, monkeypatch):
     """The training goes on while the thread writes."""
-    from coreface.training import checkpoints
+    from coreface.training import checkpoint_writer as checkpoints
 
     go_on = threading.Event()
     write = checkpoints.write_checkpoint
@@ -274,7 +274,7 @@ def test_what_is_written_is_what_was_there_when_it_was_asked_for(tmp_path, monke
 def test_a_full_disk_ends_the_training_and_names_the_last_good_checkpoint(
     tiny, change, make_trainer, tmp_path, monkeypatch, asynchronous
 ):
-    from coreface.training import checkpoints
+    from coreface.training import checkpoint_writer as checkpoints
 
     write = checkpoints.write_checkpoint
 

@@ -1,15 +1,9 @@
 """A step of several processes is that of one: losses, gradients, weights; and what is each process's own stays so."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "losses"))
-sys.path.insert(0, str(Path(__file__).parent))
-import step_jobs as jobs
 
 from coreface.training.recipe import (
     ClassifierRecipe,
@@ -21,6 +15,7 @@ from coreface.training.recipe import (
     Recipe,
     StageRecipe,
 )
+from support import step_jobs as jobs
 
 pytestmark = pytest.mark.usefixtures("toy_backbone")  # forgotten again after this module
 BATCH = 24

@@ -5,10 +5,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from coreface import __version__
+from coreface._version import __version__
 from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, report, runs, train
+from coreface.distributed.launch import leads
 from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
-from coreface.launch import leads
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (train, evaluate, calibrate, compare, runs, report, data, demo, backbones)

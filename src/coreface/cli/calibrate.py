@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coreface.cli.subject import add_embedding_options, open_faces_or_held_out, open_subject
+from coreface.cli.embedding_options import add_embedding_options, open_faces_or_held_out, open_subject
 from coreface.cli.terminal import add_command, progress_console
 from coreface.errors import RecipeError
 
@@ -31,9 +31,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _calibrate(options: argparse.Namespace) -> None:
     from coreface.evaluation.calibration import FMRS, Calibrator
-    from coreface.evaluation.text import print_thresholds
-    from coreface.measure import encoder_folder
-    from coreface.protocols import calibrate
+    from coreface.evaluation.protocols import calibrate
+    from coreface.reports.tables import print_thresholds
+    from coreface.runs.evaluation import encoder_folder
 
     folder = encoder_folder(Path(options.model))
     subject = open_subject(options.model, options)

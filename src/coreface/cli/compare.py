@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from coreface.cli.subject import add_embedding_options, open_faces_or_held_out, open_subject
+from coreface.cli.embedding_options import add_embedding_options, open_faces_or_held_out, open_subject
 from coreface.cli.terminal import add_command, progress_console
 from coreface.errors import RecipeError
 
@@ -27,9 +27,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from coreface.comparison import compare
-    from coreface.evaluation.text import print_comparison
-    from coreface.protocols import open_named_pairs
+    from coreface.evaluation.comparison import compare
+    from coreface.evaluation.protocols import open_named_pairs
+    from coreface.reports.tables import print_comparison
 
     if options.replicates is not None and options.replicates < 1:
         raise RecipeError(f"--replicates is {options.replicates}, expected 1 or more")

@@ -204,7 +204,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _pairs(options: argparse.Namespace) -> None:
     from coreface.data import draw_pairs, open_faces, open_pairs, write_bin
-    from coreface.data.pairs import FOLDS
+    from coreface.data.pairs.pair_set import FOLDS
 
     out = Path(options.out)
     if out.suffix != ".bin":

@@ -21,6 +21,6 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from coreface.demo import run_demo
+    from coreface.studies.demo import run_demo
 
     run_demo(Path(options.run), options.folds, progress_console())

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coreface.cli.subject import add_embedding_options, cache_folder, open_faces_or_held_out, open_subject
+from coreface.cli.embedding_options import add_embedding_options, cache_folder, open_faces_or_held_out, open_subject
 from coreface.cli.terminal import add_command, print_evaluation, progress_console
 from coreface.errors import RecipeError
 
 if TYPE_CHECKING:
-    from coreface.measured import MeasuredSearches, MeasuredSet
-    from coreface.subjects import Subject
+    from coreface.evaluation.embedding_sources import Subject
+    from coreface.evaluation.results import MeasuredSearches, MeasuredSet
 
 _OPEN_SET = "open-set:"
 _TEMPLATES = ("ijbb", "ijbc")
@@ -57,9 +57,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     if not (options.embeddings or options.pairs or options.protocol or options.groups):
         _evaluate_people(options)
         return
+    from coreface.evaluation.embedding_sources import EmbeddingFile
     from coreface.evaluation.groups import read_labels
-    from coreface.evaluation.text import print_groups, print_searches, print_verification
-    from coreface.subjects import EmbeddingFile
+    from coreface.reports.tables import print_groups, print_searches, print_verification
 
     labels = read_labels(Path(options.groups), options.group_column) if options.groups else None
     subject = EmbeddingFile(Path(options.embeddings)) if options.embeddings else open_subject(options.model, options)
@@ -78,7 +78,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         for search in searches:
             print_searches(search.name, search.identification, search.distractors)
     if options.report:
-        from coreface.set_report import write_set_report
+        from coreface.reports.set_page import write_set_report
 
         write_set_report(subject, sets, searches, Path(options.report))
         print(f"report: {options.report}", file=sys.stderr if options.json else sys.stdout)
@@ -87,8 +87,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _measured(
     subject: "Subject", options: argparse.Namespace, labels: dict[str, str] | None
 ) -> "tuple[list[MeasuredSet], list[MeasuredSearches]]":
-    from coreface import protocols
-    from coreface.subjects import EmbeddingFile
+    from coreface.evaluation import protocols
+    from coreface.evaluation.embedding_sources import EmbeddingFile
 
     console = progress_console()
     opened = [(text, protocols.open_named_pairs(text)) for text in options.pairs]  # a wrong path is found out first
@@ -118,8 +118,8 @@ def _measured(
 
 
 def _evaluate_people(options: argparse.Namespace) -> None:
-    from coreface.evaluation.report import write_report
-    from coreface.measure import evaluate, run_page
+    from coreface.reports.page import write_report
+    from coreface.runs.evaluation import evaluate, run_page
 
     evaluation = evaluate(
         options.model,

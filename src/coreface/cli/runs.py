@@ -16,7 +16,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from coreface.run_state import run_states
+    from coreface.runs.status import run_states
 
     states = run_states(Path(options.folder))
     if options.json:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from coreface.measure import Evaluation
+    from coreface.runs.evaluation import Evaluation
 
 
 def add_command(
@@ -24,7 +24,7 @@ def add_command(
 
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Print the error rates of an encoder."""
-    from coreface.evaluation.text import print_verification
+    from coreface.reports.tables import print_verification
 
     print_verification(evaluation.verification)
 

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from coreface.cli.terminal import print_evaluation, progress_console
+from coreface.distributed.launch import leads
 from coreface.errors import RecipeError
-from coreface.launch import leads
 
 _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--any.field VALUE ...]
        coreface train --resume RUN [RECIPE] [--force] [--any.field VALUE ...]"""
@@ -66,7 +66,7 @@ def _train(options: argparse.Namespace) -> None:
         return
     folder = Path(options.resume or options.run or Path("runs") / Path(recipes[0]).stem)
     if options.resume is not None:
-        from coreface.run import resume
+        from coreface.runs.run import resume
 
         run = resume(
             folder,
@@ -77,13 +77,13 @@ def _train(options: argparse.Namespace) -> None:
         )
     else:
         recipe = Recipe.load(recipes[0], overrides)
-        from coreface.run import train
+        from coreface.runs.run import train
 
         run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
     if not leads():
         return
-    from coreface.run_folder import REPORT
-    from coreface.training.initial import ENCODER
+    from coreface.runs.folder import REPORT
+    from coreface.training.initial_weights import ENCODER
 
     if run.evaluation:
         print_evaluation(run.evaluation)

@@ -1,20 +1,20 @@
 """Where faces come from."""
 
 from coreface.data.convert import Storage, convert_faces
-from coreface.data.draw_pairs import draw_pairs
 from coreface.data.folder import FolderSource
 from coreface.data.loader import FaceLoader
-from coreface.data.opening import open_faces, open_pairs
+from coreface.data.open import open_faces, open_pairs
 from coreface.data.orl import CREDIT, OrlSource
-from coreface.data.pair_bin import write_bin
-from coreface.data.pairs import PairSet
-from coreface.data.record_writer import RecordWriter
-from coreface.data.recordio import RecordReader
-from coreface.data.records import RecordSource
-from coreface.data.shards import ShardSource
+from coreface.data.pairs.bin import write_bin
+from coreface.data.pairs.draw import draw_pairs
+from coreface.data.pairs.pair_set import PairSet
+from coreface.data.recordio.reader import RecordReader
+from coreface.data.recordio.source import RecordSource
+from coreface.data.recordio.writer import RecordWriter
 from coreface.data.source import FaceSource, Notice, require_identities
 from coreface.data.split import split_by_identity
 from coreface.data.survey import Check, Survey, check_faces, sample_sheet, survey_faces
+from coreface.data.tar_shards import ShardSource
 
 __all__ = [
     "CREDIT",

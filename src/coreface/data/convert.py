@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from coreface.data.labels import write_names
-from coreface.data.record_writer import RecordWriter
+from coreface.data.recordio.writer import RecordWriter
 from coreface.data.source import FaceSource
 from coreface.errors import DataError, ImageError, InputError
 from coreface.files import force_to_disk
-from coreface.image_headers import image_size
+from coreface.images.headers import image_size
 
 Storage = Literal["folder", "recordio", "shards"]
 Progress = Callable[[int], None]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coreface.data.source import FaceSource, Notice
 from coreface.errors import DataError, ImageError
-from coreface.images import load_image
+from coreface.images.load import load_image
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".pbm", ".pnm"}

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from coreface.data.source import FaceSource
 from coreface.errors import DataError, ImageError, InputError
-from coreface.images import fit_square
-from coreface.pixels import to_network_input
+from coreface.images.load import fit_square
+from coreface.images.preprocessing import to_network_input
 
 
 class _Draw(NamedTuple):
@@ -109,7 +109,8 @@ class FaceLoader:
     Args:
         source: where the faces come from.
         batch_size: images a batch, at least 2.
-        image_size: side of the square images, in pixels; others are padded and resized (`coreface.images.fit_square`).
+        image_size: side of the square images, in pixels; others are padded and resized
+            (`coreface.images.load.fit_square`).
         seed: of the order and the flips.
         workers: processes that decode; 0 decodes in this one.
         device: where the batches go. They travel as uint8.

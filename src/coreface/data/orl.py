@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coreface.data.source import FaceSource
 from coreface.errors import DataError, ImageError, MissingExtraError
-from coreface.images import load_image
+from coreface.images.load import load_image
 
 CREDIT = "Faces: The Database of Faces (ORL), AT&T Laboratories Cambridge."
 

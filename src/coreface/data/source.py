@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import DataError, ImageError, InputError
-from coreface.images import load_image
+from coreface.images.load import load_image
 
 
 @dataclass(frozen=True)

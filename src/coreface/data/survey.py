@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from coreface.data.source import FaceSource, Notice
 from coreface.errors import CoreFaceError, InputError
-from coreface.images import fit_square
+from coreface.images.load import fit_square
 
 _LOOKED_AT = 200  # images a survey decodes
 _SAMPLES, _SAMPLE_SIDE = 32, 112

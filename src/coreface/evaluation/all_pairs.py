@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import EvaluationError
-from coreface.evaluation.scores import Floats, checked_floats
+from coreface.evaluation.metrics.scores import Floats, checked_floats
 
 _BLOCK = 1 << 22  # scores computed at a time
 

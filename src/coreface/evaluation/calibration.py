@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import InputError, ModelError
-from coreface.evaluation.pair_scores import PairSample
-from coreface.evaluation.proportions import Badge, badge, wilson
-from coreface.evaluation.resampling import resample
-from coreface.evaluation.scores import (
+from coreface.evaluation.metrics.pair_scores import PairSample
+from coreface.evaluation.metrics.proportions import Badge, badge, wilson
+from coreface.evaluation.metrics.resampling import resample
+from coreface.evaluation.metrics.scores import (
     allowed_false_matches,
     checked_floats,
     checked_kinds,
     next_above,
 )
-from coreface.evaluation.tail import Tail
+from coreface.evaluation.metrics.tail import Tail
 from coreface.files import write_atomically
 
 CALIBRATION = "calibration.json"

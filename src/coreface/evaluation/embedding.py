@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from coreface.data.pairs import PairSet
+from coreface.data.pairs.pair_set import PairSet
 from coreface.data.source import FaceSource
 from coreface.errors import EvaluationError, ImageError
 from coreface.evaluation.embedding_cache import EmbeddingCache

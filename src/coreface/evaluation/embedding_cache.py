@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from coreface import __version__
+from coreface._version import __version__
 from coreface.files import write_atomically
 
 _PART = 512  # embeddings that an interruption may cost

@@ -2,7 +2,7 @@
 
 Every identity has one label: a group is whatever the labels say. FNMR of a group is that of its genuine pairs, FMR that
 of impostor pairs inside it; the matrix has the impostor pairs of each two groups. A rate with fewer than 30 errors
-behind it is not given: it would compare noise (the rule of 30, `coreface.evaluation.proportions`).
+behind it is not given: it would compare noise (the rule of 30, `coreface.evaluation.metrics.proportions`).
 
 Source: Grother, Ngan and Hanaoka, FRVT part 3: demographic effects, NISTIR 8280, 2019.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import DataError, InputError
-from coreface.evaluation.pair_scores import PairSample
-from coreface.evaluation.scores import as_threshold
+from coreface.evaluation.metrics.pair_scores import PairSample
+from coreface.evaluation.metrics.scores import as_threshold
 
 FEWEST_ERRORS = 30
 

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import EvaluationError, InputError
 from coreface.evaluation.all_pairs import unit_rows
-from coreface.evaluation.scores import Floats
-from coreface.evaluation.searches import Cmc, Mates, OpenSet, Searches
+from coreface.evaluation.metrics.scores import Floats
+from coreface.evaluation.metrics.searches import Cmc, Mates, OpenSet, Searches
 
 FPIRS = (1e-1, 1e-2)
 

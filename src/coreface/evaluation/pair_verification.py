@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coreface.data.pairs import PairSet
+from coreface.data.pairs.pair_set import PairSet
 from coreface.errors import EvaluationError
 from coreface.evaluation.all_pairs import ScoredPair, unit_rows
-from coreface.evaluation.error_rates import eer, tar_at_far
-from coreface.evaluation.folds import kfold_accuracy
-from coreface.evaluation.pair_scores import PairScores
-from coreface.evaluation.proportions import check_confidence
-from coreface.evaluation.resampling import Statistic, identity_weights, resample
-from coreface.evaluation.scores import Floats, allowed_false_matches
+from coreface.evaluation.metrics.error_rates import eer, tar_at_far
+from coreface.evaluation.metrics.folds import kfold_accuracy
+from coreface.evaluation.metrics.pair_scores import PairScores
+from coreface.evaluation.metrics.proportions import check_confidence
+from coreface.evaluation.metrics.resampling import Statistic, identity_weights, resample
+from coreface.evaluation.metrics.scores import Floats, allowed_false_matches
+from coreface.evaluation.metrics.uncertainty import Interval, rate_interval
 from coreface.evaluation.templates import FAILED
-from coreface.evaluation.uncertainty import Interval, rate_interval
 from coreface.evaluation.verification import Mistakes, Verification, planned_replicates
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import EvaluationError, InputError
-from coreface.evaluation.scores import Floats, checked_floats
+from coreface.evaluation.metrics.scores import Floats, checked_floats
 
 FAILED = -1.0  #: the score of a comparison with a template that failed to enrol
 

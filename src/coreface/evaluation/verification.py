@@ -22,10 +22,10 @@ from coreface.evaluation.metrics import (
     roc,
     tar_at_far,
 )
-from coreface.evaluation.pair_scores import PairSample
-from coreface.evaluation.proportions import check_confidence
-from coreface.evaluation.resampling import Statistic, head_size, resample
-from coreface.evaluation.uncertainty import Interval, rate_interval
+from coreface.evaluation.metrics.pair_scores import PairSample
+from coreface.evaluation.metrics.proportions import check_confidence
+from coreface.evaluation.metrics.resampling import Statistic, head_size, resample
+from coreface.evaluation.metrics.uncertainty import Interval, rate_interval
 
 _PAIR_REPLICATES = 2_000_000_000  # pairs x replicates that take about 20 s on one core
 _ROC_POINTS = 1000

@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from coreface.distributed.collectives import SpreadRows, is_sharded, local, process_count, whole
 from coreface.errors import InputError
+from coreface.losses.margin_softmax import margin_softmax
 from coreface.losses.margins import Margin
-from coreface.losses.processes import SpreadRows, is_sharded, local, process_count, whole
 from coreface.losses.sampling import sampled
-from coreface.losses.softmax import margin_softmax
-from coreface.losses.unit import unit_rows
-from coreface.precision import at_least_float32
+from coreface.numerics.precision import at_least_float32
+from coreface.numerics.unit_length import unit_rows
 
 if TYPE_CHECKING:
-    from coreface.losses.shards import Shard
+    from coreface.distributed.sharded_rows import Shard
 
 #: Batch x identities up to which a call takes the plain way, where fewer operations count for more than fewer bytes.
 SMALL = 2**16
@@ -80,7 +80,7 @@ class MarginClassifier(nn.Module):
         self.seed = seed
         self._shard: Shard | None = None
         if sharded and process_count() > 1:
-            from coreface.losses import shards  # DTensor takes as long to import as half of torch
+            from coreface.distributed import sharded_rows as shards  # DTensor takes as long to import as half of torch
 
             self._shard = shards.Shard(identities, torch.device(device))
             self.weight = nn.Parameter(self._shard.normal(embedding_size, std=0.01))

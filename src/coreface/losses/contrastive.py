@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from coreface.distributed.collectives import SpreadRows, process_count, summed
 from coreface.errors import InputError
-from coreface.losses.processes import SpreadRows, process_count, summed
-from coreface.losses.unit import split_length, through_unit_
-from coreface.precision import at_least_float32
+from coreface.numerics.precision import at_least_float32
+from coreface.numerics.unit_length import split_length, through_unit_
 
 Mask = Literal["exclude", "zero"]
 Protocol = Literal["one_way", "two_way", "all", "half"]

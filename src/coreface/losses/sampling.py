@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from coreface.losses.processes import local
-from coreface.lots import keyed, shifted
+from coreface.distributed.collectives import local
+from coreface.numerics.random_bits import keyed, shifted
 
 
 def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, device: torch.device) -> torch.Tensor:

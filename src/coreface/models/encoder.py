@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from coreface.errors import InputError
-from coreface.images import fit_square
-from coreface.models import weights
+from coreface.images.load import fit_square
+from coreface.images.preprocessing import to_network_input
+from coreface.models import pretrained as weights
 from coreface.models.registry import build_backbone
 from coreface.models.views import RowMasks, ViewStatistics, dropout_views
-from coreface.pixels import to_network_input
 
 
 class FaceEncoder(nn.Module):
@@ -51,7 +51,8 @@ class FaceEncoder(nn.Module):
         """Embed a batch.
 
         Args:
-            batch: (batch, 3, image_size, image_size), normalised float as `coreface.pixels.to_network_input` makes it.
+            batch: (batch, 3, image_size, image_size), normalised float as
+                `coreface.images.preprocessing.to_network_input` makes it.
 
         Returns:
             (batch, embedding_size), not unit length.

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from coreface.errors import InputError
-from coreface.lots import keyed, streams
 from coreface.models.backbone import Backbone
-from coreface.precision import at_least_float32
+from coreface.numerics.precision import at_least_float32
+from coreface.numerics.random_bits import keyed, streams
 
 ViewStatistics = Literal["separate", "joint"]
 

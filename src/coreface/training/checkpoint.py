@@ -31,9 +31,9 @@ from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
+from coreface.distributed.processes import Processes
 from coreface.errors import CheckpointError
 from coreface.files import force_to_disk
-from coreface.training.distributed import Processes
 
 MANIFEST = "manifest.json"
 _METADATA = ".metadata"

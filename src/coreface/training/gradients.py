@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from coreface.losses.gradients import clip_gradients, gradient_norm
+from coreface.distributed.gradient_norm import clip_gradients, gradient_norm
 from coreface.training.recipe import OptimizerRecipe
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from coreface.training.checkpoints import Written
-from coreface.training.metrics import METRICS
+from coreface.training.checkpoint_writer import Written
+from coreface.training.metrics_file import METRICS
 
 _PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from coreface.distributed.collectives import process_count, summed
 from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
 from coreface.losses.margins import ArcFace, CosFace, Margin
-from coreface.losses.processes import process_count, summed
 from coreface.training.recipe import MarginRecipe, Recipe
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import torch
 
+from coreface.distributed.processes import Processes
 from coreface.losses.contrastive import CoReFaceLoss
 from coreface.training.checkpoint import Checkpoint
-from coreface.training.distributed import Processes
 from coreface.training.objective import Objective
-from coreface.training.randomness import RandomState, drawn_randomness
+from coreface.training.random_state import RandomState, drawn_randomness
 
 
 def own_tensors(objective: Objective, randomness: RandomState, processes: Processes) -> dict[str, torch.Tensor]:

@@ -10,12 +10,12 @@ from torch import nn
 from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from coreface.losses.processes import is_sharded
+from coreface.distributed.collectives import is_sharded
+from coreface.distributed.processes import Processes
+from coreface.distributed.sync_batchnorm import synchronise_batchnorm
 from coreface.losses.sampling import update_own_rows
 from coreface.models.encoder import FaceEncoder
-from coreface.models.sync_batchnorm import synchronise_batchnorm
 from coreface.models.views import RowMasks
-from coreface.training.distributed import Processes
 from coreface.training.gradients import clip_by_recipe
 from coreface.training.guard import NonFiniteGuard
 from coreface.training.objective import Losses, Objective, mean_losses

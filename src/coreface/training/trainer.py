@@ -13,19 +13,26 @@ from rich.console import Console
 
 from coreface.data.loader import FaceLoader
 from coreface.data.source import FaceSource, require_identities
+from coreface.distributed.device import choose_device, choose_precision
+from coreface.distributed.processes import Processes, images_each
 from coreface.errors import DataError, DivergedError, EvaluationError, TrainingStopped
 from coreface.models.encoder import FaceEncoder
 from coreface.training.checkpoint import Checkpoint
-from coreface.training.checkpoints import CheckpointWriter, raise_storage_error
-from coreface.training.device import choose_device, choose_precision
-from coreface.training.distributed import Processes, images_each
-from coreface.training.initial import ENCODER, load_initial_weights
+from coreface.training.checkpoint_state import (
+    begins_anew,
+    load_modules,
+    load_optimizer,
+    module_tensors,
+    optimizer_tensors,
+)
+from coreface.training.checkpoint_writer import CheckpointWriter, raise_storage_error
+from coreface.training.initial_weights import ENCODER, load_initial_weights
 from coreface.training.log import RunLog
 from coreface.training.meter import Meter
-from coreface.training.metrics import FINISHED
+from coreface.training.metrics_file import FINISHED
 from coreface.training.objective import Losses, Objective
 from coreface.training.process_state import load_own, own_tensors
-from coreface.training.randomness import (
+from coreface.training.random_state import (
     RandomState,
     drawn_randomness,
     get_randomness,
@@ -36,7 +43,6 @@ from coreface.training.randomness import (
 from coreface.training.recipe import Recipe
 from coreface.training.samples import save_batch, save_samples
 from coreface.training.signals import StopSignals
-from coreface.training.state import begins_anew, load_modules, load_optimizer, module_tensors, optimizer_tensors
 from coreface.training.step import TrainingStep
 from coreface.training.watch import Watch, require_labels_in_range
 

@@ -1,0 +1,70 @@
+"""What `evaluate`, `calibrate` and `compare` have in common: whom they measure, and where embeddings are kept."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coreface.data import FaceSource
+    from coreface.evaluation.embedding_sources import Subject
+
+
+def add_embedding_options(parser: argparse.ArgumentParser) -> None:
+    """Add how embeddings are made and kept."""
+    parser.add_argument("--no-flip", action="store_true", help="do not add the mirrored image's embedding")
+    parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache folder)")
+    parser.add_argument("--no-cache", action="store_true", help="keep no embeddings")
+
+
+def cache_folder(options: argparse.Namespace) -> Path | None:
+    """Return where embeddings are kept; None where they are not."""
+    from coreface.evaluation.embedding_cache import default_folder
+
+    if options.no_cache:
+        return None
+    return Path(options.cache) if options.cache else default_folder()
+
+
+def open_subject(model: str, options: argparse.Namespace) -> "Subject":
+    """Open a run, a saved encoder, or a ``.npz`` of embeddings."""
+    from coreface.evaluation.embedding_sources import EmbeddingFile, EncoderSubject
+    from coreface.models.encoder import FaceEncoder
+    from coreface.runs.evaluation import encoder_folder
+
+    path = Path(model)
+    if path.suffix == ".npz":
+        return EmbeddingFile(path)
+    encoder = FaceEncoder.from_pretrained(encoder_folder(path))
+    name = path.resolve().name if path.resolve().name != "encoder" else path.resolve().parent.name
+    return EncoderSubject(name, encoder, flip=not options.no_flip, cache=cache_folder(options))
+
+
+def open_faces_or_held_out(path: str | None, model: str) -> "FaceSource":
+    """Open the faces at ``path``, or those that the run ``model`` held out."""
+    from coreface.data import open_faces
+    from coreface.runs.evaluation import held_out
+
+    if path is None:
+        return held_out(model)
+    faces = open_faces(path)
+    warn_of_trained(faces, path, model)
+    return faces
+
+
+def warn_of_trained(faces: "FaceSource", path: str, model: str) -> None:
+    """Say on standard error where people bear the names of those that a run was trained on."""
+    from coreface.data.labels import IDENTITIES
+
+    try:
+        trained = json.loads((Path(model) / IDENTITIES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no run, or one of an earlier version
+        return
+    known = len(set(faces.identity_names) & set(trained)) if isinstance(trained, list) else 0
+    if known:
+        print(
+            f"coreface: warning: {known} of the {faces.num_identities} people in {path} bear names of people that "
+            f"{model} was trained on: rates measured on those are far too good, and thresholds too low",
+            file=sys.stderr,
+        )

@@ -1,0 +1,199 @@
+"""IJB-B and IJB-C from their official lists: faces cut out by five landmarks, pooled into templates.
+
+The folder holds ``meta/`` with the lists and ``loose_crop/`` with the images, as the sets are handed out:
+``ijbc_name_5pts_score.txt`` (image, ten landmark coordinates, detector score), ``ijbc_face_tid_mid.txt`` (image,
+template, medium); for 1:1 ``ijbc_template_pair_label.txt`` (template, template, 1 for one person); for 1:N
+``ijbc_1N_gallery_G1.csv``, ``..._G2.csv`` and ``ijbc_1N_probe_mixed.csv`` (a heading, then template, subject and more,
+one line an image). Likewise for ``ijbb``, whose galleries are called S1 and S2.
+"""
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.errors import DataError, ImageError
+from coreface.images.load import load_image
+
+_SIZE = 112
+_GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
+#: where the eyes, the nose and the corners of the mouth lie in an aligned face of 112 x 112 pixels
+_LANDMARKS = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TemplateImages:
+    """The images behind templates. As `coreface.evaluation.embedding.Photographs` it gives aligned faces.
+
+    Attributes:
+        folder: of the images.
+        names: of the N images.
+        landmarks: (N, 5, 2) float64, pixels.
+        detection: (N,) float64, detector scores.
+        templates: (N,) int64.
+        media: (N,) int64.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    landmarks: NDArray[np.float64]
+    detection: NDArray[np.float64]
+    templates: NDArray[np.int64]
+    media: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return an aligned face, uint8 RGB (112, 112, 3)."""
+        return align(load_image(self.folder / self.names[index]), self.landmarks[index])
+
+    def content(self, index: int) -> bytes:
+        """Return what decides the pixels: the file and where it is cut."""
+        path = self.folder / self.names[index]
+        try:
+            stored = path.read_bytes()
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+        landmarks: bytes = self.landmarks[index].tobytes()
+        return b"aligned\0" + landmarks + hashlib.sha256(stored).digest()
+
+    def locate(self, index: int) -> str:
+        return str(self.folder / self.names[index])
+
+
+class TemplatePairList(NamedTuple):
+    """The pairs of a 1:1 protocol: both templates, (P,) int64 twice, and whether they are of one person, (P,) bool."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    same: NDArray[np.bool_]
+
+
+class Enrolment(NamedTuple):
+    """Templates of a gallery, or of the probes, and whose they are: (T,) int64 twice, each template once."""
+
+    templates: NDArray[np.int64]
+    subjects: NDArray[np.int64]
+
+
+def read_images(folder: Path, name: str) -> TemplateImages:
+    """Read the lists of images of ``ijbb`` or ``ijbc``.
+
+    Raises:
+        DataError: a list is missing or damaged, or the two do not fit each other; the message has file and line.
+    """
+    meta = folder / "meta"
+    images, landmarks = _table(meta / f"{name}_name_5pts_score.txt", 11, named=True)
+    again, places = _table(meta / f"{name}_face_tid_mid.txt", 2, named=True)
+    if images != again:
+        line = next((i for i, (a, b) in enumerate(zip(images, again, strict=False)) if a != b), len(again)) + 1
+        raise DataError(
+            f"{meta}: the lists of landmarks ({len(images)} images) and of templates ({len(again)}) differ at line "
+            f"{line}, expected the same images in the same order"
+        )
+    return TemplateImages(
+        folder / "loose_crop",
+        tuple(images),
+        landmarks[:, :10].reshape(-1, 5, 2),
+        landmarks[:, 10],
+        places[:, 0].astype(np.int64),
+        places[:, 1].astype(np.int64),
+    )
+
+
+def read_pairs(folder: Path, name: str) -> TemplatePairList:
+    """Read the 1:1 list of ``ijbb`` or ``ijbc``. Raises `DataError` as `read_images` does."""
+    path = folder / "meta" / f"{name}_template_pair_label.txt"
+    _, pairs = _table(path, 3, named=False)
+    same = pairs[:, 2]
+    if not np.isin(same, (0, 1)).all():
+        line = int(np.flatnonzero(~np.isin(same, (0, 1)))[0]) + 1
+        raise DataError(f"{path}, line {line}: label {same[line - 1]:g}, expected 0 or 1")
+    return TemplatePairList(pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), same == 1)
+
+
+def read_searches(folder: Path, name: str) -> tuple[Enrolment, Enrolment, Enrolment]:
+    """Read the 1:N lists of ``ijbb`` or ``ijbc``: both galleries, and the probes that are searched in each.
+
+    Raises:
+        DataError: a list is missing or damaged; the message has file and line.
+    """
+    one, two = _GALLERIES[name]
+    paths = [folder / "meta" / f"{name}_1N_{part}.csv" for part in (f"gallery_{one}", f"gallery_{two}", "probe_mixed")]
+    first, second, probes = (_enrolment(path) for path in paths)
+    if both := set(first.subjects.tolist()) & set(second.subjects.tolist()):
+        raise DataError(
+            f"{paths[1]}: subject {min(both)} is in the other gallery as well, expected galleries of different people"
+        )
+    return first, second, probes
+
+
+def align(image: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Cut a face out: the similarity that brings five landmarks (5, 2) closest to their places in 112 x 112 pixels.
+
+    Source: Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 13, 1991.
+    """
+    # A similarity of the plane is one complex factor and a shift: least squares have a closed form.
+    points, places = (array[:, 0] + 1j * array[:, 1] for array in (landmarks, _LANDMARKS))
+    centred = points - points.mean()
+    factor = np.vdot(centred, places - places.mean()) / np.vdot(centred, centred)
+    shift = places.mean() - factor * points.mean()
+    matrix = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+    if not np.isfinite(matrix).all():
+        raise ImageError("the five landmarks are one point, expected eyes, nose and corners of the mouth")
+    return np.asarray(cv2.warpAffine(image, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR), np.uint8)
+
+
+def _table(path: Path, numbers: int, *, named: bool) -> tuple[list[str], NDArray[np.float64]]:
+    """Read lines of a name, if ``named``, and ``numbers`` numbers."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}), expected a list of the protocol") from error
+    if not lines:
+        raise DataError(f"{path} is empty, expected a list of the protocol")
+    names, rows = [], np.empty((len(lines), numbers))
+    for index, line in enumerate(lines):
+        words = line.split()
+        values = words[1:] if named else words
+        try:
+            if len(values) != numbers:
+                raise ValueError(f"{len(words)} words")
+            rows[index] = values
+        except ValueError as error:
+            what = f"an image and {numbers} numbers" if named else f"{numbers} numbers"
+            raise DataError(f"{path}, line {index + 1}: {error}, expected {what}") from None
+        if not np.isfinite(rows[index]).all():
+            raise DataError(f"{path}, line {index + 1}: a number is not finite")
+        names.append(words[0] if named else "")
+    return names, rows
+
+
+def _enrolment(path: Path) -> Enrolment:
+    """Read template and subject off the first two columns, below a heading; a template has a line for every image."""
+    subject_of: dict[int, int] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            next(rows, None)
+            for row in rows:
+                where = f"{path}, line {rows.line_num}"
+                try:
+                    template, subject = int(row[0]), int(row[1])
+                except (ValueError, IndexError):
+                    raise DataError(f"{where}: {','.join(row)[:80]!r}, expected template,subject,...") from None
+                if subject_of.setdefault(template, subject) != subject:
+                    raise DataError(f"{where}: template {template} is of subject {subject_of[template]} further up")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}), expected a list of the protocol") from error
+    if not subject_of:
+        raise DataError(f"{path} is empty, expected a list of the protocol")
+    return Enrolment(np.array(list(subject_of), np.int64), np.array(list(subject_of.values()), np.int64))

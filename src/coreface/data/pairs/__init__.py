@@ -1,0 +1,1 @@
+"""Sets of verification pairs: binary files, lists, and pairs drawn from faces."""

@@ -1,0 +1,189 @@
+"""Verification sets as text: `pairs.txt` as LFW has it, and CSV, with the images in a folder."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.data.folder import IMAGE_SUFFIXES
+from coreface.data.pairs.pair_set import PairSet
+from coreface.errors import DataError, ImageError
+from coreface.images.load import load_image
+
+_ANSWERS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+class _Row(NamedTuple):
+    line: int
+    left: Path
+    right: Path
+    same: bool
+    fold: int | None
+
+
+class ListedPairs(PairSet):
+    """Pairs of image files that a list names.
+
+    Args:
+        path: the list.
+        rows: its pairs; folds are numbered from 0 in the order of their values.
+
+    Raises:
+        DataError: an image is missing, or only some rows name a fold.
+    """
+
+    def __init__(self, path: Path, rows: list[_Row]) -> None:
+        numbers: dict[Path, int] = {}
+        left = [numbers.setdefault(row.left, len(numbers)) for row in rows]
+        right = [numbers.setdefault(row.right, len(numbers)) for row in rows]
+        folds = [row.fold for row in rows if row.fold is not None]
+        if folds and len(folds) != len(rows):
+            line = next(row.line for row in rows if row.fold is None)
+            raise DataError(f"{path}, line {line}: no fold, but other lines have one; give all of them one, or none")
+        fold_of: NDArray[np.int64] | None = np.unique(folds, return_inverse=True)[1] if folds else None
+        super().__init__(left, right, np.array([row.same for row in rows], dtype=np.bool_), len(numbers), fold_of)
+        self._paths = list(numbers)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        return load_image(self._paths[index])
+
+    def encoded(self, index: int) -> bytes:
+        try:
+            return self._paths[index].read_bytes()
+        except OSError as error:
+            raise ImageError(f"{self._paths[index]}: cannot be read ({error.strerror})") from error
+
+    def locate(self, index: int) -> str:
+        return str(self._paths[index])
+
+
+def read_pairs_txt(path: Path, images: Path | None) -> ListedPairs:
+    """Read LFW's ``pairs.txt``.
+
+    A line ``name n1 n2`` is a genuine pair, ``name1 n1 name2 n2`` an impostor pair; image n of a name is
+    ``<name>/<name>_<n, four digits>.<suffix>`` in the folder, or the same file directly in it. A first line
+    ``folds pairs`` says that each fold has so many genuine pairs, then as many impostor pairs; ``pairs`` alone says
+    that this is one fold; without either the pairs are cut into ten.
+
+    Args:
+        path: the list.
+        images: the folder; None for the folder ``images`` beside the list, or that of the list itself.
+
+    Raises:
+        DataError: a line is none of these, an image is missing, or there are fewer or more pairs than promised.
+    """
+    beside = path.parent / "images"
+    find = _Finder(images or (beside if beside.is_dir() else path.parent), path)
+    lines = [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+    per_fold = folds = 0
+    if lines and all(word.isdigit() for word in lines[0][1].split()) and len(lines[0][1].split()) <= 2:
+        *first, last = (int(word) for word in lines.pop(0)[1].split())
+        folds, per_fold = (first[0] if first else 1), last
+        if folds * per_fold * 2 != len(lines):
+            raise DataError(
+                f"{path}: {len(lines)} pairs, but the first line promises {folds} x 2 x {per_fold}; "
+                "get a complete copy, or remove that line"
+            )
+    rows: list[_Row] = []
+    for place, (number, line) in enumerate(lines):
+        words = line.split("\t") if "\t" in line else line.split()
+        words = [word.strip() for word in words]
+        fold = place // (2 * per_fold) if per_fold else None
+        try:
+            if len(words) == 3:
+                name, left, right = words
+                rows.append(_Row(number, find(name, int(left), number), find(name, int(right), number), True, fold))
+            elif len(words) == 4:
+                name, left, other, right = words
+                rows.append(_Row(number, find(name, int(left), number), find(other, int(right), number), False, fold))
+            else:
+                raise ValueError
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: {line[:80]!r}, expected 'name n1 n2' or 'name1 n1 name2 n2'"
+            ) from error
+    return ListedPairs(path, rows)
+
+
+def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
+    """Read ``path1,path2,same[,fold]`` with or without that header; ``same`` is 1 or 0, true or false, yes or no.
+
+    Args:
+        path: the list.
+        images: the folder that the paths start from; None for that of the list.
+
+    Raises:
+        DataError: a line is not so, an image is missing, or only some lines have a fold.
+    """
+    root = images or path.parent
+    known: set[Path] = set()
+    rows: list[_Row] = []
+    for number, words in _csv_rows(path):
+        if len(words) not in (3, 4):
+            raise DataError(f"{path}, line {number}: {len(words)} fields, expected path1,path2,same[,fold]")
+        same = _ANSWERS.get(words[2].lower())
+        fold = words[3] if len(words) == 4 else ""
+        if same is None:
+            if number == 1 and not rows:
+                continue  # the header
+            raise DataError(f"{path}, line {number}: same is {words[2]!r}, expected 1 or 0")
+        if fold and not fold.lstrip("-").isdigit():
+            raise DataError(f"{path}, line {number}: the fold is {fold!r}, expected a whole number")
+        files = [root / word for word in words[:2]]
+        for file in files:
+            if file not in known and not file.is_file():
+                raise DataError(
+                    f"{path}, line {number}: there is no {file}; name the folder of the images (--pairs FILE:IMAGES, "
+                    "or images=)"
+                )
+            known.add(file)
+        rows.append(_Row(number, files[0], files[1], same, int(fold) if fold else None))
+    return ListedPairs(path, rows)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(_text(path).splitlines())
+    try:
+        for words in reader:
+            if any(word.strip() for word in words):
+                yield reader.line_num, [word.strip() for word in words]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: no CSV ({error})") from error
+
+
+class _Finder:
+    """Finds image n of a name, with one look at every folder."""
+
+    def __init__(self, root: Path, path: Path) -> None:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; say where the images of {path} are with images=")
+        self._root, self._path = root, path
+        self._folders: dict[Path, dict[str, Path]] = {}
+
+    def __call__(self, name: str, number: int, line: int) -> Path:
+        stem = f"{name}_{number:04d}"
+        for folder in (self._root / name, self._root):
+            if found := self._listed(folder).get(stem):
+                return found
+        raise DataError(f"{self._path}, line {line}: there is no {self._root / name / stem} with a suffix of an image")
+
+    def _listed(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._folders:
+            try:
+                paths = sorted(folder.iterdir(), reverse=True)
+            except (OSError, ValueError):
+                paths = []
+            self._folders[folder] = {path.stem: path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
+        return self._folders[folder]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except ValueError as error:
+        raise DataError(f"{path}: no text in UTF-8 ({error})") from error

@@ -1,0 +1,105 @@
+"""What every set of verification pairs is: distinct images, pairs of them, and the folds of a cross-validation."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coreface.errors import DataError, ImageError, InputError
+from coreface.images.load import load_image
+from coreface.numerics.even_folds import even_folds
+
+FOLDS = 10  #: of a set that does not say
+
+
+class PairSet(ABC):
+    """Pairs of face images with the answer whether both show the same person. Images are decoded when asked for.
+
+    ``len(pairs)`` is the number of pairs; ``pairs[i]`` is ``(left, right, same)``: two uint8 RGB arrays
+    (height, width, 3) and a bool. A set holds no open file, so it can be pickled to worker processes.
+
+    Args:
+        left: (P,) whole numbers, the index of each pair's first image among the distinct images of the set.
+        right: (P,) whole numbers, that of its second image.
+        same: (P,) bool, whether both show one person.
+        num_images: number of distinct images.
+        fold_of: (P,) whole numbers from 0, the fold of each pair; None cuts the pairs, in their given order, into
+            `FOLDS` runs as equal as can be, the longer ones first (as `numpy.array_split` does), or into one run a
+            pair where there are fewer pairs than that.
+
+    Raises:
+        DataError: there is no pair.
+        InputError: the arrays do not fit each other or point outside of the images; a fold between is empty.
+
+    Attributes:
+        left: (P,) int64.
+        right: (P,) int64.
+        same: (P,) bool.
+        fold_of: (P,) int64, in ``0 .. folds - 1``.
+        folds: number of folds.
+        num_images: number of distinct images.
+    """
+
+    def __init__(
+        self, left: ArrayLike, right: ArrayLike, same: ArrayLike, num_images: int, fold_of: ArrayLike | None = None
+    ) -> None:
+        self.left, self.right = _whole_numbers("left", left), _whole_numbers("right", right)
+        self.same = np.asarray(same)
+        self.num_images = num_images
+        count = len(self.left)
+        if not count:
+            raise DataError("the set holds no pair, expected at least one")
+        if self.same.dtype != np.bool_:
+            raise InputError(f"same is {self.same.dtype}, expected bool")
+        self.fold_of = even_folds(count, min(FOLDS, count)) if fold_of is None else _whole_numbers("fold_of", fold_of)
+        for name in ("right", "same", "fold_of"):
+            shape = getattr(self, name).shape
+            if shape != (count,):
+                raise InputError(f"{name} has shape {shape}, expected ({count},), one value a pair")
+        for name in ("left", "right"):
+            indices = getattr(self, name)
+            if indices.min() < 0 or indices.max() >= num_images:
+                raise InputError(f"{name} points outside of the {num_images} images")
+        self.folds = int(self.fold_of.max()) + 1
+        if self.fold_of.min() < 0 or len(np.unique(self.fold_of)) != self.folds:
+            raise InputError("fold_of has gaps, expected every fold from 0 to the last to hold a pair")
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bool]:
+        """Return both images of a pair and whether they show one person.
+
+        Raises:
+            ImageError: an image cannot be decoded; the message says where it lies.
+        """
+        index = range(len(self))[index]
+        return self.image(int(self.left[index])), self.image(int(self.right[index])), bool(self.same[index])
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Return distinct image ``index`` as uint8 RGB (height, width, 3).
+
+        Raises:
+            ImageError: it cannot be decoded; the message says where it lies.
+        """
+        index = range(self.num_images)[index]
+        try:
+            return load_image(self.encoded(index))
+        except ImageError as error:
+            where = self.locate(index)
+            raise ImageError(str(error) if where in str(error) else f"{where}: {error}") from error
+
+    @abstractmethod
+    def encoded(self, index: int) -> bytes:
+        """Return distinct image ``index`` as it is stored, undecoded."""
+
+    @abstractmethod
+    def locate(self, index: int) -> str:
+        """Say in words where distinct image ``index`` lies, for messages."""
+
+
+def _whole_numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise InputError(f"{name} is {array.dtype} of shape {array.shape}, expected whole numbers, one a pair")
+    return array.astype(np.int64)

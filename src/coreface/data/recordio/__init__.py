@@ -1,0 +1,1 @@
+"""InsightFace's RecordIO: frames, index, reading and writing."""

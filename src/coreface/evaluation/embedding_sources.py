@@ -1,0 +1,162 @@
+"""What can be measured: an encoder of ours, or embeddings that another library made."""
+
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from coreface.data import FaceSource, PairSet
+from coreface.data.ijb import TemplateImages
+from coreface.errors import DataError, EvaluationError
+from coreface.evaluation.embedding import EmbeddedImages, Photographs, PhotographsOf, embed_images
+from coreface.evaluation.embedding_cache import EmbeddingCache
+from coreface.models.encoder import FaceEncoder
+from coreface.models.pretrained import content_digest
+
+
+class Subject(ABC):
+    """What is measured.
+
+    Attributes:
+        name: what it is called in tables.
+        digest: content digest of the encoder; None where embeddings came without one.
+        way: how embeddings were made, in words.
+    """
+
+    name: str
+    digest: str | None
+    way: str
+
+    @abstractmethod
+    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
+        """Return the embeddings of the images of a source, or of the distinct images of a set of pairs.
+
+        Those of a template protocol keep the lengths that the network gave them.
+
+        Raises:
+            EvaluationError: there are none for them.
+        """
+
+
+class EncoderSubject(Subject):
+    """An encoder.
+
+    Args:
+        name: what it is called.
+        encoder: the encoder.
+        flip: add the mirrored image's embedding.
+        cache: the folder where embeddings are kept; None keeps none.
+    """
+
+    def __init__(self, name: str, encoder: FaceEncoder, *, flip: bool = True, cache: Path | None = None) -> None:
+        self.name, self.encoder, self.flip = name, encoder, flip
+        self.digest: str = content_digest(encoder)
+        self.way = "image + mirror image, unit length" if flip else "image alone, unit length"
+        self._cache = cache
+
+    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
+        raw = isinstance(source, TemplateImages)
+        images = source if isinstance(source, TemplateImages) else PhotographsOf(source)
+        encoder = _Raw(self.encoder) if raw else self.encoder
+        cache = None
+        if self._cache is not None:
+            cache = EmbeddingCache(self._cache, self.digest, f"flip={self.flip} unit={not raw}")
+        with progress_bar(console, len(images)) as progress:
+            return embed_images(encoder, images, flip=self.flip, cache=cache, progress=progress)
+
+
+class EmbeddingFile(Subject):
+    """Embeddings in a ``.npz`` file, made elsewhere.
+
+    The file holds ``embeddings`` (N, D) float, and, unless the rows are in the order of the images, ``names`` (N,): the
+    path of each image, of which the last two parts (person/file) count. Without names the rows are the images of a set
+    of pairs in the order left, right, left, right, ... (2 a pair), or the images of a source in its order.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: it cannot be read or does not hold this; nothing in it is run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.digest, self.way = path.stem, None, f"as found in {path.name}"
+        self._path = path
+        try:
+            arrays = np.load(path, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise ValueError("one array without a name")
+            with arrays:
+                found = {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} cannot be read ({error}); expected a .npz with embeddings (N, D)") from error
+        if "embeddings" not in found:
+            raise DataError(f"{path} holds {', '.join(sorted(found)) or 'nothing'}; expected embeddings (N, D)")
+        self.embeddings = found["embeddings"]
+        if self.embeddings.ndim != 2 or self.embeddings.dtype.kind != "f":
+            raise DataError(
+                f"{path}: embeddings are {self.embeddings.dtype} {self.embeddings.shape}, expected floats (N, D)"
+            )
+        self.identities: NDArray[np.generic] | None = found.get("identities")
+        names = found.get("names")
+        for name, values in (("names", names), ("identities", self.identities)):
+            if values is not None and values.shape != (len(self.embeddings),):
+                raise DataError(f"{path}: {name} have shape {values.shape}, expected ({len(self.embeddings)},)")
+        self._rows = None if names is None else {_tail(str(name)): row for row, name in enumerate(names)}
+
+    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
+        images = source if isinstance(source, TemplateImages) else PhotographsOf(source)
+        rows, missing = self._rows_of(source, images), {}
+        for index in np.flatnonzero(rows < 0).tolist():
+            missing[index] = f"{images.locate(index)}: no embedding of that name in {self._path}"
+        kept = np.flatnonzero(rows >= 0)
+        if not len(kept):
+            raise EvaluationError(f"{self._path} has an embedding of none of the images, the first: {missing[0]}")
+        return EmbeddedImages(self.embeddings[rows[kept]], kept, missing)
+
+    def _rows_of(self, source: FaceSource | PairSet | TemplateImages, images: Photographs) -> NDArray[np.int64]:
+        if self._rows is not None:
+            return np.array([self._rows.get(_tail(images.locate(k)), -1) for k in range(len(images))], np.int64)
+        count = len(self.embeddings)
+        if isinstance(source, PairSet) and count == 2 * len(source):
+            rows = np.empty(len(images), np.int64)
+            rows[source.right], rows[source.left] = np.arange(1, count, 2), np.arange(0, count, 2)
+            return rows
+        if not isinstance(source, PairSet) and count == len(images):
+            return np.arange(count)
+        expected = f"{2 * len(source)}, two a pair" if isinstance(source, PairSet) else str(len(images))
+        raise DataError(
+            f"{self._path} has {count} embeddings and no names, the set needs {expected}: add names, one path an image"
+        )
+
+
+class _Raw:
+    """An encoder whose embeddings keep their lengths."""
+
+    def __init__(self, encoder: FaceEncoder) -> None:
+        self._encoder = encoder
+
+    def embed(self, images: list[NDArray[np.uint8]], flip: bool = True) -> NDArray[np.float32]:
+        return self._encoder.embed(images, flip=flip, unit=False)
+
+
+@contextmanager
+def progress_bar(console: Console | None, total: int) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar on a terminal, and nothing elsewhere; yields what to call with the number of images done."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("embedding", total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def _tail(path: str) -> str:
+    return "/".join(path.replace("\\", "/").split("/")[-2:])

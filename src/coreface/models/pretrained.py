@@ -1,0 +1,235 @@
+"""Encoders on disk: safetensors and JSON, checked strictly; nothing that is read is ever executed.
+
+The content digest lies with the weights, and covers the configuration and the preprocessing as well: files of two
+encoders mixed in one folder are found out.
+"""
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+
+from coreface.errors import CoreFaceError, ModelError
+from coreface.files import write_atomically
+from coreface.images.preprocessing import PREPROCESSING
+from coreface.models.backbone import STRIDE, Backbone
+from coreface.models.registry import backbones, build_backbone
+
+if TYPE_CHECKING:
+    from coreface.models.encoder import FaceEncoder
+
+CONFIG, PREPROCESS, WEIGHTS, README = "config.json", "preprocess.json", "model.safetensors", "README.md"
+_FORMAT = 1
+
+
+def content_digest(encoder: "FaceEncoder") -> str:
+    """Return the SHA-256 of all that decides an embedding: configuration, preprocessing and every weight."""
+    return _digest(_config(encoder), _preprocessing(encoder), encoder.backbone.state_dict())
+
+
+def saved_digest(folder: Path) -> str:
+    """Return the content digest that a saved encoder says it has; `load` checks that it is the true one."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return str((file.metadata() or {}).get("coreface_digest", ""))
+
+
+def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:
+    """Write an encoder to a folder, each file in one step, the weights last.
+
+    Raises `ModelError` where there is a file in the place of the folder, or the weights are not float32.
+    """
+    root = Path(folder)
+    config, preprocessing = _config(encoder), _preprocessing(encoder)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
+    for name, tensor in state.items():
+        # Loaded into a float32 encoder it would have another digest, and the folder could not be opened.
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise ModelError(f"{name} is {tensor.dtype}, expected torch.float32: call encoder.float() before saving")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ModelError(f"{root}: a file is in the way, expected a folder or nothing") from error
+    digest = _digest(config, preprocessing, state)
+    write_atomically(root / CONFIG, _json(config))
+    write_atomically(root / PREPROCESS, _json(preprocessing))
+    write_atomically(root / README, _readme(config).encode())
+    write_atomically(root / WEIGHTS, to_safetensors(state, {"format": "pt", "coreface_digest": digest}))
+
+
+def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "FaceEncoder":
+    """Read what `save` wrote. Raises `ModelError` on anything that is not exactly that."""
+    root = Path(folder)
+    if not root.is_dir():
+        kind = "a file" if root.exists() else "no such folder"
+        raise ModelError(f"{root}: {kind}; expected a folder that save_pretrained wrote")
+    config, preprocessing = _read_json(root / CONFIG), _read_json(root / PREPROCESS)
+    expected = {"format", "backbone", "embedding_size", "image_size", "dropout"}
+    if config.keys() != expected or config["format"] != _FORMAT:
+        raise ModelError(f"{root / CONFIG}: has {sorted(config)}, expected {sorted(expected)} and format {_FORMAT}")
+    arguments = {key: value for key, value in config.items() if key != "format"}
+    # Names and shapes are compared before anything of the size that the configuration claims is allocated.
+    with torch.device("meta"):
+        skeleton = _built(encoder_type, root / CONFIG, **arguments)
+    if preprocessing != _preprocessing(skeleton):
+        raise ModelError(
+            f"{root / PREPROCESS}: says {preprocessing}, expected {_preprocessing(skeleton)}: these weights were "
+            "trained on pixels that this version cannot prepare"
+        )
+    state, digest = _read_safetensors(root / WEIGHTS)
+    _require_fit(skeleton, state, root / WEIGHTS)
+    encoder = _built(encoder_type, root / CONFIG, **arguments)
+    _fill(encoder, state, root / WEIGHTS)
+    if digest != content_digest(encoder):
+        raise ModelError(f"{root}: the content digest differs: a file was damaged, edited or swapped; save it again")
+    return encoder
+
+
+def load_insightface(encoder_type: "type[FaceEncoder]", path: str | os.PathLike[str], backbone: str) -> "FaceEncoder":
+    """Read a public ``backbone.pth`` by name and shape. Raises `ModelError` where it is another network."""
+    skeleton = _skeleton(backbone)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+        raise ModelError(
+            f"{path}: not a plain file of weights, and nothing else is opened ({type(error).__name__})"
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
+        raise ModelError(f"{path}: holds {type(state).__name__}, expected a state_dict of name -> tensor")
+    linear = next(name for name, part in skeleton.named_modules() if part is skeleton.embedding_linear)
+    weight = state.get(f"{linear}.weight")
+    if weight is None or weight.ndim != 2:
+        raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{_guess(state)}")
+    size = _image_size(state, features=weight.shape[1])
+    encoder = _built(encoder_type, Path(path), backbone=backbone, embedding_size=weight.shape[0], image_size=size)
+    _require_fit(encoder, state, Path(path))
+    _fill(encoder, state, Path(path))
+    return encoder
+
+
+def _built(encoder_type: "type[FaceEncoder]", path: Path, **arguments: Any) -> "FaceEncoder":
+    try:
+        # The first weights, drawn and thrown away, must not move the program's own random state.
+        with torch.random.fork_rng(devices=[]):
+            return encoder_type(**arguments)
+    except (CoreFaceError, TypeError, RuntimeError) as error:  # RuntimeError: torch has no memory of such a size
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _image_size(state: dict[str, torch.Tensor], features: int) -> int:
+    """Read the side of the input off the shapes: MobileFaceNet pools its whole last map, IResNet flattens it."""
+    pooling = state.get("features.layers.0.layers.0.weight")
+    side = round((features / 512) ** 0.5) if pooling is None or not pooling.ndim else pooling.shape[-1]
+    return max(1, side) * STRIDE
+
+
+def _guess(state: dict[str, torch.Tensor]) -> str:
+    fitting = [name for name in backbones() if _skeleton(name).state_dict().keys() == state.keys()]
+    return f"; its names are those of {fitting[0]}" if fitting else ""
+
+
+@cache
+def _skeleton(backbone: str) -> Backbone:
+    """The network's names and shapes, without memory for its weights."""
+    with torch.device("meta"):
+        return build_backbone(backbone)
+
+
+def _require_fit(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
+    expected = encoder.backbone.state_dict()
+    missing, surplus = expected.keys() - state.keys(), state.keys() - expected.keys()
+    if missing or surplus:
+        example = min(missing or surplus)
+        raise ModelError(
+            f"{path}: does not fit {encoder.backbone_name}: {len(missing)} weights missing, {len(surplus)} unknown, "
+            f"such as {example}{_guess(state)}"
+        )
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise ModelError(f"{path}: {name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise ModelError(f"{path}: {name} is {state[name].dtype}, expected {tensor.dtype}")
+
+
+def _fill(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        encoder.backbone.load_state_dict(state, strict=True)
+    except RuntimeError as error:  # tensors without plain values, such as sparse ones
+        raise ModelError(f"{path}: weights that cannot be copied ({error})") from error
+
+
+def _config(encoder: "FaceEncoder") -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "backbone": encoder.backbone_name,
+        "embedding_size": encoder.embedding_size,
+        "image_size": encoder.image_size,
+        "dropout": encoder.dropout,
+    }
+
+
+def _preprocessing(encoder: "FaceEncoder") -> dict[str, Any]:
+    return {**PREPROCESSING, "image_size": encoder.image_size}
+
+
+def _digest(config: dict[str, Any], preprocessing: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(_json(config) + _json(preprocessing))
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: missing; expected a folder that save_pretrained wrote") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return state, (file.metadata() or {}).get("coreface_digest", "")
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: missing; expected a folder that save_pretrained wrote") from error
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: damaged, or not safetensors ({error})") from error
+
+
+def _readme(config: dict[str, Any]) -> str:
+    size = config["image_size"]
+    return f"""# A face encoder
+
+{config["backbone"]}, {config["embedding_size"]} numbers an embedding, aligned faces of {size} x {size} pixels, RGB.
+
+```python
+import coreface as cf
+
+encoder = cf.FaceEncoder.from_pretrained(".")
+one, other = encoder.embed([cf.load_image("one.jpg"), cf.load_image("other.jpg")])
+print(one @ other)  # cosine similarity: higher is more alike
+```
+
+What similarity is enough depends on the wanted rate of false matches: measure it with `coreface evaluate`.
+"""

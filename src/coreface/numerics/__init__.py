@@ -1,0 +1,1 @@
+"""Maths that losses and models share."""

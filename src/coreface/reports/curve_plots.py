@@ -1,0 +1,95 @@
+"""The other curves of the report: DET on probit axes, CMC, and FNIR against FPIR."""
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.evaluation.metrics import Cmc, Eer, FnirCurve, Roc
+from coreface.reports.plots import Panel, Style, draw, pattern, percent_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
+_POINTS = 800
+_probit = np.vectorize(NormalDist().inv_cdf, otypes=[np.float64])
+
+
+def det_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]) -> Panel:
+    """FNMR against FMR of each name, both on normal-deviate axes: normal scores make straight lines."""
+    spans = {name: _between(curve.fmr, 1 - curve.tar) for name, (curve, _) in curves.items()}
+
+    def paint(ax: "Axes") -> None:
+        for name, (x, y) in spans.items():
+            colour, dashes, width = styles[name]
+            line = {"color": colour, "linestyle": pattern(dashes), "linewidth": width, "drawstyle": "steps-post"}
+            ax.plot(_probit(x), _probit(y), **line, marker="o" if len(x) == 1 else None, markersize=3)
+        for axis, rates in ((ax.xaxis, [x for x, _ in spans.values()]), (ax.yaxis, [y for _, y in spans.values()])):
+            low, high = min(float(r.min()) for r in rates), max(float(r.max()) for r in rates)
+            inside = [tick for tick in _TICKS if low / 1.5 <= tick <= min(1, high * 1.5)]
+            axis.set_ticks(_probit(inside) if inside else [], [percent_label(tick) for tick in inside])
+        ax.minorticks_off()
+        ax.margins(0.03)
+        ax.set(xlabel="False match rate (FMR)", title="False non-match rate (FNMR)")
+
+    return Panel(
+        "DET",
+        draw("det", paint),
+        tuple((styles[name], name) for name in curves),
+        "Both axes are normal deviates. Lower and further left is better. Thresholds without any error on one side are "
+        "not drawn.",
+    )
+
+
+def cmc_panel(curves: Sequence[Cmc], styles: Sequence[Style], names: Sequence[str]) -> Panel:
+    """Closed-set identification rate against rank."""
+
+    def paint(ax: "Axes") -> None:
+        for curve, (colour, dashes, width) in zip(curves, styles, strict=True):
+            ranks = np.arange(1, len(curve.rates) + 1)
+            line = {"color": colour, "linestyle": pattern(dashes), "linewidth": width}
+            ax.plot(ranks, curve.rates, **line, marker="o" if len(ranks) <= 12 else None, markersize=3)
+        lowest = min(float(curve.rates[0]) for curve in curves)
+        height = max(1 - lowest, 0.01)
+        ax.set_ylim(1 - 1.05 * height, 1 + 0.03 * height)
+        ax.set(xlabel="Rank", title="Share of mated searches found up to the rank")
+        ax.locator_params(axis="x", integer=True, nbins=6)
+        ax.yaxis.set_major_formatter(percent_label)
+
+    return Panel("CMC", draw("cmc", paint), tuple(zip(styles, names, strict=True)), "Ties count against the mate.")
+
+
+def fnir_panel(curves: Sequence[FnirCurve], styles: Sequence[Style], names: Sequence[str]) -> Panel:
+    """FNIR at rank 1 against FPIR, on logarithmic axes."""
+    left = min(0.5, *(float(curve.fpir[curve.fpir > 0][0]) for curve in curves))
+
+    def paint(ax: "Axes") -> None:
+        for curve, (colour, dashes, width) in zip(curves, styles, strict=True):
+            kept = np.unique(np.geomspace(1, len(curve.fpir), _POINTS).astype(int)) - 1
+            fpir, fnir = np.maximum(curve.fpir[kept], left), curve.fnir[kept]
+            ax.plot(fpir, fnir, color=colour, linestyle=pattern(dashes), linewidth=width, drawstyle="steps-post")
+        ax.set(xscale="log", xlim=(left, 1))
+        ax.set_ylim(bottom=0)
+        ax.set(xlabel="False positive identification rate (FPIR)", title="FNIR at rank 1")
+        ax.minorticks_off()
+        ax.xaxis.set_major_formatter(percent_label)
+        ax.yaxis.set_major_formatter(percent_label)
+
+    return Panel(
+        "FNIR and FPIR",
+        draw("fnir", paint),
+        tuple(zip(styles, names, strict=True)),
+        "A mated search is missed if its person is not at rank 1 or below the threshold; a search of somebody unknown "
+        "is a false alarm if anybody reaches it. Lower and further left is better.",
+    )
+
+
+def _between(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The points with both rates above 0 and below 1, which have a place on probit axes; at least one."""
+    inside = (x > 0) & (x < 1) & (y > 0) & (y < 1)
+    if inside.any():
+        return x[inside], y[inside]
+    return np.array([0.5]), np.array([0.5])

@@ -1,0 +1,180 @@
+"""The folder of a run: where its files lie, how it is started, and what it says of where it comes from."""
+
+import dataclasses
+import json
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from rich.console import Console
+
+from coreface._version import __version__
+from coreface.data import FaceSource, open_faces, require_identities, split_by_identity
+from coreface.data.labels import IDENTITIES, write_names
+from coreface.errors import CoreFaceError, RunError
+from coreface.files import write_atomically
+from coreface.runs.status import ENVIRONMENT, RECIPE, is_run
+from coreface.distributed.processes import FAILURES
+from coreface.training.log import say
+from coreface.training.recipe import DataRecipe, Recipe
+from coreface.training.recipe_file import recipe_text
+
+REPORT = "report.html"
+_TRACEBACK = re.compile(r"\.?rank_\d+\.attempt_\d+\.txt")  # in `FAILURES`; with the dot one that was cut short
+_LAUNCHERS = "launchers.json"  # which processes of a launcher's have begun the run: they may begin it once more
+
+
+def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
+    """Open the faces a recipe trains on and those it is measured on (None where there are none).
+
+    Raises:
+        DataError: a source is missing or too small.
+    """
+    data = recipe.data
+    if not data.train:
+        raise CoreFaceError("data.train is empty: give a folder <identity>/<image> with --data.train PATH")
+    faces, held_out = _split(open_faces(data.train), data)
+    require_identities(faces, 2, "training")
+    tested = held_out if recipe.evaluation.faces is None else open_faces(recipe.evaluation.faces)
+    if tested is not None:
+        require_identities(tested, 2, "evaluation")
+    return faces, tested
+
+
+def located(recipe: Recipe) -> Recipe:
+    """Return a recipe whose paths hold from any folder: absolute ones, as they are kept in a run."""
+    data = dataclasses.replace(recipe.data, train=_absolute(recipe.data.train))
+    faces = recipe.evaluation.faces
+    evaluation = dataclasses.replace(recipe.evaluation, faces=_absolute(faces) if faces is not None else None)
+    init_from = _absolute(recipe.init_from) if recipe.init_from is not None else None
+    return dataclasses.replace(recipe, data=data, evaluation=evaluation, init_from=init_from)
+
+
+def _absolute(place: str) -> str:
+    # orl is a word to open_faces, and no path.
+    return place if place == "orl" or not Path(place).exists() else str(Path(place).absolute())
+
+
+def start_run(
+    recipe: Recipe,
+    folder: Path,
+    faces: FaceSource,
+    console: Console,
+    *,
+    overwrite: bool = False,
+    launchers: Sequence[str] = (),
+) -> Path:
+    """Make the run folder with its recipe, environment, notices, and the names of the identities in their order.
+
+    ``launchers`` are those of the processes that begin it: `begun_by` asks for them.
+
+    Raises:
+        RunError: something lies there already.
+    """
+    require_free(folder, overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in folder.iterdir():  # the folder itself stays: it may be a link, or where a disk is mounted
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
+        write_names(folder, faces.identity_names)
+        if launchers:
+            write_atomically(folder / _LAUNCHERS, json.dumps(sorted(set(launchers))).encode())
+        write_atomically(folder / RECIPE, recipe_text(located(recipe)).encode())
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
+    write_notices(faces, folder, console)
+    return folder
+
+
+def write_notices(faces: FaceSource, folder: Path, console: Console) -> None:
+    """Say and list what is odd about the faces."""
+    listed = []
+    for notice in faces.notices():
+        say(console, f"warning: {notice.message}; listed in {folder / 'notices.txt'}")
+        listed += [f"{notice.message}:", *(f"  {item}" for item in notice.items)]
+    if listed:
+        write_atomically(folder / "notices.txt", ("\n".join(listed) + "\n").encode())
+
+
+def require_free(folder: Path, overwrite: bool) -> None:
+    """Raise `RunError` where a folder is taken by anything but a run that may be replaced."""
+    if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _was_killed_at_its_start(folder))):
+        return
+    if not is_run(folder):
+        raise RunError(f"{folder} exists and is no run: choose another folder with --run")
+    if not overwrite:
+        raise RunError(
+            f"{folder} holds a run already: go on with it by coreface train --resume {folder}, choose another folder "
+            "with --run, or replace it with --overwrite"
+        )
+
+
+def begun_by(folder: Path, launchers: Sequence[str]) -> bool:
+    """Say whether a folder holds a run that processes of one of these launchers have begun."""
+    try:
+        return is_run(folder) and not set(launchers).isdisjoint(json.loads((folder / _LAUNCHERS).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _was_killed_at_its_start(folder: Path) -> bool:
+    """Whether all that lies there is what `start_run` writes before the recipe, the last file, makes it a run."""
+    started = (ENVIRONMENT, IDENTITIES, _LAUNCHERS)
+    for name in (entry.name for entry in folder.iterdir()):
+        unfinished = name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in (*started, RECIPE)))
+        if name not in (*started, FAILURES) and not unfinished:
+            return False
+    failures = folder / FAILURES
+    if failures.exists() and not (
+        failures.is_dir() and all(_TRACEBACK.match(kept.name) for kept in failures.iterdir())
+    ):
+        return False
+    try:
+        written = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return not any((folder / name).exists() for name in (IDENTITIES, _LAUNCHERS))
+    except (OSError, ValueError):
+        return False
+    return isinstance(written, dict) and "coreface" in written  # and is not somebody else's of that name
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the machine that a run's numbers come from."""
+    described: dict[str, Any] = {
+        "coreface": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name()
+    return described
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def _split(faces: FaceSource, data: DataRecipe) -> tuple[FaceSource, FaceSource | None]:
+    if not data.holdout:
+        return faces, None
+    return split_by_identity(faces, data.holdout, seed=data.holdout_seed, fold=data.holdout_fold)

@@ -1,0 +1,135 @@
+"""What stands between a run that was cut off and its going on: which checkpoint, whether it fits, and the folder."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from coreface.data import FaceSource
+from coreface.errors import RunError
+from coreface.files import write_atomically
+from coreface.runs.folder import environment
+from coreface.runs.status import RECIPE
+from coreface.training.checkpoint import Checkpoint, remove_leftovers
+from coreface.training.checkpoint_writer import CHECKPOINTS, newest_checkpoint
+from coreface.training.log import say
+from coreface.training.metrics_file import METRICS
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_file import recipe_text
+from coreface.training.checkpoint_state import begins_anew
+
+# What these change is how long the rest takes, what is written of it, and where the same faces lie.
+_FREE = (
+    *("data.train", "data.workers", "data.max_unreadable", "evaluation.", "checkpoint."),
+    *("init_from", "log_every", "optimizer.max_skips"),
+)
+_ABSENT = "nothing"
+
+
+def training_facts(faces: FaceSource) -> dict[str, Any]:
+    """Return what every checkpoint of a training says of where it comes from: the faces, and the environment."""
+    digest = hashlib.sha256(faces.identities.astype("<i8").tobytes())
+    digest.update("\0".join(faces.identity_names).encode("utf-8", errors="surrogatepass"))
+    described = {"images": len(faces), "identities": faces.num_identities, "sha256": digest.hexdigest()}
+    return {"faces": described, "environment": environment()}
+
+
+def open_newest(folder: Path, console: Console) -> Checkpoint | None:
+    """Return the newest whole checkpoint of a run that no other process is at work on; None where there is none.
+
+    Damaged ones are named, and set aside under another name.
+
+    Raises:
+        CheckpointError: all are damaged.
+    """
+    remove_leftovers(folder / CHECKPOINTS)
+    checkpoint, damaged = newest_checkpoint(folder)
+    for path, error in damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        if aside.exists():
+            shutil.rmtree(aside)
+        path.replace(aside)
+        say(console, f"warning: {error}; set aside as {aside.name}")
+    return checkpoint
+
+
+def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, folder: Path) -> None:
+    """Raise `RunError`, with a list, where recipe or faces differ from the checkpoint's in what decides the result."""
+    before = dict(_leaves("", checkpoint.facts["recipe"]))
+    now = dict(_leaves("", json.loads(json.dumps(recipe.to_dict()))))
+    different = [
+        f"{name} was {before.get(name, _ABSENT)}, is {now.get(name, _ABSENT)}"
+        for name in sorted(before.keys() | now.keys())
+        if not name.startswith(_FREE) and before.get(name, _ABSENT) != now.get(name, _ABSENT)
+    ]
+    trained, given = checkpoint.facts["faces"], training_facts(faces)["faces"]
+    if trained != given:
+        counts = [f"{one['images']} images of {one['identities']} identities" for one in (trained, given)]
+        other = counts[1] if counts[0] != counts[1] else "as many, but others or in another order"
+        different.append(f"the faces were {counts[0]}, are {other}")
+    if different:
+        raise RunError(
+            f"{folder} cannot go on as if nothing had happened: {'; '.join(different)}. Change it back, or add --force "
+            "to go on from its weights all the same"
+        )
+
+
+def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, processes: int, console: Console) -> None:
+    """Put a run folder into the state it was in at a checkpoint, and say what may make the rest differ."""
+    kept = checkpoint.facts["metrics_bytes"]
+    metrics = folder / METRICS
+    present = metrics.stat().st_size if metrics.exists() else 0
+    if present < kept:
+        say(console, f"warning: {metrics} has {present} bytes, expected {kept} at least: rows are lost")
+    elif present > kept:
+        os.truncate(metrics, kept)
+    write_atomically(folder / RECIPE, recipe_text(recipe).encode())
+    if begins_anew(checkpoint, recipe):
+        say(console, "warning: the optimizer is another one than before: its momentum begins anew")
+    if (count := checkpoint.facts["processes"]) != processes:
+        say(
+            console,
+            f"note: this run was trained by {_processes(count)}, now by {_processes(processes)}: it sees the same "
+            "batches in the same order, and what is lost are the last digits (and, where BatchNorm or the contrastive "
+            "term takes a process for itself, more)",
+        )
+    before, now = checkpoint.facts["environment"], environment()
+    different = [
+        f"{name} {before.get(name, _ABSENT)}, now {now.get(name, _ABSENT)}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if different:
+        say(
+            console,
+            f"note: this run was trained with {'; '.join(different)}: the result may differ in its last digits from "
+            "that of an undisturbed run",
+        )
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def restart_folder(folder: Path, recipe: Recipe) -> None:
+    """Take away what a run left that was cut off before its first checkpoint."""
+    (folder / METRICS).unlink(missing_ok=True)
+    (folder / "unreadable.txt").unlink(missing_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    write_atomically(folder / RECIPE, recipe_text(recipe).encode())
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(f"{prefix}.{name}" if prefix else str(name), inner)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value, 1):
+            yield from _leaves(f"{prefix}.{number}", item)
+    else:
+        yield prefix, value

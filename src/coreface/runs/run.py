@@ -1,0 +1,227 @@
+"""A run: a recipe goes in; a folder with an encoder, its metrics and its report comes out.
+
+This is where training and evaluation meet; they know nothing of each other.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from coreface.data import FaceSource
+from coreface.errors import EvaluationError, RunError
+from coreface.distributed.launch import launched, launcher
+from coreface.runs.evaluation import Evaluation, HeldOut, run_page, write_report_where_possible
+from coreface.models.encoder import FaceEncoder
+from coreface.runs.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
+from coreface.runs.folder import REPORT, begun_by, located, open_recipe_faces, require_free, start_run
+from coreface.runs.status import RECIPE, is_finished, is_run, run_lock
+from coreface.training.checkpoint import Checkpoint
+from coreface.training.checkpoint_writer import raise_storage_error
+from coreface.distributed.processes import Processes, joined
+from coreface.training.initial_weights import ENCODER
+from coreface.training.log import say
+from coreface.training.recipe import Recipe
+from coreface.training.trainer import Trainer
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder.
+        encoder: the trained encoder, in eval mode, as saved in ``folder / "encoder"``.
+        evaluation: its last evaluation, with intervals; None where there was nobody to evaluate on, the encoder has
+            collapsed, the run had been finished before, or another process leads this training.
+    """
+
+    folder: Path
+    encoder: FaceEncoder
+    evaluation: Evaluation | None
+
+
+def train(
+    recipe: Recipe | str | os.PathLike[str],
+    run_dir: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Train an encoder and fill a run folder.
+
+    Where a launcher such as torchrun starts its processes anew, because one has died, this goes on with the run that
+    they have begun.
+
+    Args:
+        recipe: a recipe, or the path of one.
+        run_dir: the folder to fill: recipe.yaml, environment.json, identities.json, samples.png, metrics.jsonl,
+            checkpoints/, encoder/, report.html.
+        overwrite: replace a run that lies there already.
+        console: where to show progress; None shows it on standard error.
+
+    Raises:
+        CoreFaceError: the recipe, the faces or the folder do not do, or training cannot go on; the message says what to
+            do.
+        TrainingStopped: Ctrl-C or SIGTERM came; `resume` goes on.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    folder = Path(run_dir)
+    with joined(recipe.device, folder) as processes:
+        console = _console(console, processes)
+        launchers = [name for name in processes.gather(launcher()) if name]
+        # One machine's processes alone may count as started anew: where the others had not met them yet.
+        (restarts,) = processes.largest(launched().restarts)
+        if restarts and processes.leading(lambda: begun_by(folder, launchers)):
+            return _go_on(folder, located(recipe), False, console, processes)
+        processes.leading(lambda: require_free(folder, overwrite))
+        faces, tested = open_recipe_faces(recipe)
+        # What a recipe asks for in vain is found out here, before anything is written or replaced.
+        held_out = HeldOut(tested) if tested else None
+        trainer = _trainer(recipe, faces, folder, held_out, console, processes)
+        with _lock(folder, processes):
+            processes.leading(
+                lambda: start_run(recipe, folder, faces, console, overwrite=overwrite, launchers=launchers)
+            )
+            if tested is None:
+                say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
+            say(
+                console,
+                f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
+                f"{trainer.total_steps} steps{_shared_out(recipe, processes)}; run folder {folder}",
+            )
+            return _train(trainer, held_out, folder, console, processes)
+
+
+def resume(
+    run_dir: str | os.PathLike[str],
+    recipe: Recipe | str | os.PathLike[str] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Go on with a run that was cut off, from its newest whole checkpoint, as if nothing had happened.
+
+    On the processor the result is that of an undisturbed run to the last bit, with the same number of threads.
+
+    Args:
+        run_dir: the run folder.
+        recipe: another recipe to go on with, or its path; None takes the run's own.
+        overrides: fields to change, as on the command line: ``["--data.workers", "4"]``.
+        force: go on where recipe or faces differ in what decides the result.
+        console: where to show progress; None shows it on standard error.
+
+    Raises:
+        RunError: there is no run, another process is at work on it, or recipe or faces have changed.
+        CheckpointError: every checkpoint of the run is damaged.
+        CoreFaceError, TrainingStopped: as `train` does.
+    """
+    folder = Path(run_dir)
+    if not is_run(folder):
+        state = "holds no run" if folder.is_dir() else "does not exist"
+        raise RunError(f"{folder} {state}, so there is nothing to go on with; begin one with coreface train RECIPE")
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
+    recipe = located(recipe)
+    with joined(recipe.device, folder) as processes:
+        return _go_on(folder, recipe, force, _console(console, processes), processes)
+
+
+def _go_on(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:
+    try:
+        with _lock(folder, processes):
+            return _resume(folder, recipe, force, console, processes)
+    except OSError as error:
+        raise_storage_error(folder, error)
+
+
+def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:
+    checkpoint = processes.leading(lambda: open_newest(folder, console))
+    faces, tested = open_recipe_faces(recipe)
+    if checkpoint is not None and not force:
+        require_same(checkpoint, recipe, faces, folder)
+    held_out = HeldOut(tested) if tested else None
+    if is_finished(folder) and not force:
+        say(console, f"{folder} is finished already; to train on, change the recipe and add --force")
+        # A run may have been cut off between the end of its training and the page.
+        return _conclude(folder, None if (folder / REPORT).exists() else held_out, console, processes)
+    trainer = _trainer(recipe, faces, folder, held_out, console, processes, checkpoint)
+    if checkpoint is None:
+        processes.leading(lambda: restart_folder(folder, recipe))
+        say(console, f"{folder} was cut off before its first checkpoint: it begins anew, {trainer.total_steps} steps")
+    else:
+        found = checkpoint
+        processes.leading(lambda: continue_folder(folder, recipe, found, processes.count, console))
+        say(
+            console,
+            f"going on from {checkpoint.folder}: {trainer.step} of {trainer.total_steps} steps are done"
+            f"{_shared_out(recipe, processes)}",
+        )
+    return _train(trainer, held_out, folder, console, processes)
+
+
+def _trainer(
+    recipe: Recipe,
+    faces: FaceSource,
+    folder: Path,
+    held_out: HeldOut | None,
+    console: Console,
+    processes: Processes,
+    checkpoint: Checkpoint | None = None,
+) -> Trainer:
+    return Trainer(
+        recipe,
+        faces,
+        folder,
+        evaluator=held_out,
+        console=console,
+        checkpoint=checkpoint,
+        facts=training_facts(faces),
+        processes=processes,
+    )
+
+
+def _console(console: Console | None, processes: Processes) -> Console:
+    """Return where to show progress: nowhere for all processes but one."""
+    return console or Console(stderr=True) if processes.leads else Console(quiet=True)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, processes: Processes) -> Iterator[None]:
+    """Keep other trainings out of a run folder. The leader has the lock, for all of its processes."""
+    with contextlib.ExitStack() as stack:
+        processes.leading(lambda: stack.enter_context(run_lock(folder)))
+        yield
+
+
+def _shared_out(recipe: Recipe, processes: Processes) -> str:
+    """Say what of a batch comes to each of several processes; the learning rate is that of the whole batch."""
+    if processes.count == 1:
+        return ""
+    batch = recipe.optimizer.batch_size
+    return (
+        f", each of {batch} images, {batch // processes.count} for every one of {processes.count} processes, at a "
+        f"learning rate of {recipe.optimizer.lr:g}"
+    )
+
+
+def _train(trainer: Trainer, held_out: HeldOut | None, folder: Path, console: Console, processes: Processes) -> Run:
+    trainer.train()
+    return _conclude(folder, held_out, console, processes)
+
+
+def _conclude(folder: Path, held_out: HeldOut | None, console: Console, processes: Processes) -> Run:
+    encoder = FaceEncoder.from_pretrained(folder / ENCODER)
+    if held_out is None or not processes.leads:
+        return Run(folder, encoder, None)
+    try:
+        evaluation = held_out.with_intervals(folder / ENCODER, console)
+    except EvaluationError as error:  # the training is done and saved; that it cannot be measured is no reason to fail
+        say(console, f"not measured: {error}")
+        return Run(folder, encoder, None)
+    write_report_where_possible(run_page(folder, evaluation), folder / REPORT, console)
+    return Run(folder, encoder, evaluation)

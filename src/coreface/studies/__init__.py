@@ -1,0 +1,1 @@
+"""Experiments that consist of several runs."""

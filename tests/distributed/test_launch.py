@@ -1,0 +1,55 @@
+"""What the environment says of a process, and what becomes of an environment that says nonsense."""
+
+import pytest
+
+from coreface.distributed.launch import Launch, launched, leads
+from coreface.errors import InputError
+
+NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
+
+
+@pytest.fixture(autouse=True)
+def nobody_launched(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def put(monkeypatch, *values):
+    for name, value in zip(NAMES, values, strict=False):
+        monkeypatch.setenv(name, value)
+
+
+def test_one_process_without_a_launcher(monkeypatch):
+    assert launched() == Launch(0, 1, 0, 0)
+    monkeypatch.setenv("RANK", "3")  # alone it says nothing
+    assert launched() == Launch()
+    assert leads()
+
+
+def test_what_torchrun_sets(monkeypatch):
+    put(monkeypatch, "5", "8", "1", "2")
+    assert launched() == Launch(5, 8, 1, 2)
+    assert not leads()
+    put(monkeypatch, "0")
+    assert leads()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("one", "2"), "RANK='one'"),
+        (("0", "two"), "WORLD_SIZE='two'"),
+        (("-1", "2"), "RANK='-1'"),
+        (("0", ""), "WORLD_SIZE=''"),
+        (("0", "2", "x"), "LOCAL_RANK='x'"),
+        (("2", "2"), "RANK=2 and WORLD_SIZE=2"),
+        (("0", "0"), "RANK=0 and WORLD_SIZE=0"),
+    ],
+)
+def test_nonsense_is_named(monkeypatch, values, words):
+    put(monkeypatch, *values)
+    with pytest.raises(InputError) as caught:
+        launched()
+    assert words in str(caught.value)
+    assert "torchrun sets" in str(caught.value)
+    assert leads()  # somebody has to say it
