@@ -13,9 +13,10 @@ import pytest
 
 import coreface as cf
 from coreface.cli import main
-from coreface.data.ijb import align, read_images
+from coreface.data.ijb import read_images
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.metrics import kfold_accuracy
+from coreface.images.alignment import align
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +321,23 @@ def test_faces_are_cut_out_where_the_landmarks_lie(ijb):
     back = align(photograph, moved)
     assert np.abs(back[20:90, 20:90].astype(int) - straight[20:90, 20:90]).mean() < 3
     assert protocol.content(0) != protocol.content(1)
+
+
+def test_failed_detections_are_images_that_could_not_be_embedded(ijb, run):
+    path = ijb / "meta" / "ijbc_name_5pts_score.txt"
+    lines = [line.split() for line in path.read_text().splitlines()]
+    lines[2][-1] = "-1"
+    lines[4][-1] = "0"
+    lines[6][1:11] = ["-1"] * 10
+    left, right = lines[8][1:3], lines[8][3:5]
+    lines[8][1:11] = [*right, *left, *lines[8][5:7], *lines[8][9:11], *lines[8][7:9]]
+    path.write_text("".join(" ".join(words) + "\n" for words in lines))
+    code, _, err = run(f"evaluate a --protocol ijbc:{ijb} --replicates 0 --json")
+    assert code == 0
+    named = [line for line in err.splitlines() if "not embedded" in line]
+    assert len(named) == 6  # two files are missing
+    for image, reason in ((2, "score is -1"), (4, "score is 0"), (6, "one point"), (8, "left and right are exchanged")):
+        assert sum(reason in line and f"{lines[image][0]}:" in line for line in named) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,19 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import DataError, ImageError
+from coreface.images.alignment import align, checked_landmarks
 from coreface.images.load import load_image
 
-_SIZE = 112
 _GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
-#: where the eyes, the nose and the corners of the mouth lie in an aligned face of 112 x 112 pixels
-_LANDMARKS = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +47,18 @@ class TemplateImages:
         return len(self.names)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Return an aligned face, uint8 RGB (112, 112, 3)."""
+        """Return an aligned face, uint8 RGB (112, 112, 3).
+
+        Raises:
+            ImageError: the image cannot be read, or its line of the list is that of a failed detection: a score of 0 or
+                less, or landmarks that are no face.
+        """
+        self._check_detection(index)
         return align(load_image(self.folder / self.names[index]), self.landmarks[index])
 
     def content(self, index: int) -> bytes:
-        """Return what decides the pixels: the file and where it is cut."""
+        """Return what decides the pixels: the file and where it is cut. Raises `ImageError` as `image` does."""
+        self._check_detection(index)
         path = self.folder / self.names[index]
         try:
             stored = path.read_bytes()
@@ -67,6 +69,17 @@ class TemplateImages:
 
     def locate(self, index: int) -> str:
         return str(self.folder / self.names[index])
+
+    def _check_detection(self, index: int) -> None:
+        if not self.detection[index] > 0:
+            raise ImageError(
+                f"{self.locate(index)}: the detector's score is {self.detection[index]:g}, expected more than 0: no "
+                "face was found there"
+            )
+        try:
+            checked_landmarks(self.landmarks[index])
+        except ImageError as error:
+            raise ImageError(f"{self.locate(index)}: {error}") from error
 
 
 class TemplatePairList(NamedTuple):
@@ -134,22 +147,6 @@ def read_searches(folder: Path, name: str) -> tuple[Enrolment, Enrolment, Enrolm
             f"{paths[1]}: subject {min(both)} is in the other gallery as well, expected galleries of different people"
         )
     return first, second, probes
-
-
-def align(image: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Cut a face out: the similarity that brings five landmarks (5, 2) closest to their places in 112 x 112 pixels.
-
-    Source: Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 13, 1991.
-    """
-    # A similarity of the plane is one complex factor and a shift: least squares have a closed form.
-    points, places = (array[:, 0] + 1j * array[:, 1] for array in (landmarks, _LANDMARKS))
-    centred = points - points.mean()
-    factor = np.vdot(centred, places - places.mean()) / np.vdot(centred, centred)
-    shift = places.mean() - factor * points.mean()
-    matrix = np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
-    if not np.isfinite(matrix).all():
-        raise ImageError("the five landmarks are one point, expected eyes, nose and corners of the mouth")
-    return np.asarray(cv2.warpAffine(image, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR), np.uint8)
 
 
 def _table(path: Path, numbers: int, *, named: bool) -> tuple[list[str], NDArray[np.float64]]:
