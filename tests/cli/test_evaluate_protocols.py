@@ -1,9 +1,11 @@
 """`coreface evaluate`, `calibrate` and `compare` on sets and protocols, as a user types them; bad input in one line."""
 
 import csv
+import itertools
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -99,6 +101,31 @@ def test_tables_and_the_page(place, run):
     again = run(f"{words} --groups labels.csv --replicates 20 --report again.html")
     assert again[0] == 0
     assert (place / "again.html").read_text() == page
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate a --pairs pairs.csv:faces --faces faces --protocol open-set:faces --groups labels.csv",
+        "calibrate a --faces faces --gallery 11",
+        "compare a b --pairs pairs.csv:faces --faces faces --replicates 20",
+        "backbones",
+    ],
+)
+def test_no_cell_wraps(run, monkeypatch, words, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, out, _ = run(words)
+    assert code == 0
+    lines = out.splitlines()
+    rules = [number for number, line in enumerate(lines) if set(line) == {"-", " "}]
+    assert rules
+    for rule in rules:
+        columns = [match.span() for match in re.finditer("-+", lines[rule])]
+        assert columns[-1][1] <= width
+        for line in (lines[rule - 1], lines[rule + 1]):  # every cell lies in its column, between them is nothing
+            assert len(line) <= columns[-1][1]
+            assert not any(line[one[1] : other[0]].strip() for one, other in itertools.pairwise(columns))
 
 
 def test_open_set_as_json(run):

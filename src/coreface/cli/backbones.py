@@ -12,6 +12,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _backbones(options: argparse.Namespace) -> None:
     from coreface.models.registry import backbones
+    from coreface.reports.terminal_table import Column, print_table
 
-    for name, text in backbones().items():
-        print(f"{name:14} {text}")
+    rows = [[name, text] for name, text in backbones().items()]
+    columns = (Column("backbone", left=True), Column("size and use", left=True))
+    print_table(columns, rows, notes=("Parameters: at an image size of 112 pixels.",))

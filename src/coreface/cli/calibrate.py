@@ -54,8 +54,8 @@ def _calibrate(options: argparse.Namespace) -> None:
         }
         print(json.dumps(plain, indent=2, allow_nan=False))
         return
-    print_thresholds("FMR", verification, calibrator)
+    print_thresholds(verification, calibrator)
     for size, found in galleries.items():
-        print_thresholds(f"FPIR, gallery of {size}", found, calibrator)
+        print_thresholds(found, calibrator, gallery=size)
     if not options.show:
         print(f"calibration: {folder / 'calibration.json'}")

@@ -25,11 +25,21 @@ def _runs(options: argparse.Namespace) -> None:
     if not states:
         print(f"there is no run in {options.folder}")
         return
-    width = max(len(str(one.folder)) for one in states)
-    print(f"{'run':{width}}  {'state':11}  {'epoch':>5}  {'step':>8}  {'loss':>8}  {'EER':>8}")
-    for one in states:
-        loss = "-" if one.loss is None else f"{one.loss:.3f}"
-        eer = "-" if one.eer is None else f"{100 * one.eer:.2f} %"
-        print(f"{one.folder!s:{width}}  {one.state:11}  {one.epoch:5}  {one.step:8}  {loss:>8}  {eer:>8}")
+    from coreface.reports.terminal_table import Column, print_table
+
+    print_table(
+        (Column("run", left=True), Column("state", left=True), "epoch", "step", "loss", "EER"),
+        [
+            [
+                str(one.folder),
+                one.state,
+                str(one.epoch),
+                str(one.step),
+                "-" if one.loss is None else f"{one.loss:.3f}",
+                "-" if one.eer is None else f"{100 * one.eer:.2f} %",
+            ]
+            for one in states
+        ],
+    )
     if any(one.state == "interrupted" for one in states):
         print("go on with an interrupted one: coreface train --resume RUN")

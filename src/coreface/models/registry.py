@@ -10,7 +10,7 @@ from coreface.models.iresnet import IResNet
 from coreface.models.mobilefacenet import MobileFaceNet
 
 _BACKBONES: dict[str, tuple[Callable[..., Backbone], str]] = {
-    "iresnet18": (partial(IResNet, (2, 2, 2, 2)), "24.0 M parameters at 112 pixels: small and quick, for experiments"),
+    "iresnet18": (partial(IResNet, (2, 2, 2, 2)), "24.0 M parameters: small and quick, for experiments"),
     "iresnet34": (partial(IResNet, (3, 4, 6, 3)), "34.1 M parameters: between 18 and 50"),
     "iresnet50": (partial(IResNet, (3, 4, 14, 3)), "43.6 M parameters: the usual choice for CASIA-WebFace"),
     "iresnet100": (partial(IResNet, (3, 13, 30, 3)), "65.2 M parameters: the backbone of the published results"),

@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from coreface.evaluation.calibration import CalibratedThreshold, Calibrator
-from coreface.evaluation.groups import GroupRate, GroupRates
+from coreface.evaluation.groups import FEWEST_ERRORS, GroupRate, GroupRates
 from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics import TarAtFar
 from coreface.evaluation.metrics.uncertainty import Difference, Interval
 from coreface.evaluation.verification import Verification
+from coreface.reports.terminal_table import Column, print_line, print_table
+
+NOT_RESOLVABLE = "not resolvable"
 
 
 def percent(value: float | None) -> str:
@@ -30,37 +31,39 @@ def print_verification(verification: Verification, console: Console | None = Non
     """Print the error rates of one encoder, each with its interval, threshold and achieved FMR."""
     console = console or Console()
     if name:
-        console.print(name, markup=False, highlight=False, style="bold")
-    table = _table(
-        f"{verification.identities} identities, {verification.images} images: "
-        f"{verification.genuine} genuine and {verification.impostor} impostor pairs",
-        ("", "rate", "95 % interval", "cosine threshold", "achieved FMR"),
-    )
-    eer = verification.eer
-    if verification.accuracy:
-        accuracy, interval = verification.accuracy, verification.accuracy_interval
+        print_line(name, console, "bold")
+    rows, notes = [], []
+    if accuracy := verification.accuracy:
         rate = f"{percent(accuracy.accuracy)} ± {100 * accuracy.standard_error:.2f}"
-        low, high = min(accuracy.thresholds), max(accuracy.thresholds)
-        wrong = f"{len(accuracy.wrong)} wrong"
-        table.add_row(
-            f"accuracy, {len(accuracy.folds)} folds",
-            rate,
-            percent_interval(interval),
-            f"{low:.4f} to {high:.4f}",
-            wrong,
+        rows.append(["accuracy", rate, percent_interval(verification.accuracy_interval), *[""] * 4])
+        notes.append(
+            f"accuracy: {len(accuracy.folds)} folds, {len(accuracy.wrong)} of {accuracy.pairs} pairs wrong, thresholds "
+            f"{min(accuracy.thresholds):.4f} to {max(accuracy.thresholds):.4f}"
         )
-    table.add_row(
-        "EER", percent(eer.eer), percent_interval(verification.eer_interval), f"{eer.threshold:.4f}", percent(eer.fmr)
-    )
-    for tar, interval in zip(verification.tar, verification.tar_intervals, strict=True):
-        table.add_row(*_tar_row(tar, interval))
-    console.print(table)
+    eer = verification.eer
+    errors = str(round(eer.fmr * eer.impostor)), str(round(eer.fnmr * eer.genuine))
+    interval = percent_interval(verification.eer_interval)
+    rows.append(["EER", percent(eer.eer), interval, f"{eer.threshold:.4f}", _achieved(eer.fmr), *errors])
+    for tar, tar_interval in zip(verification.tar, verification.tar_intervals, strict=True):
+        rows.append(_tar_row(tar, tar_interval))
+    if not all(rate.resolvable for rate in verification.tar):
+        notes.append(f"{NOT_RESOLVABLE}: the rate allows no false match among {verification.impostor} impostor pairs")
     if verification.failures:
-        console.print(
-            f"{verification.failures} pairs have an image that could not be embedded; they score -1 and count"
-        )
+        notes.append(f"{verification.failures} pairs have an image that could not be embedded; they score -1 and count")
     if verification.interval_note:
-        console.print(f"Intervals: {verification.interval_note}.", markup=False)
+        notes.append(f"Intervals: {verification.interval_note}.")
+    print_table(
+        (
+            Column("", left=True),
+            *("rate", "95 % interval", "threshold", "FMR"),
+            *(Column("false matches", detail=True), Column("false non-matches", detail=True)),
+        ),
+        rows,
+        title=f"{verification.identities} identities, {verification.images} images: {verification.genuine} genuine and "
+        f"{verification.impostor} impostor pairs",
+        notes=notes,
+        console=console,
+    )
 
 
 def print_searches(
@@ -68,64 +71,96 @@ def print_searches(
 ) -> None:
     """Print open-set and closed-set rates of each gallery and their mean."""
     console = console or Console()
-    console.print(name, markup=False, highlight=False, style="bold")
-    sizes = [str(searches.gallery) for searches in result.searches]
-    head = [f"gallery of {size}" for size in sizes]
-    table = _table("identification", ("", *head, "mean", "cosine thresholds", "achieved FPIR"))
+    print_line(name, console, "bold")
+    rows: list[list[str]] = []
     for fpir in result.fpirs:
         found = result.open_set(fpir)
         first, whole = result.mean_tpir(fpir)
-        thresholds = ", ".join("-" if one.threshold is None else f"{one.threshold:.4f}" for one in found)
-        achieved = ", ".join(percent(one.fpir) for one in found)
-        rates = ((one.tpir for one in found), (one.tpir_any_rank for one in found))
-        for text, each, mean in zip(("rank 1", "any rank"), rates, (first, whole), strict=True):
-            table.add_row(f"TPIR at FPIR {fpir:g}, {text}", *map(percent, each), percent(mean), thresholds, achieved)
+        at = f"FPIR {fpir:g}"
+        rows += [
+            [f"TPIR at {at}, rank 1", *(_resolved(one.tpir) for one in found), percent(first)],
+            [f"TPIR at {at}, any rank", *(_resolved(one.tpir_any_rank) for one in found), percent(whole)],
+            ["threshold", *("-" if one.threshold is None else f"{one.threshold:.4f}" for one in found), ""],
+            ["achieved FPIR", *("-" if one.fpir is None else _achieved(one.fpir) for one in found), ""],
+            [],
+        ]
     for rank in (1, 5, 10):
         cells = [percent(curve.at(rank)) for curve in result.cmc(rank)]
-        table.add_row(f"closed set, rank {rank}", *cells, percent(result.mean_rate(rank)), "", "")
-    console.print(table)
-    for one in distractors:
-        console.print(f"rank 1 among {one.distractors} distractors: {percent(one.rate)} of {one.searches} searches")
+        rows.append([f"closed set, rank {rank}", *cells, percent(result.mean_rate(rank))])
+    notes = [
+        f"rank 1 among {one.distractors} distractors: {percent(one.rate)} of {one.searches} searches"
+        for one in distractors
+    ]
+    few = {one.non_mated for fpir in result.fpirs for one in result.open_set(fpir) if not one.resolvable}
+    if few:
+        notes.append(f"{NOT_RESOLVABLE}: the rate allows no false alarm among {min(few)} non-mated searches")
+    print_table(
+        (Column("", left=True), *(f"gallery of {searches.gallery}" for searches in result.searches), "mean"),
+        rows,
+        notes=notes,
+        console=console,
+    )
 
 
 def print_groups(groups: GroupRates, console: Console | None = None) -> None:
     """Print FNMR of each group and FMR of each two at one threshold; nothing where fewer than 30 errors stand."""
-    console = console or Console()
-    table = _table(
-        f"by group, at the cosine threshold {groups.threshold:.4f}; '< 30 errors' where that is all there is",
-        ("", "identities", "FNMR", *(f"FMR with {name}" for name in groups.names)),
-    )
+    rows = []
     for index, name in enumerate(groups.names):
-        row = [_group_cell(groups.fnmr[index]), *(_group_cell(rate) for rate in groups.fmr[index])]
-        table.add_row(escape(name), str(groups.identities[index]), *row)
-    console.print(table)
+        rates = [_group_cell(groups.fnmr[index]), *(_group_cell(rate) for rate in groups.fmr[index])]
+        rows.append([name, str(groups.identities[index]), *rates])
+    notes = []
     ratios = {"FNMR": groups.fnmr_ratio, "FMR inside groups": groups.fmr_ratio}
-    said = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None]
-    if said:
-        console.print(f"largest over smallest: {', '.join(said)}")
+    if said := [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None]:
+        notes.append(f"largest over smallest: {', '.join(said)}")
     if groups.unlabelled:
-        console.print(f"{groups.unlabelled} identities have no label and are counted nowhere in this table")
+        notes.append(f"{groups.unlabelled} identities have no label and are counted nowhere in this table")
+    print_table(
+        (Column("group", left=True), "identities", "FNMR", *(f"FMR with {name}" for name in groups.names)),
+        rows,
+        title=f"by group, at the threshold {groups.threshold:.4f}; in brackets the number of errors",
+        notes=notes,
+        console=console,
+    )
 
 
 def print_thresholds(
-    rate: str, thresholds: Sequence[CalibratedThreshold], calibrator: Calibrator, console: Console | None = None
+    thresholds: Sequence[CalibratedThreshold],
+    calibrator: Calibrator,
+    gallery: int | None = None,
+    console: Console | None = None,
 ) -> None:
-    """Print thresholds for wanted rates, with their intervals and what stands behind them."""
-    console = console or Console()
-    known = f", {calibrator.identities} identities" if calibrator.identities else ""
-    table = _table(
-        f"{calibrator.genuine.count} genuine and {calibrator.impostor.count} impostor pairs{known}",
-        (f"wanted {rate}", "cosine threshold", "95 % interval", "FNMR there", "FMR there", "behind it"),
-    )
+    """Print thresholds for wanted FMRs, or for wanted FPIRs of a gallery of that size, with what they rest on."""
+    rate = "FMR" if gallery is None else "FPIR"
+    rows, notes = [], []
     for at in thresholds:
         if at.threshold is None or at.fnmr is None or at.fmr is None:
-            table.add_row(f"{at.target:g}", "not resolvable", "-", "-", "-", "too few impostor pairs")
+            rows.append([f"{at.target:g}", "-", NOT_RESOLVABLE, "-", "-", "-", "-"])
             continue
         ends = [f"{end:.4f}" if end is not None else "?" for end in (at.threshold_low, at.threshold_high)]
-        between = " to ".join(ends) if ends != ["?", "?"] else "-"
-        behind = str(at.badge) if at.method == "fmr" else f"from {at.method}"
-        table.add_row(f"{at.target:g}", f"{at.threshold:.4f}", between, percent(at.fnmr), f"{at.fmr:.3g}", behind)
-    console.print(table)
+        between = "-" if ends == ["?", "?"] else " to ".join(ends)
+        of_fmr = "-" if at.fmr_low is None or at.fmr_high is None else f"{at.fmr_low:.3g} to {at.fmr_high:.3g}"
+        source = str(at.badge.errors) if at.method == "fmr" and at.badge else at.method
+        rows.append(
+            [f"{at.target:g}", f"{at.threshold:.4f}", between, percent(at.fnmr), f"{at.fmr:.3g}", source, of_fmr]
+        )
+        if at.method == "fmr" and at.badge and at.badge.level != "solid":
+            notes.append(f"{rate} {at.target:g}: {at.badge}")
+    if any(not at.resolvable for at in thresholds):
+        notes.append(f"{NOT_RESOLVABLE}: too few impostor pairs")
+    people = f", {calibrator.identities} identities" if calibrator.identities else ""
+    where = f" for a gallery of {gallery}" if gallery is not None else ""
+    print_table(
+        (
+            Column(f"{rate} ≤", left=True),
+            *("threshold", "95 % interval", "FNMR", "FMR", "errors" if gallery is None else "method"),
+            Column("95 % interval of the FMR", detail=True),
+        ),
+        rows,
+        title=f"thresholds{where} from {calibrator.genuine.count} genuine and {calibrator.impostor.count} impostor "
+        f"pairs{people}",
+        notes=notes,
+        console=console,
+    )
 
 
 def print_comparison(
@@ -136,31 +171,38 @@ def print_comparison(
 ) -> None:
     """Print each rate of two encoders and their difference, in percentage points."""
     console = console or Console()
-    console.print(f"{name}: A is {names[0]}, B is {names[1]}", markup=False, highlight=False, style="bold")
-    table = _table("paired over the same resamples of people", ("", "A", "B", "A - B", "95 % interval", "p"))
+    print_line(f"{name}: A is {names[0]}, B is {names[1]}", console, "bold")
+    rows = []
     for rate, (one, other, difference) in found.items():
-        p_value = "-" if difference.p_value is None else f"{difference.p_value:.3f}"
-        between = percent_interval(difference.interval)
         gap = "-" if difference.difference is None else f"{100 * difference.difference:+.2f}"
-        table.add_row(rate, percent(one), percent(other), gap, between, p_value)
-    console.print(table)
+        p_value = "-" if difference.p_value is None else f"{difference.p_value:.3f}"
+        rows.append([rate, percent(one), percent(other), gap, percent_interval(difference.interval), p_value])
+    print_table(
+        (Column("", left=True), "A", "B", "A - B", "95 % interval", "p"),
+        rows,
+        title="paired over the same resamples of people",
+        console=console,
+    )
 
 
-def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for heading in headings:
-        table.add_column(escape(heading), justify="left" if heading == "" else "right")
-    return table
+def _achieved(rate: float) -> str:
+    # Two decimals would show nothing of small rates.
+    return f"{100 * rate:.3g} %" if 0 < rate < 0.01 else percent(rate)
+
+
+def _resolved(rate: float | None) -> str:
+    return NOT_RESOLVABLE if rate is None else percent(rate)
 
 
 def _group_cell(rate: GroupRate) -> str:
     if rate.rate is None:
-        return "no pair" if rate.pairs == 0 else "< 30 errors"
-    return f"{percent(rate.rate)} ({rate.errors} of {rate.pairs})"
+        return "no pair" if rate.pairs == 0 else f"< {FEWEST_ERRORS} errors"
+    return f"{percent(rate.rate)} ({rate.errors})"
 
 
-def _tar_row(rate: TarAtFar, interval: Interval | None) -> Sequence[str]:
+def _tar_row(rate: TarAtFar, interval: Interval | None) -> list[str]:
     name = f"TAR at FAR {rate.far:g}"
-    if rate.threshold is None:
-        return name, f"not resolvable with {rate.impostor} impostors", "-", "-", "-"
-    return name, percent(rate.tar), percent_interval(interval), f"{rate.threshold:.4f}", percent(rate.fmr)
+    if rate.tar is None or rate.threshold is None or rate.fmr is None:
+        return [name, NOT_RESOLVABLE, *["-"] * 5]
+    errors = str(round(rate.fmr * rate.impostor)), str(round((1 - rate.tar) * rate.genuine))
+    return [name, percent(rate.tar), percent_interval(interval), f"{rate.threshold:.4f}", _achieved(rate.fmr), *errors]

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from coreface.data import FaceSource
 from coreface.errors import RecipeError
 from coreface.evaluation.verification import Verification, pixel_embeddings, verify
 from coreface.images.load import fit_square
 from coreface.reports.page import Measured, Page
-from coreface.reports.tables import percent, percent_interval
+from coreface.reports.tables import percent_interval
+from coreface.reports.terminal_table import Column, print_table
 from coreface.runs.evaluation import Evaluation, evaluate, evaluation_notes, write_report_where_possible
 from coreface.runs.folder import REPORT, environment, open_recipe_faces, start_run
 from coreface.runs.resuming import training_facts
@@ -142,23 +142,29 @@ def _stack(source: FaceSource) -> NDArray[np.uint8]:
 
 
 def _print_table(results: list[Fold]) -> None:
-    table = Table(title="Equal error rate on people never seen in training (lower is better)", title_justify="left")
-    table.add_column("fold")
-    for name in (PIXELS, TWIN, COREFACE):
-        table.add_column(name, justify="right")
+    rows = []
     for number, fold in enumerate(results):
-        cells = [
-            f"{percent(one.verification.eer.eer)}\n({percent_interval(one.verification.eer_interval)})"
-            for one in fold.measured()
-        ]
-        table.add_row(f"{number}", *cells)
+        verifications = [one.verification for one in fold.measured()]
+        intervals = [percent_interval(one.eer_interval) for one in verifications]
+        rows.append(
+            [f"{number}", *(f"{_rate(one.eer.eer)} ({i})" for one, i in zip(verifications, intervals, strict=True))]
+        )
     if len(results) > 1:
         rates = np.array([[one.verification.eer.eer for one in fold.measured()] for fold in results])
-        table.add_section()
-        table.add_row("mean", *(percent(float(rate)) for rate in rates.mean(axis=0)))
-    out = Console()
-    out.print(table)
-    out.print("In brackets: 95 % bootstrap interval over the test identities.", markup=False)
+        rows += [[], ["mean", *(_rate(rate) for rate in rates.mean(axis=0))]]
+    print_table(
+        (Column("fold", left=True), PIXELS, "twin", COREFACE),
+        rows,
+        title="Equal error rate in % on people never seen in training (lower is better)",
+        notes=(
+            "In brackets: 95 % bootstrap interval over the test identities.",
+            "The twin is CoReFace without the contrastive term.",
+        ),
+    )
+
+
+def _rate(share: float) -> str:
+    return f"{100 * share:.2f}"
 
 
 def _page(fold: Fold, folder: Path, folds: int) -> Page:
