@@ -31,7 +31,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _calibrate(options: argparse.Namespace) -> None:
     from coreface.evaluation.calibration import FMRS, Calibrator
-    from coreface.evaluation.protocols import calibrate
+    from coreface.evaluation.protocols.people import calibrate
     from coreface.reports.tables import print_thresholds
     from coreface.runs.evaluation import encoder_folder
 

@@ -28,7 +28,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _compare(options: argparse.Namespace) -> None:
     from coreface.evaluation.comparison import compare
-    from coreface.evaluation.protocols import open_named_pairs
+    from coreface.evaluation.protocols.people import open_named_pairs
     from coreface.reports.tables import print_comparison
 
     if options.replicates is not None and options.replicates < 1:

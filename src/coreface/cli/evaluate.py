@@ -58,7 +58,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         _evaluate_people(options)
         return
     from coreface.evaluation.embedding_sources import EmbeddingFile
-    from coreface.evaluation.groups import read_labels
+    from coreface.evaluation.protocols.groups import read_labels
     from coreface.reports.tables import print_groups, print_searches, print_verification
 
     labels = read_labels(Path(options.groups), options.group_column) if options.groups else None
@@ -78,7 +78,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         for search in searches:
             print_searches(search.name, search.identification, search.distractors)
     if options.report:
-        from coreface.reports.set_page import write_set_report
+        from coreface.reports.result_sections import write_set_report
 
         write_set_report(subject, sets, searches, Path(options.report))
         print(f"report: {options.report}", file=sys.stderr if options.json else sys.stdout)
@@ -87,8 +87,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _measured(
     subject: "Subject", options: argparse.Namespace, labels: dict[str, str] | None
 ) -> "tuple[list[MeasuredSet], list[MeasuredSearches]]":
-    from coreface.evaluation import protocols
     from coreface.evaluation.embedding_sources import EmbeddingFile
+    from coreface.evaluation.protocols import people as protocols
 
     console = progress_console()
     opened = [(text, protocols.open_named_pairs(text)) for text in options.pairs]  # a wrong path is found out first

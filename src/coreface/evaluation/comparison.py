@@ -10,7 +10,7 @@ from coreface.errors import EvaluationError, InputError
 from coreface.evaluation.embedding_sources import Subject
 from coreface.evaluation.metrics.resampling import Statistic, head_size, resample
 from coreface.evaluation.metrics.uncertainty import Difference, paired_difference
-from coreface.evaluation.pair_verification import pair_scores, resample_accuracy, verify_pairs
+from coreface.evaluation.protocols.pairs import pair_scores, resample_accuracy, verify_pairs
 from coreface.evaluation.verification import planned_replicates, verify
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coreface.evaluation.groups import GroupRates
 from coreface.evaluation.identification import DistractorRate, Identification
+from coreface.evaluation.protocols.groups import GroupRates
 from coreface.evaluation.verification import Verification
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 
 from coreface.evaluation.calibration import CalibratedThreshold, Calibrator
-from coreface.evaluation.groups import FEWEST_ERRORS, GroupRate, GroupRates
 from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics import TarAtFar
 from coreface.evaluation.metrics.uncertainty import Difference, Interval
+from coreface.evaluation.protocols.groups import FEWEST_ERRORS, GroupRate, GroupRates
 from coreface.evaluation.verification import Verification
 from coreface.reports.terminal_table import Column, print_line, print_table
 

@@ -7,8 +7,8 @@ import pytest
 
 from coreface.errors import DataError, InputError
 from coreface.evaluation.all_pairs import AllPairs
-from coreface.evaluation.groups import group_rates, labels_of, read_labels
 from coreface.evaluation.metrics.pair_scores import PairScores
+from coreface.evaluation.protocols.groups import group_rates, labels_of, read_labels
 
 
 def population(seed, pairs=4000, identities=12):

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from coreface.evaluation.embedding_sources import Subject
-from coreface.evaluation.groups import GroupRate, GroupRates
+from coreface.evaluation.protocols.groups import GroupRate, GroupRates
 from coreface.evaluation.results import MeasuredSearches, MeasuredSet
 from coreface.reports.curve_plots import cmc_panel, det_panel, fnir_panel
 from coreface.reports.page import environment_table, figures, write_page

@@ -9,7 +9,7 @@ from coreface.data.pairs.pair_set import PairSet
 from coreface.errors import EvaluationError
 from coreface.evaluation.metrics import eer, kfold_accuracy, tar_at_far
 from coreface.evaluation.metrics.resampling import identity_weights
-from coreface.evaluation.pair_verification import (
+from coreface.evaluation.protocols.pairs import (
     image_identities,
     pair_scores,
     resample_accuracy,

@@ -13,7 +13,6 @@ from coreface.data.ijb import TemplateImages, TemplatePairList, read_images, rea
 from coreface.errors import DataError, EvaluationError, InputError
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.embedding_sources import EmbeddingFile, EncoderSubject, Subject
-from coreface.evaluation.groups import GroupRates, group_rates, labels_of
 from coreface.evaluation.identification import (
     DistractorRate,
     Identification,
@@ -22,7 +21,8 @@ from coreface.evaluation.identification import (
     search_embeddings,
     split_open_set,
 )
-from coreface.evaluation.pair_verification import (
+from coreface.evaluation.protocols.groups import GroupRates, group_rates, labels_of
+from coreface.evaluation.protocols.pairs import (
     image_identities,
     pair_scores,
     verify_pairs,
