@@ -415,6 +415,25 @@ def test_help_of_train_lists_every_field(type_in, words):
     assert out.startswith("usage: coreface train RECIPE")
 
 
+def test_help_of_train_begins_with_its_own_options(type_in):
+    _, out, _ = type_in("train", "--help")
+    own, fields = out.split("Fields of the recipe:")
+    for option in (
+        "RECIPE",
+        "--run DIR",
+        "--run-dir DIR",
+        "--overwrite",
+        "--resume RUN",
+        "--force",
+        "--init-from PATH",
+    ):
+        assert f"  {option}" in own.split("options:")[0 if option == "RECIPE" else 1]
+    assert "--print_config" in own
+    assert "--model.backbone" not in own
+    for refused in ("--config", "--print_config", "--help", "--model CONFIG", "--stages+"):
+        assert refused not in fields.replace("--stages.help", "")
+
+
 @pytest.mark.parametrize("words", [["--stages.help"], ["recipe.yaml", "--stages.contrastive.help"]])
 def test_help_of_the_stages_lists_the_fields_of_the_term(type_in, words):
     code, out, err = type_in("train", *words)

@@ -243,6 +243,26 @@ def test_negative_values_reach_their_field(refusal, write):
     assert Recipe.load(write("{}"), ["--stages", stages]).stages[0].contrastive.margin == -0.25
 
 
+@pytest.mark.parametrize(
+    ("content", "words", "place"),
+    [
+        ("optimizer: {lr: -1}", [], "recipe.yaml"),
+        ("optimizer: {lr: -1}", ["--seed", "2"], "recipe.yaml"),  # what was given is good
+        ("optimizer: {lr: -1}", ["--optimizer.lr", "-2"], "command line"),
+        ("data: {holdout_seed: -1}", ["--seed=2"], "recipe.yaml"),  # the name of one field ends in that of another
+        ("{optimizer: {lr: -1}, seed: -1}", ["--optimizer.lr", "1"], "recipe.yaml"),  # the second error of the file
+        ("{}", ["--optimizer.lr", "-1"], "command line"),
+        ("{}", ["--optimizer.epochs", "many"], "command line"),
+        ("classifier: {margin: {margin: 0.5}}", ["--classifier.margin.name", "magface"], "command line"),  # good alone
+        ("{}", ["--stages", "[{from_epoch: 2}]"], "command line"),
+        ("{}", ["--optimizer.batch", "3"], "command line"),
+    ],
+)
+def test_the_place_of_a_bad_value(refusal, tmp_path, content, words, place):
+    place = str(tmp_path / place) if place == "recipe.yaml" else place
+    assert refusal(content, *words).startswith(f"{place}: ")
+
+
 # Misspelt fields
 
 MISSPELT = [

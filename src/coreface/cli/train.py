@@ -10,22 +10,20 @@ from coreface.errors import RecipeError
 _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--any.field VALUE ...]
        coreface train --resume RUN [RECIPE] [--force] [--any.field VALUE ...]"""
 _TEXT = (
-    "Train an encoder by a recipe, or go on with a run that was cut off. Any field of the recipe can be given here as "
-    "well; all of them are listed below. With torchrun: docs/scaling.md."
+    "Train an encoder by a recipe, or go on with a run that was cut off. Any field of the recipe can be changed on the "
+    "command line; all fields are listed below. Training in several processes: docs/scaling.md."
 )
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    # --help of this one comes from the recipe's own parser, which lists every field.
     train = commands.add_parser("train", help="train an encoder by a recipe", add_help=False, allow_abbrev=False)
     train.set_defaults(run_command=_train, takes_more=True)
     _add_options(train)
-    train.add_argument("--print_config", action="store_true")
-    train.add_argument("-h", "--help", action="store_true")
 
 
-def _add_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
     text = "the folder of the run, runs/<recipe> without it; --run-dir is for torchrun, which has a --run of its own"
     parser.add_argument("--run", "--run-dir", metavar="DIR", help=text)
     parser.add_argument("--overwrite", action="store_true", help="replace the run that lies there")
@@ -37,16 +35,23 @@ def _add_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") ->
     )
     text = "begin from the encoder of a run, a saved encoder, a checkpoint or a public InsightFace .pth"
     parser.add_argument("--init-from", metavar="PATH", help=text)
+    text = "print the recipe with every field and exit"
+    parser.add_argument("--print_config", action="store_true", help=text)
+
+
+def _help() -> str:
+    """Return the help: first this command's own options, then the fields of a recipe."""
+    from coreface.training.recipe_file import fields_help
+
+    parser = argparse.ArgumentParser("coreface train", usage=_USAGE, description=_TEXT, add_help=False)
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, such as recipes/orl_demo.yaml")
+    _add_options(parser)
+    return f"{parser.format_help()}\n{fields_help()}"
 
 
 def _train(options: argparse.Namespace) -> None:
     if options.help:
-        from coreface.training.recipe_file import recipe_parser
-
-        parser = recipe_parser("coreface train", _TEXT)
-        parser.usage = _USAGE
-        _add_options(parser.add_argument_group("The run"))
-        parser.print_help()
+        print(_help(), end="")
         return
     if any(word.startswith("--stages") and word.endswith(".help") for word in options.rest):
         from coreface.training.recipe_file import stage_parser

@@ -4,9 +4,11 @@ jsonargparse does the work. What it would do silently or at length is refused be
 of classes to import, whole sections from other files, and `--stages.x`, which would change the last stage only.
 """
 
+import argparse
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 import warnings
@@ -23,10 +25,24 @@ from coreface.training.recipe import ContrastiveRecipe, Recipe, StageRecipe
 _FORBIDDEN = ("class_path", "init_args")
 
 
-def recipe_parser(prog: str, description: str) -> ArgumentParser:
-    """Return a parser that knows every field of a recipe, for reading one and for printing its help."""
-    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="a recipe file (the RECIPE argument)")
+def fields_help() -> str:
+    """Return the part of `coreface train --help` that lists every field of a recipe."""
+    parser = _recipe_parser()
+    parser.usage = argparse.SUPPRESS
+    for action in parser._actions:
+        # jsonargparse adds options of its own, which this command refuses: whole sections from files, list+.
+        if action.dest in ("help", "config", "print_config") or action.metavar == "CONFIG":
+            action.help = argparse.SUPPRESS
+        action.option_strings = [name for name in action.option_strings if not name.endswith("+")]
+    for group in parser._action_groups:
+        if group.title == "options":
+            group.title = "Fields of the recipe"
+    return str(parser.format_help())
+
+
+def _recipe_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="coreface train", exit_on_error=False)
+    parser.add_argument("--config", action="config")
     parser.add_class_arguments(Recipe, as_group=False)
     return parser
 
@@ -47,17 +63,35 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     given = _overrides(overrides)
     _check_overrides(given)
     given = [(name, _all_of_stages(value) if name == "stages" else value) for name, value in given]
-    parser = recipe_parser("coreface train", "")
+    try:
+        return _parsed(path, given)
+    except RecipeError as error:
+        raise RecipeError(f"{_place(path, given, str(error))}: {error}") from error
+
+
+def _parsed(path: Path, given: list[tuple[str, str]]) -> Recipe:
+    parser = _recipe_parser()
     try:
         values = parser.parse_args([f"--config={path}", *(f"--{name}={value}" for name, value in given)])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
             made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
         return Recipe(**{field.name: made[field.name] for field in dataclasses.fields(Recipe)})
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
+    except RecipeError:
+        raise
     except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
-        raise RecipeError(f"{path}: {_one_line(error)}") from error
+        raise RecipeError(_one_line(error)) from error
+
+
+def _place(path: Path, given: list[tuple[str, str]], message: str) -> str:
+    """Say where the value lies that makes a recipe invalid: in its file, or among those given on the command line."""
+    if any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", message) for name, _ in given):
+        return "command line"
+    try:
+        _parsed(path, [])
+    except RecipeError:
+        return str(path)
+    return "command line"
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -126,7 +160,7 @@ def _check_overrides(given: list[tuple[str, str]]) -> None:
         if any(leaf.startswith(f"{name}.") for leaf in known):
             raise RecipeError(f"--{name} is a section: give its fields, such as --{min(_under(known, name))}")
         if name not in known:
-            raise RecipeError(f"there is no field {name}; {_nearest(name, sorted(known))}")
+            raise RecipeError(f"command line: there is no field {name}; {_nearest(name, sorted(known))}")
         if known[name] is str:
             continue  # any text does
         try:
