@@ -419,15 +419,15 @@ def test_help_of_train_begins_with_its_own_options(type_in):
     _, out, _ = type_in("train", "--help")
     own, fields = out.split("Fields of the recipe:")
     for option in (
-        "RECIPE",
-        "--run DIR",
+        "RECIPE  ",
+        "--run ",
         "--run-dir DIR",
-        "--overwrite",
-        "--resume RUN",
-        "--force",
-        "--init-from PATH",
+        "--overwrite  ",
+        "--resume RUN  ",
+        "--force  ",
+        "--init-from PATH  ",
     ):
-        assert f"  {option}" in own.split("options:")[0 if option == "RECIPE" else 1]
+        assert option in own.split("\n\n", 1)[1]
     assert "--print_config" in own
     assert "--model.backbone" not in own
     for refused in ("--config", "--print_config", "--help", "--model CONFIG", "--stages+"):
