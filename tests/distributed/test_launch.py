@@ -2,7 +2,7 @@
 
 import pytest
 
-from coreface.distributed.launch import Launch, launched, leads
+from coreface.distributed.launch import Launch, is_leader, launched
 from coreface.errors import InputError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
@@ -23,15 +23,15 @@ def test_one_process_without_a_launcher(monkeypatch):
     assert launched() == Launch(0, 1, 0, 0)
     monkeypatch.setenv("RANK", "3")  # alone it says nothing
     assert launched() == Launch()
-    assert leads()
+    assert is_leader()
 
 
 def test_what_torchrun_sets(monkeypatch):
     put(monkeypatch, "5", "8", "1", "2")
     assert launched() == Launch(5, 8, 1, 2)
-    assert not leads()
+    assert not is_leader()
     put(monkeypatch, "0")
-    assert leads()
+    assert is_leader()
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_nonsense_is_named(monkeypatch, values, words):
         launched()
     assert words in str(caught.value)
     assert "torchrun sets" in str(caught.value)
-    assert leads()  # somebody has to say it
+    assert is_leader()  # somebody has to say it

@@ -193,7 +193,7 @@ def test_a_process_that_dies_is_started_anew_with_the_others(recipe, tmp_path, f
     assert err.count("going on from run/checkpoints/step_") == 1
     assert out.count("EER") == 1
     kept = (tmp_path / "run" / "failures" / "rank_0.attempt_0.txt").read_text(encoding="utf-8")
-    assert kept.startswith("process 0 of 2, started 1 times\nTraceback")
+    assert kept.startswith("process 0 of 2, attempt 1\nTraceback")
     check_same(tmp_path / "run", finished)
 
 

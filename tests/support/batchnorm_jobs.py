@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import coreface as cf
-from coreface.distributed.collectives import process_count
+from coreface.distributed.collectives import world_size
 from coreface.distributed.sync_batchnorm import synchronise_batchnorm
 from coreface.models.iresnet import IResNet
 
@@ -22,7 +22,7 @@ def normalise(arguments, dtype, steps, channels_last=False):
     """Run consecutive batches; return (outputs, input gradients) of each, weight gradients of all, buffers."""
     torch.set_num_threads(1)
     made = layer(arguments, steps[0][0].ndim, dtype)
-    if process_count() > 1:
+    if world_size() > 1:
         synchronise_batchnorm(made)
     results = []
     for x, to_out in steps:
@@ -52,12 +52,12 @@ def evaluate(x):
     made = layer({}, x.ndim, torch.float64).eval()
     expected = made(x)
     synchronise_batchnorm(made)
-    return process_count() > 1 and torch.equal(made(x), expected) if torch.distributed.get_rank() == 0 else None
+    return world_size() > 1 and torch.equal(made(x), expected) if torch.distributed.get_rank() == 0 else None
 
 
 def alone_in_a_group(x):
     """Train in groups of one process each: BatchNorm as it was."""
-    groups = [torch.distributed.new_group([rank]) for rank in range(process_count())]
+    groups = [torch.distributed.new_group([rank]) for rank in range(world_size())]
     plain, grouped = layer({}, x.ndim, torch.float64), layer({}, x.ndim, torch.float64)
     synchronise_batchnorm(grouped, groups[torch.distributed.get_rank()])
     return torch.equal(plain(x), grouped(x)) and torch.equal(plain.running_var, grouped.running_var)
@@ -68,13 +68,13 @@ def train_by(optimizer_first, steps):
     made, calls = layer({}, steps[0].ndim, torch.float64), []
     made.register_forward_hook(lambda *_: calls.append(1))
     optimizer = torch.optim.SGD(made.parameters(), 0.1) if optimizer_first else None
-    if process_count() > 1:
+    if world_size() > 1:
         synchronise_batchnorm(made)
     optimizer = optimizer or torch.optim.SGD(made.parameters(), 0.1)
     for x in steps:
         optimizer.zero_grad()
         made(x).pow(3).sum().backward()
-        if process_count() > 1:
+        if world_size() > 1:
             for parameter in made.parameters():
                 torch.distributed.all_reduce(parameter.grad)
         optimizer.step()
@@ -93,7 +93,7 @@ def train_encoder(backbone, statistics, steps):
     """Return the losses of all steps, the gradients of the last, buffers and centres' gradients."""
     torch.set_num_threads(1)
     encoder = toy_encoder(backbone)
-    if process_count() > 1:
+    if world_size() > 1:
         synchronise_batchnorm(encoder)
     classify = cf.MarginClassifier(cf.ArcFace(16.0), 8, 5, sharded=True).double()
     contrast = cf.CoReFaceLoss(scale=16.0, gather=True).double()

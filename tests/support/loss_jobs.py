@@ -4,7 +4,7 @@ import torch
 from torch.distributed import checkpoint
 
 import coreface as cf
-from coreface.distributed.collectives import local, process_count, summed, whole
+from coreface.distributed.collectives import local, summed, whole, world_size
 from coreface.distributed.gradient_norm import clip_gradients
 from coreface.losses.sampling import update_own_rows
 
@@ -62,7 +62,7 @@ def train(optimizer, weight, trunk, sample_rate, steps, folder=None):
     norms = []
     for images, identities in steps:
         made(images @ trunk, identities).backward()
-        if process_count() > 1:
+        if world_size() > 1:
             summed(trunk.grad)
         norms.append(clip_gradients([trunk, made.weight], 0.5))
         stepper.step()

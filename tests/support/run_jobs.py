@@ -43,7 +43,7 @@ def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=No
     prepare()
     processes = Processes()
     folder = Path(folder)
-    processes.leading(lambda: folder.mkdir(exist_ok=True))
+    processes.on_leader(lambda: folder.mkdir(exist_ok=True))
     newest = open_checkpoint(checkpoint_folders(folder / "checkpoints")[0]) if resume else None
     calls, console = [], Console(file=io.StringIO(), width=200)
 
@@ -129,18 +129,18 @@ def state(made):
 
 def talk(value):
     processes = Processes()
-    rank, count = processes.rank, processes.count
+    rank, count = processes.rank, processes.world_size
     floats = [torch.full((2, 3), rank + 1.0), torch.tensor(rank * 10.0)]
     mixed = [*floats, torch.full((4,), rank + 0.5, dtype=torch.float64), torch.tensor([rank, 7])]
     processes.average_(mixed)
     return {
-        "place": (rank, count, processes.leads),
-        "largest": processes.largest(rank, -rank, 5),
+        "place": (rank, count, processes.is_leader),
+        "maximum": processes.maximum(rank, -rank, 5),
         "gathered": processes.gather((rank, value)),
-        "together": processes.together(lambda: rank * rank),
-        "leading": processes.leading(lambda: f"said by {rank}"),
+        "on_all": processes.on_all(lambda: rank * rank),
+        "on_leader": processes.on_leader(lambda: f"said by {rank}"),
         "averaged": [tensor.tolist() for tensor in mixed],
-        "apart": processes.apart().gather(rank),
+        "with_new_group": processes.with_new_group().gather(rank),
     }
 
 
@@ -154,7 +154,7 @@ def raising(where):
         return processes.rank
 
     met = []
-    for call in (processes.together, processes.leading):
+    for call in (processes.on_all, processes.on_leader):
         try:
             met.append(call(work))
         except CoreFaceError as error:

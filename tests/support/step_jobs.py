@@ -43,7 +43,7 @@ def make(recipe, identities, processes):
     encoder = FaceEncoder("toy", EMBEDDING, SIZE).double().train()
     objective = Objective(recipe, EMBEDDING, identities).double().train()
     batch, parts = recipe.optimizer.batch_size, recipe.optimizer.micro_batches
-    rows = torch.tensor(rows_of(processes.rank, processes.count, parts, batch))
+    rows = torch.tensor(rows_of(processes.rank, processes.world_size, parts, batch))
     device = torch.device("cpu")
     return TrainingStep(encoder, objective, recipe, device, torch.float32, processes, rows), rows
 

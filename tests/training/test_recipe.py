@@ -256,3 +256,25 @@ def test_magface_takes_no_margin_of_its_own():
     assert MarginRecipe("magface").margin is None
     with pytest.raises(RecipeError, match=r"classifier.margin.margin is 0.5, expected null for magface"):
         MarginRecipe("magface", 64.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "micro_batches", "world_size", "each"), [(7, 1, 1, 7), (12, 1, 4, 3), (24, 3, 4, 6), (8, 1, 4, 2)]
+)
+def test_images_of_each_process(size, micro_batches, world_size, each):
+    assert OptimizerRecipe(batch_size=size, micro_batches=micro_batches).images_per_process(world_size) == each
+
+
+@pytest.mark.parametrize(
+    ("size", "micro_batches", "world_size", "words"),
+    [
+        (10, 1, 4, "batch_size is 10, expected a multiple of 4 that is at least 8: it is divided among 4 processes,"),
+        (4, 1, 4, "batch_size is 4, expected a multiple of 4 that is at least 8"),  # one image each
+        (16, 3, 4, "a multiple of 12 that is at least 24: it is divided among 4 processes in 3 micro-batches"),
+        (12, 3, 4, "expected a multiple of 12 that"),
+    ],
+)
+def test_a_batch_that_cannot_be_divided(size, micro_batches, world_size, words):
+    with pytest.raises(RecipeError) as caught:
+        OptimizerRecipe(batch_size=size, micro_batches=micro_batches).images_per_process(world_size)
+    assert words in str(caught.value)

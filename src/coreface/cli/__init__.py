@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from coreface._version import __version__
 from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, report, runs, train
-from coreface.distributed.launch import leads
+from coreface.distributed.launch import is_leader
 from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(error: BaseException) -> None:
     # Of several processes only the first to fail speaks; where all of them met no other, the leader.
     silent = getattr(error, "silent", None)
-    if leads() if silent is None else not silent:
+    if is_leader() if silent is None else not silent:
         print(f"coreface: {error}", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from coreface.cli.terminal import print_evaluation, progress_console
-from coreface.distributed.launch import leads
+from coreface.distributed.launch import is_leader
 from coreface.errors import RecipeError
 
 _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--any.field VALUE ...]
@@ -85,7 +85,7 @@ def _train(options: argparse.Namespace) -> None:
         from coreface.runs.run import train
 
         run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
-    if not leads():
+    if not is_leader():
         return
     from coreface.runs.folder import REPORT
     from coreface.training.initial_weights import ENCODER

@@ -1,7 +1,7 @@
-"""Rows that are spread over the processes of torch.distributed: collectives outside of autograd.
+"""Collectives on rows and tensors, outside of autograd.
 
-A loss over all processes has the same value in each of them, and its gradient in each is that of this one value with
-respect to what the process holds itself. So the gradients of weights that every process has a copy of are SUMMED over
+A loss over all processes has the same value in each of them. Its gradient in each process is that of this one value
+with respect to the tensors of the process. So the gradients of weights that every process has a copy of are SUMMED over
 the processes, not averaged.
 """
 
@@ -10,18 +10,19 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 
-def process_count() -> int:
-    """Return how many processes take part: 1 without torch.distributed or before its group exists."""
+def world_size() -> int:
+    """Return the number of processes: 1 without torch.distributed, or before its group exists."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-class SpreadRows:
-    """Rows of a batch, some on every process (the numbers may differ, and be 0), in the order of the ranks.
+class RowLayout:
+    """How the rows of a batch lie over the processes: some on each, in the order of the ranks.
 
-    Making one is a collective call, and the one synchronisation: the host has to learn the numbers.
+    The numbers of rows may differ and may be 0. Making a layout is a collective call, and the only synchronisation with
+    the host, which has to learn the numbers.
 
     Args:
-        own: rows of this process.
+        rows: number of rows of this process.
         device: the device that the processes communicate from.
 
     Attributes:
@@ -29,12 +30,12 @@ class SpreadRows:
         start: rows of the processes before this one.
     """
 
-    def __init__(self, own: int, device: torch.device) -> None:
-        counts = torch.zeros(process_count(), dtype=torch.int64, device=device)
-        counts[dist.get_rank()] = own
+    def __init__(self, rows: int, device: torch.device) -> None:
+        counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
+        counts[dist.get_rank()] = rows
         dist.all_reduce(counts)
         self._counts: list[int] = counts.tolist()
-        self._own = own
+        self._rows = rows
         self.total = sum(self._counts)
         self.start = sum(self._counts[: dist.get_rank()])
 
@@ -42,19 +43,19 @@ class SpreadRows:
         """Return the rows of all processes."""
         longest = max(self._counts)
         padded = F.pad(rows, [0, 0] * (rows.ndim - 1) + [0, longest - len(rows)]).contiguous()
-        everyone = rows.new_empty(len(self._counts) * longest, *rows.shape[1:])
-        dist.all_gather(list(everyone.chunk(len(self._counts))), padded)
+        gathered = rows.new_empty(len(self._counts) * longest, *rows.shape[1:])
+        dist.all_gather(list(gathered.chunk(len(self._counts))), padded)
         if longest * len(self._counts) == self.total:
-            return everyone
-        return torch.cat([everyone[i * longest :][:count] for i, count in enumerate(self._counts)])
+            return gathered
+        return torch.cat([gathered[i * longest :][:count] for i, count in enumerate(self._counts)])
 
-    def own(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return those of all rows that are this process's."""
-        return rows[self.start : self.start + self._own]
+    def local(self, gathered: torch.Tensor) -> torch.Tensor:
+        """Return this process's rows of the rows of all processes."""
+        return gathered[self.start : self.start + self._rows]
 
-    def summed_own(self, rows: torch.Tensor) -> torch.Tensor:
-        """Sum what every process has for all rows, in place, and return this process's rows of it."""
-        return self.own(summed(rows))
+    def summed_local(self, gathered: torch.Tensor) -> torch.Tensor:
+        """Sum over the processes what each has for all rows, in place; return this process's rows of the sum."""
+        return self.local(summed(gathered))
 
 
 def summed(x: torch.Tensor) -> torch.Tensor:
@@ -64,35 +65,35 @@ def summed(x: torch.Tensor) -> torch.Tensor:
 
 
 def maximum(x: torch.Tensor) -> torch.Tensor:
-    """Return the largest of a tensor over all processes, in place."""
+    """Return the element-wise maximum of a tensor over all processes, in place."""
     dist.all_reduce(x, dist.ReduceOp.MAX)
     return x
 
 
 def is_sharded(x: torch.Tensor) -> bool:
-    """Whether a tensor is a DTensor; says so without importing DTensor, which takes as long as half of torch."""
+    """Whether a tensor is a DTensor. Does not import DTensor, which takes half as long as torch itself."""
     return hasattr(x, "to_local")
 
 
 def local(x: torch.Tensor) -> torch.Tensor:
-    """Return what this process has of a DTensor, which shares its memory and hands back gradients; or x itself."""
-    own: torch.Tensor = getattr(x, "to_local", lambda: x)()
-    return own
+    """Return this process's part of a DTensor, which shares its memory and passes gradients back; or x itself."""
+    part: torch.Tensor = getattr(x, "to_local", lambda: x)()
+    return part
 
 
 def whole(x: torch.Tensor) -> torch.Tensor:
-    """Return all of a DTensor, in every process: a collective call; or x itself."""
+    """Return all of a DTensor in every process, a collective call; or x itself."""
     everything: torch.Tensor = getattr(x, "full_tensor", lambda: x)()
     return everything
 
 
-def with_rows_of(like: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Return this process's rows as part of a whole that is spread as ``like`` is; or ``own`` where that is no DTensor.
+def with_layout_of(like: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """Return this process's part as a DTensor with the layout of ``like``; or ``part`` where ``like`` is no DTensor.
 
-    The rows may be on the processor where ``like`` is on GPUs. No communication.
+    The part may be on the CPU although ``like`` is on GPUs. No communication.
     """
     if not is_sharded(like):
-        return own
-    from coreface.distributed.sharded_rows import spread_alike  # DTensor takes as long to import as half of torch
+        return part
+    from coreface.distributed.sharded_rows import with_shards_of  # imports DTensor
 
-    return spread_alike(like, own)
+    return with_shards_of(like, part)

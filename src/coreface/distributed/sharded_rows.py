@@ -1,4 +1,4 @@
-"""Rows of one matrix split over the processes, as a DTensor that torch.distributed.checkpoint can reshard."""
+"""The rows of one matrix, split over the processes, as a DTensor that torch.distributed.checkpoint can reshard."""
 
 import torch
 import torch.distributed as dist
@@ -6,11 +6,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import Shard as Split
 
-_DRAWN = 1024  # rows at a time
+_DRAWN = 1024  # rows drawn at a time
 
 
 class Shard:
-    """This process's part of ``total`` rows: the first ceil(total / processes) for rank 0, and so on; it may be empty.
+    """This process's part of ``total`` rows: the first ceil(total / processes) for rank 0, and so on. It may be empty.
 
     Args:
         total: rows of all processes.
@@ -29,37 +29,37 @@ class Shard:
         self.start = min(dist.get_rank() * each, total)
         self.rows = min(each, total - self.start)
 
-    def of(self, own: torch.Tensor) -> DTensor:
-        """Return this process's rows, (rows, size), as part of the whole; memory is shared."""
-        shape = torch.Size([self.total, *own.shape[1:]])
+    def of(self, local: torch.Tensor) -> DTensor:
+        """Return this process's rows, (rows, size), as part of the whole matrix. Shares memory."""
+        shape = torch.Size([self.total, *local.shape[1:]])
         stride = torch.empty(shape, device="meta").stride()
-        return DTensor.from_local(own, self.mesh, [Split(0)], run_check=False, shape=shape, stride=stride)
+        return DTensor.from_local(local, self.mesh, [Split(0)], run_check=False, shape=shape, stride=stride)
 
-    def part_of(self, everything: torch.Tensor) -> DTensor:
-        """Return this process's rows of all rows, (total, size)."""
-        return self.of(everything[self.start : self.start + self.rows].to(self.device))
+    def part_of(self, whole: torch.Tensor) -> DTensor:
+        """Return this process's rows of the whole matrix, (total, size)."""
+        return self.of(whole[self.start : self.start + self.rows].to(self.device))
 
     def normal(self, size: int, std: float) -> DTensor:
-        """Draw N(0, std) rows, the same numbers (and state of the generator) as one process draws for all rows."""
-        own = torch.empty(self.rows, size)
+        """Draw rows from N(0, std): the numbers, and the generator's state after it, are those of one process."""
+        local = torch.empty(self.rows, size)
         for start in range(0, self.total, _DRAWN):
             drawn = torch.empty(min(_DRAWN, self.total - start), size).normal_(std=std)
             first, last = max(start, self.start), min(start + len(drawn), self.start + self.rows)
             if first < last:
-                own[first - self.start : last - self.start] = drawn[first - start : last - start]
-        return self.of(own.to(self.device))
+                local[first - self.start : last - self.start] = drawn[first - start : last - start]
+        return self.of(local.to(self.device))
 
     def columns(self, identities: torch.Tensor) -> torch.Tensor:
-        """Return the place of each identity among this process's rows, -1 where it is another's."""
-        own = identities - self.start
-        return torch.where((own >= 0) & (own < self.rows), own, -1)
+        """Return the index of each identity among this process's rows, -1 where another process has it."""
+        index = identities - self.start
+        return torch.where((index >= 0) & (index < self.rows), index, -1)
 
 
-def spread_alike(like: torch.Tensor, own: torch.Tensor) -> DTensor:
-    """Return this process's rows as part of a DTensor of the shape and placements of another, on their own device."""
+def with_shards_of(like: torch.Tensor, local: torch.Tensor) -> DTensor:
+    """Return this process's rows as part of a DTensor of the shape and placements of ``like``, on their own device."""
     assert isinstance(like, DTensor)
     mesh = like.device_mesh
-    if mesh.device_type != own.device.type:
-        mesh = init_device_mesh(own.device.type, (mesh.size(),))
+    if mesh.device_type != local.device.type:
+        mesh = init_device_mesh(local.device.type, (mesh.size(),))
     shape, stride = like.shape, like.stride()
-    return DTensor.from_local(own, mesh, like.placements, run_check=False, shape=shape, stride=stride)
+    return DTensor.from_local(local, mesh, like.placements, run_check=False, shape=shape, stride=stride)

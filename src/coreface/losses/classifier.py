@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from coreface.distributed.collectives import SpreadRows, is_sharded, local, process_count, whole
+from coreface.distributed.collectives import RowLayout, is_sharded, local, whole, world_size
 from coreface.errors import InputError
 from coreface.losses.margin_softmax import margin_softmax
 from coreface.losses.margins import Margin
@@ -79,7 +79,7 @@ class MarginClassifier(nn.Module):
         self.sample_rate = sample_rate
         self.seed = seed
         self._shard: Shard | None = None
-        if sharded and process_count() > 1:
+        if sharded and world_size() > 1:
             from coreface.distributed import sharded_rows as shards  # DTensor takes as long to import as half of torch
 
             self._shard = shards.Shard(identities, torch.device(device))
@@ -126,14 +126,14 @@ class MarginClassifier(nn.Module):
             embeddings = at_least_float32(embeddings)
             reduced = autocast and embeddings.dtype == torch.float32
             products = torch.get_autocast_dtype(device) if reduced else embeddings.dtype
-            spread: SpreadRows | None = None
+            layout: RowLayout | None = None
             weight, columns = local(self.weight), identities
             if self._shard is not None:
-                spread = SpreadRows(len(embeddings), embeddings.device)
-                columns = self._shard.columns(spread.gather(identities))
+                layout = RowLayout(len(embeddings), embeddings.device)
+                columns = self._shard.columns(layout.gather(identities))
             if samples:
                 weight, columns = self._sample(weight, columns)
-            return margin_softmax(embeddings, weight.to(embeddings.dtype), columns, self.margin, products, spread)
+            return margin_softmax(embeddings, weight.to(embeddings.dtype), columns, self.margin, products, layout)
 
     def _sample(self, weight: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows compared with, and where among them the targets are."""
@@ -179,7 +179,7 @@ class MarginClassifier(nn.Module):
                 )
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Take centres that were saved whole or spread, whatever these are."""
+        """Take centres that were saved whole or sharded, whatever these are."""
         name = prefix + "weight"
         if (saved := state.get(name)) is not None:
             if self._shard is None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from coreface.distributed.collectives import SpreadRows, process_count, summed
+from coreface.distributed.collectives import RowLayout, summed, world_size
 from coreface.errors import InputError
 from coreface.numerics.precision import at_least_float32
 from coreface.numerics.unit_length import split_length, through_unit_
@@ -33,7 +33,7 @@ class _Views(NamedTuple):
 
     own: list[torch.Tensor]
     everyone: list[torch.Tensor]
-    spread: SpreadRows | None
+    spread: RowLayout | None
 
 
 _Compare = Callable[[_Views, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -133,9 +133,9 @@ class CoReFaceLoss(nn.Module):
         Raises:
             InputError: shapes or types do not fit.
         """
-        together = self.gather and process_count() > 1
+        together = self.gather and world_size() > 1
         _check(view1, view2, identities, least=0 if together else 1)
-        spread = SpreadRows(len(view1), view1.device) if together else None
+        spread = RowLayout(len(view1), view1.device) if together else None
         with torch.autocast(view1.device.type, enabled=False):
             loss: torch.Tensor = _Contrast.apply(  # type: ignore[no-untyped-call]
                 self.protocol, self._compare, spread, at_least_float32(view1), at_least_float32(view2), identities
@@ -255,7 +255,7 @@ class _Contrast(torch.autograd.Function):
         ctx: Any,
         protocol: Protocol,
         compare: _Compare,
-        spread: SpreadRows | None,
+        spread: RowLayout | None,
         view1: torch.Tensor,
         view2: torch.Tensor,
         identities: torch.Tensor,
@@ -281,7 +281,7 @@ class _Contrast(torch.autograd.Function):
                 _add(others, candidates, block.t() @ _of([z1, z2], anchors))
             for view, part in enumerate(others):
                 if part is not None:
-                    _add(own, [view], part if ctx.spread is None else ctx.spread.summed_own(part))
+                    _add(own, [view], part if ctx.spread is None else ctx.spread.summed_local(part))
             to_z1, to_z2 = own
             assert to_z1 is not None
             assert to_z2 is not None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from coreface.distributed.collectives import SpreadRows, maximum, summed
+from coreface.distributed.collectives import RowLayout, maximum, summed
 from coreface.losses.margins import Margin
 from coreface.numerics.unit_length import split_length, through_unit_
 
@@ -26,7 +26,7 @@ def margin_softmax(
     columns: torch.Tensor,
     margin: Margin,
     products: torch.dtype,
-    spread: SpreadRows | None = None,
+    layout: RowLayout | None = None,
 ) -> torch.Tensor:
     """Return the mean cross-entropy of a batch over the cosines with all centres, plus the margin's penalty.
 
@@ -37,14 +37,14 @@ def margin_softmax(
         margin: its state is updated once, from the whole batch.
         products: dtype of the factors of matrix products and of the cosines that are not targets. The rest (lengths,
             target cosines, sums, loss) has the dtype of the embeddings.
-        spread: where embeddings and centres are spread over processes. ``embeddings`` and ``weight`` are this
+        layout: where embeddings and centres are spread over processes. ``embeddings`` and ``weight`` are this
             process's, ``columns`` has one for the embeddings of all, -1 where the centre is another process's.
 
     Returns:
         A scalar in the dtype of the embeddings, differentiable once in the first two arguments.
     """
     loss: torch.Tensor = _MarginSoftmax.apply(  # type: ignore[no-untyped-call]
-        embeddings, weight, columns, margin, products, spread
+        embeddings, weight, columns, margin, products, layout
     )
     return loss
 
@@ -58,16 +58,16 @@ class _MarginSoftmax(torch.autograd.Function):
         columns: torch.Tensor,
         margin: Margin,
         products: torch.dtype,
-        spread: SpreadRows | None,
+        layout: RowLayout | None,
     ) -> torch.Tensor:
         own_unit, shrink = split_length(embeddings)
         unit, norms = own_unit, torch.linalg.vector_norm(embeddings, dim=1)
-        if spread is not None:
-            unit, norms = spread.gather(unit), spread.gather(norms)
+        if layout is not None:
+            unit, norms = layout.gather(unit), layout.gather(norms)
         inverse = _inverse_norms(weight)
         centre, found = _own_centres(weight, inverse, columns)
         cosines = torch.linalg.vecdot(unit, centre)
-        graph = _TargetGraph(margin, cosines if spread is None else summed(cosines), norms)
+        graph = _TargetGraph(margin, cosines if layout is None else summed(cosines), norms)
         if margin.moves_others:
             margin = copy.deepcopy(margin)  # its state as it is now: `backward` asks once more
         sweep = _Sweep(weight, inverse, columns, graph.target.detach(), margin)
@@ -81,7 +81,7 @@ class _MarginSoftmax(torch.autograd.Function):
             # Finite in float16, too: what weighs nothing is multiplied by its weight.
             sweep.without_targets(scores, 0, max(_NOTHING, torch.finfo(products).min))
         top, total = sweep.maximum_and_sum(scores)
-        if spread is not None:
+        if layout is not None:
             highest = maximum(top.clone())
             total = summed(total.mul_(top.sub_(highest).exp_()))
             top = highest
@@ -92,7 +92,7 @@ class _MarginSoftmax(torch.autograd.Function):
         losses = excess.clamp(min=0).add_(excess.abs().neg_().exp_().log1p_())
         share = torch.sigmoid(excess)  # of all others in the softmax
         ctx.save_for_backward(own_unit, shrink, unit, centre, found, scores, top, share, share / total)
-        ctx.graph, ctx.sweep, ctx.products, ctx.spread = graph, sweep, products, spread
+        ctx.graph, ctx.sweep, ctx.products, ctx.layout = graph, sweep, products, layout
         return losses.mean() if graph.penalty is None else losses.mean() + graph.penalty.detach()
 
     @staticmethod
@@ -100,7 +100,7 @@ class _MarginSoftmax(torch.autograd.Function):
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         own_unit, shrink, unit, centre, found, scores, top, share, parts = ctx.saved_tensors
         with torch.autocast(unit.device.type, enabled=False):  # backward() may be called under autocast, too
-            graph, sweep, products, spread = ctx.graph, ctx.sweep, ctx.products, ctx.spread
+            graph, sweep, products, layout = ctx.graph, ctx.sweep, ctx.products, ctx.layout
             each = upstream * (sweep.margin.scale / len(unit))
             parts = parts * each
 
@@ -122,7 +122,7 @@ class _MarginSoftmax(torch.autograd.Function):
 
             to_target = share * -each
             if sweep.margin.moves_others:
-                to_target.addcmul_(bent if spread is None else summed(bent), parts)
+                to_target.addcmul_(bent if layout is None else summed(bent), parts)
             to_cosines, to_norms = graph.gradient(to_target, upstream)
             slopes = to_cosines.unsqueeze(1)
             to_unit.addcmul_(centre, slopes)
@@ -130,9 +130,9 @@ class _MarginSoftmax(torch.autograd.Function):
                 tangent = torch.addcmul(unit, centre, graph.cosines.detach().unsqueeze(1), value=-1.0)
                 tangent.mul_(slopes * found)
                 to_weight.index_add_(0, sweep.columns.clamp(min=0), tangent)
-            if spread is not None:
-                to_unit = spread.summed_own(to_unit)
-                to_norms = None if to_norms is None else spread.own(to_norms)
+            if layout is not None:
+                to_unit = layout.summed_local(to_unit)
+                to_norms = None if to_norms is None else layout.local(to_norms)
             to_embeddings = through_unit_(to_unit, own_unit, shrink)
             if to_norms is not None:
                 to_embeddings.addcmul_(own_unit, to_norms.unsqueeze(1))

@@ -20,7 +20,7 @@ from coreface.data.labels import IDENTITIES, write_names
 from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically
 from coreface.runs.status import ENVIRONMENT, RECIPE, is_run
-from coreface.distributed.processes import FAILURES
+from coreface.distributed.rendezvous import FAILURES
 from coreface.training.log import say
 from coreface.training.recipe import DataRecipe, Recipe
 from coreface.training.recipe_file import recipe_text

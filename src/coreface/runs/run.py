@@ -21,7 +21,8 @@ from coreface.runs.folder import REPORT, begun_by, located, open_recipe_faces, r
 from coreface.runs.status import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_writer import raise_storage_error
-from coreface.distributed.processes import Processes, joined
+from coreface.distributed.processes import Processes
+from coreface.distributed.rendezvous import joined
 from coreface.training.initial_weights import ENCODER
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
@@ -74,16 +75,16 @@ def train(
         console = _console(console, processes)
         launchers = [name for name in processes.gather(launcher()) if name]
         # One machine's processes alone may count as started anew: where the others had not met them yet.
-        (restarts,) = processes.largest(launched().restarts)
-        if restarts and processes.leading(lambda: begun_by(folder, launchers)):
+        (restarts,) = processes.maximum(launched().restarts)
+        if restarts and processes.on_leader(lambda: begun_by(folder, launchers)):
             return _go_on(folder, located(recipe), False, console, processes)
-        processes.leading(lambda: require_free(folder, overwrite))
+        processes.on_leader(lambda: require_free(folder, overwrite))
         faces, tested = open_recipe_faces(recipe)
         # What a recipe asks for in vain is found out here, before anything is written or replaced.
         held_out = HeldOut(tested) if tested else None
         trainer = _trainer(recipe, faces, folder, held_out, console, processes)
         with _lock(folder, processes):
-            processes.leading(
+            processes.on_leader(
                 lambda: start_run(recipe, folder, faces, console, overwrite=overwrite, launchers=launchers)
             )
             if tested is None:
@@ -140,7 +141,7 @@ def _go_on(folder: Path, recipe: Recipe, force: bool, console: Console, processe
 
 
 def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:
-    checkpoint = processes.leading(lambda: open_newest(folder, console))
+    checkpoint = processes.on_leader(lambda: open_newest(folder, console))
     faces, tested = open_recipe_faces(recipe)
     if checkpoint is not None and not force:
         require_same(checkpoint, recipe, faces, folder)
@@ -151,11 +152,11 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, process
         return _conclude(folder, None if (folder / REPORT).exists() else held_out, console, processes)
     trainer = _trainer(recipe, faces, folder, held_out, console, processes, checkpoint)
     if checkpoint is None:
-        processes.leading(lambda: restart_folder(folder, recipe))
+        processes.on_leader(lambda: restart_folder(folder, recipe))
         say(console, f"{folder} was cut off before its first checkpoint: it begins anew, {trainer.total_steps} steps")
     else:
         found = checkpoint
-        processes.leading(lambda: continue_folder(folder, recipe, found, processes.count, console))
+        processes.on_leader(lambda: continue_folder(folder, recipe, found, processes.world_size, console))
         say(
             console,
             f"going on from {checkpoint.folder}: {trainer.step} of {trainer.total_steps} steps are done"
@@ -187,24 +188,24 @@ def _trainer(
 
 def _console(console: Console | None, processes: Processes) -> Console:
     """Return where to show progress: nowhere for all processes but one."""
-    return console or Console(stderr=True) if processes.leads else Console(quiet=True)
+    return console or Console(stderr=True) if processes.is_leader else Console(quiet=True)
 
 
 @contextlib.contextmanager
 def _lock(folder: Path, processes: Processes) -> Iterator[None]:
     """Keep other trainings out of a run folder. The leader has the lock, for all of its processes."""
     with contextlib.ExitStack() as stack:
-        processes.leading(lambda: stack.enter_context(run_lock(folder)))
+        processes.on_leader(lambda: stack.enter_context(run_lock(folder)))
         yield
 
 
 def _shared_out(recipe: Recipe, processes: Processes) -> str:
     """Say what of a batch comes to each of several processes; the learning rate is that of the whole batch."""
-    if processes.count == 1:
+    if processes.world_size == 1:
         return ""
     batch = recipe.optimizer.batch_size
     return (
-        f", each of {batch} images, {batch // processes.count} for every one of {processes.count} processes, at a "
+        f", each of {batch} images, {batch // processes.world_size} for every one of {processes.world_size} processes, at a "
         f"learning rate of {recipe.optimizer.lr:g}"
     )
 
@@ -216,7 +217,7 @@ def _train(trainer: Trainer, held_out: HeldOut | None, folder: Path, console: Co
 
 def _conclude(folder: Path, held_out: HeldOut | None, console: Console, processes: Processes) -> Run:
     encoder = FaceEncoder.from_pretrained(folder / ENCODER)
-    if held_out is None or not processes.leads:
+    if held_out is None or not processes.is_leader:
         return Run(folder, encoder, None)
     try:
         evaluation = held_out.with_intervals(folder / ENCODER, console)

@@ -131,22 +131,22 @@ def write_checkpoint(
     """
     processes = processes or Processes()
     folder = root / f"step_{step}"
-    temporary = root / processes.leading(lambda: f".{folder.name}.{os.getpid()}.tmp")
+    temporary = root / processes.on_leader(lambda: f".{folder.name}.{os.getpid()}.tmp")
     try:
-        processes.leading(lambda: temporary.mkdir(parents=True))
+        processes.on_leader(lambda: temporary.mkdir(parents=True))
         with _errors_of_torch(temporary):
             save_tensors(
                 dict(tensors),
                 storage_writer=_Writer(temporary, sync_files=True, overwrite=True),
                 planner=DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
                 process_group=processes.group,
-                no_dist=processes.count == 1,
+                no_dist=processes.world_size == 1,
             )
         layout = {name: (_dtype_name(tensor.dtype), list(tensor.shape)) for name, tensor in tensors.items()}
-        parts = processes.together(lambda: (_own_files(temporary, processes), layout))
-        processes.leading(lambda: _finish(temporary, folder, parts, {"format": _FORMAT, "step": step, **facts}))
+        parts = processes.on_all(lambda: (_own_files(temporary, processes), layout))
+        processes.on_leader(lambda: _finish(temporary, folder, parts, {"format": _FORMAT, "step": step, **facts}))
     except BaseException:
-        if processes.leads:
+        if processes.is_leader:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     return folder
@@ -158,7 +158,7 @@ _Layout = dict[str, tuple[str, list[int]]]
 
 def _own_files(temporary: Path, processes: Processes) -> _Files:
     """Describe what this process has written, and the leader also what holds it together."""
-    own = [*temporary.glob(f"__{processes.rank}_*.distcp"), *(temporary.glob(_METADATA) if processes.leads else ())]
+    own = [*temporary.glob(f"__{processes.rank}_*.distcp"), *(temporary.glob(_METADATA) if processes.is_leader else ())]
     return {path.name: _described(path) for path in sorted(own)}
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from coreface.distributed.collectives import local, with_rows_of
+from coreface.distributed.collectives import local, with_layout_of
 from coreface.distributed.processes import Processes
 from coreface.errors import CheckpointError, StorageError
 from coreface.training.checkpoint import (
@@ -62,7 +62,7 @@ class CheckpointWriter:
         self, run: Path, recipe: CheckpointRecipe, step: int | None = None, processes: Processes | None = None
     ) -> None:
         # The thread's talk must not mix with the training's.
-        self._processes = (processes or Processes()).apart()
+        self._processes = (processes or Processes()).with_new_group()
         self._run = run
         self._root = run / CHECKPOINTS
         self._recipe = recipe
@@ -75,7 +75,7 @@ class CheckpointWriter:
         self._done: list[tuple[int, float, int]] = []
 
     def __enter__(self) -> "CheckpointWriter":
-        self._processes.leading(lambda: remove_leftovers(self._root))
+        self._processes.on_leader(lambda: remove_leftovers(self._root))
         return self
 
     def __exit__(
@@ -109,7 +109,7 @@ class CheckpointWriter:
         self.wait()
         self._raise()
         copied = self._copy(tensors)
-        copies = {name: with_rows_of(tensor, self._copies[name]) for name, tensor in tensors.items()}
+        copies = {name: with_layout_of(tensor, self._copies[name]) for name, tensor in tensors.items()}
         self._last_step, self._last_time = step, time.monotonic()
         # No daemon: where the training ends by an error, the checkpoint on its way is still written to its end.
         self._thread = threading.Thread(
@@ -143,7 +143,7 @@ class CheckpointWriter:
             if copied is not None:
                 copied.synchronize()
             write_checkpoint(self._root, step, tensors, facts, self._processes)
-            if self._processes.leads:
+            if self._processes.is_leader:
                 for old in checkpoint_folders(self._root)[self._recipe.keep_last :]:
                     shutil.rmtree(old)
             size = sum(tensor.nbytes for tensor in self._copies.values())

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from coreface.distributed.collectives import process_count, summed
+from coreface.distributed.collectives import summed, world_size
 from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
@@ -52,7 +52,7 @@ class Objective(nn.Module):
             sample_rate=recipe.classifier.sample_rate,
             seed=recipe.seed,
             sharded=True,
-            device=device if process_count() > 1 else "cpu",
+            device=device if world_size() > 1 else "cpu",
         )
         self.contrasts = nn.ModuleDict()
         self._weights: dict[int, float] = {}
@@ -79,7 +79,7 @@ class Objective(nn.Module):
         assert isinstance(contrast, CoReFaceLoss)
         contrastive, statistics = contrast(views[0], views[1], identities), contrast.last
         assert statistics is not None
-        if process_count() > 1 and not contrast.gather:
+        if world_size() > 1 and not contrast.gather:
             contrastive, statistics = _over_processes(contrastive, statistics)
         total = classification + self._weights[stage] * contrastive
         return Losses(total, classification.detach(), contrastive.detach(), statistics)
@@ -87,7 +87,7 @@ class Objective(nn.Module):
 
 def _over_processes(own: torch.Tensor, statistics: ContrastStatistics) -> tuple[torch.Tensor, ContrastStatistics]:
     """Return the mean of everyone's loss, with the gradient of this process's share of it, and all statistics."""
-    count = process_count()
+    count = world_size()
     share = own / count
     sums = summed(torch.stack([own.detach(), *(value.to(own.dtype) for value in statistics)]))
     mean, positive, hardest, margin, _ = sums / count

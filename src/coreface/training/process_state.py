@@ -22,7 +22,7 @@ def own_tensors(objective: Objective, randomness: RandomState, processes: Proces
     the module, as the mean over the processes.
     """
     tensors = {f"random.{processes.rank}.{name}": value for name, value in randomness.tensors().items()}
-    if processes.count > 1:
+    if processes.world_size > 1:
         for name, margin in _margins(objective):
             tensors[f"margin.{processes.rank}.{name}"] = margin
             tensors[name] = margin.clone()
@@ -34,9 +34,9 @@ def load_own(
     checkpoint: Checkpoint, objective: Objective, processes: Processes, device: torch.device, seed: int
 ) -> RandomState:
     """Fill the margins of this process, after those of the modules, and return its random state."""
-    if checkpoint.facts["processes"] != processes.count:
+    if checkpoint.facts["processes"] != processes.world_size:
         return drawn_randomness(device, seed, checkpoint.step, processes.rank)
-    if processes.count > 1:
+    if processes.world_size > 1:
         checkpoint.read_into({f"margin.{processes.rank}.{name}": margin for name, margin in _margins(objective)})
     prefix = f"random.{processes.rank}."
     states = checkpoint.read(name for name in checkpoint.layout if name.startswith(prefix))

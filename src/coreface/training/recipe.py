@@ -199,6 +199,21 @@ class OptimizerRecipe:
         )
         _require(not drops or self.schedule == "step", "optimizer.lr_drops", drops, "none unless schedule is step")
 
+    def images_per_process(self, world_size: int) -> int:
+        """Return how many images of a batch each process gets.
+
+        Raises:
+            RecipeError: the batch cannot be divided evenly.
+        """
+        unit = world_size * self.micro_batches
+        if world_size > 1 and (self.batch_size % unit or self.batch_size < 2 * unit):
+            cut = f" in {self.micro_batches} micro-batches" if self.micro_batches > 1 else ""
+            raise RecipeError(
+                f"optimizer.batch_size is {self.batch_size}, expected a multiple of {unit} that is at least "
+                f"{2 * unit}: it is divided among {world_size} processes{cut}, and BatchNorm needs 2 images"
+            )
+        return self.batch_size // world_size
+
 
 @dataclass(frozen=True)
 class DataRecipe:

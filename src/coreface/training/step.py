@@ -67,7 +67,7 @@ class TrainingStep:
         self._encoder, self._objective, self._recipe = encoder, objective, recipe
         self._device, self._precision, self._processes, self._rows = device, precision, processes, rows
         self._views: nn.Module = _Views(encoder)
-        if processes.count > 1:
+        if processes.world_size > 1:
             if recipe.model.sync_batchnorm:
                 synchronise_batchnorm(encoder)
             self._views = _summing_gradients(self._views, device)

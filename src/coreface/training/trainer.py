@@ -14,7 +14,7 @@ from rich.console import Console
 from coreface.data.loader import FaceLoader
 from coreface.data.source import FaceSource, require_identities
 from coreface.distributed.device import choose_device, choose_precision
-from coreface.distributed.processes import Processes, images_each
+from coreface.distributed.processes import Processes
 from coreface.errors import DataError, DivergedError, EvaluationError, TrainingStopped
 from coreface.models.encoder import FaceEncoder
 from coreface.training.checkpoint import Checkpoint
@@ -104,7 +104,7 @@ class Trainer:
         self._console = console
         self._facts = dict(facts or {})
         self._processes = processes or Processes()
-        each = images_each(recipe, self._processes.count)
+        each = recipe.optimizer.images_per_process(self._processes.world_size)
         self._device = choose_device(recipe.device)
         self.precision = choose_precision(recipe.precision, self._device)
         self._randomness: RandomState | None = None  # of all processes alike, while the first weights are drawn
@@ -125,7 +125,7 @@ class Trainer:
             device=self._device,
             flip=recipe.data.flip,
             rank=self._processes.rank,
-            world_size=self._processes.count,
+            world_size=self._processes.world_size,
             max_unreadable=recipe.data.max_unreadable,
             parts=recipe.optimizer.micro_batches,
         )
@@ -137,7 +137,7 @@ class Trainer:
         self._meter = Meter()
         self._rate = 0.0
         self._saved_step: int | None = None
-        if self._processes.count > 1:
+        if self._processes.world_size > 1:
             self._randomness = drawn_randomness(self._device, recipe.seed, 0, self._processes.rank)
         if checkpoint is not None:
             self._load(checkpoint)
@@ -185,7 +185,7 @@ class Trainer:
             raise_storage_error(self._folder, error)
 
     def _open_log(self) -> RunLog:
-        if not self._processes.leads:
+        if not self._processes.is_leader:
             return RunLog(None, self.total_steps)
         return RunLog(self._folder, self.total_steps, self._console, first_step=self.step)
 
@@ -225,12 +225,12 @@ class Trainer:
         self.objective.train()
         batches = self.loader.epoch(epoch, self.batch) if self.batch < len(self.loader) else ()
         for images, identities in self._meter.timing(batches):
-            if self.step == 0 and self._processes.leads:
+            if self.step == 0 and self._processes.is_leader:
                 save_samples(images, self._folder / "samples.png")
             batch = self.loader.next_batch
             self._rate = self.recipe.learning_rate(epoch + (batch - 1) / len(self.loader))
             losses, gradient_norm = self.train_step(stage, self._rate, images, identities)
-            self._meter.add(losses, gradient_norm, len(images) * self._processes.count, self._guard.last)
+            self._meter.add(losses, gradient_norm, len(images) * self._processes.world_size, self._guard.last)
             self.batch = batch
             reported = self.step % self.recipe.log_every == 0
             if reported:
@@ -238,7 +238,7 @@ class Trainer:
             if reported or self._device.type == "cpu":  # elsewhere every look would stop the device
                 self._require_progress(images, identities)
             # A signal may reach one process alone, and no two clocks agree.
-            received, due = self._processes.largest(stop.received or 0, checkpoints.due(self.step))
+            received, due = self._processes.maximum(stop.received or 0, checkpoints.due(self.step))
             if received:
                 raise self._stopped(received, log, checkpoints)
             if due:
@@ -259,11 +259,11 @@ class Trainer:
         if last or epoch % self.recipe.evaluation.every == 0:
             received = 0
             try:
-                if self._processes.leads:
+                if self._processes.is_leader:
                     self._evaluate(epoch, log, stop)
             except TrainingStopped as error:
                 received = error.signal
-            (received,) = self._processes.largest(received)  # where the others wait for the leader
+            (received,) = self._processes.maximum(received)  # where the others wait for the leader
             if received:
                 raise self._stopped(received, log, checkpoints)
         self.epoch, self.batch = epoch, 0
@@ -280,7 +280,7 @@ class Trainer:
         limit = self.recipe.optimizer.max_skips
         if int(self._guard.in_a_row) < limit:
             return
-        name = BAD_BATCH if self._processes.count == 1 else f"{BAD_BATCH}_{self._processes.rank}"
+        name = BAD_BATCH if self._processes.world_size == 1 else f"{BAD_BATCH}_{self._processes.rank}"
         save_batch(images, identities, self._folder / name)
         precision = "" if self.precision == torch.float32 else ", --precision float32"
         raise DivergedError(
@@ -328,7 +328,7 @@ class Trainer:
             "meter": self._meter.facts(),
             "metrics_bytes": log.settle(),
             "unreadable": {str(index): text for index, text in self.loader.unreadable.items()},
-            "processes": self._processes.count,
+            "processes": self._processes.world_size,
             "stretches": self.loader.stretches,
             "recipe": json.loads(json.dumps(self.recipe.to_dict())),
         }
@@ -369,7 +369,7 @@ class Trainer:
         self.loader.require_readable()
 
     def _list_unreadable(self, log: RunLog) -> None:
-        if not self._processes.leads:
+        if not self._processes.is_leader:
             return
         unreadable = self.loader.unreadable
         path = self._folder / "unreadable.txt"
