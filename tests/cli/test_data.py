@@ -31,11 +31,14 @@ def test_info(run, tmp_path):
     assert "photos: folder, 36 images of 6 identities" in out
     assert "images per identity: 6 to 6, median 6" in out
     assert "24 x 24 (36); 0 of 36 are grey" in out
-    assert cv2.imread(str(tmp_path / "samples.png")).shape == (4 * 112, 8 * 112, 3)
+    assert "samples" not in out
+    assert not list(tmp_path.glob("*.png"))
     status, out, _ = run("info", "photos", "--json", "--samples", "s.png")
     facts = json.loads(out)
     assert (facts["format"], facts["images"], facts["samples"]) == ("folder", 36, "s.png")
-    assert (tmp_path / "s.png").exists()
+    assert cv2.imread(str(tmp_path / "s.png")).shape == (4 * 112, 8 * 112, 3)
+    assert json.loads(run("info", "photos", "--json")[1])["samples"] is None
+    assert run("info", "photos", "--samples", "s.png")[1].endswith("\nsamples: s.png\n")
 
 
 def test_check(run, tmp_path):

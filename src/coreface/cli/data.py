@@ -30,9 +30,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     info = add_command(actions, "info", _info, "say what a path holds, from its index and some of its images")
     info.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs: a .bin, .csv or pairs.txt")
-    info.add_argument(
-        "--samples", metavar="FILE", default="samples.png", help="the first images (default: %(default)s)"
-    )
+    info.add_argument("--samples", metavar="FILE", help="write the first images to this .png (default: nowhere)")
     info.add_argument("--images", metavar="DIR", help="where the images of a list of pairs are")
     info.add_argument("--json", action="store_true", help="print the facts as JSON")
 
@@ -79,12 +77,15 @@ def _info(options: argparse.Namespace) -> None:
     from coreface.files import write_atomically
 
     if _is_pairs(options.path):
+        if options.samples:
+            raise InputError("--samples goes with faces; a list of pairs has no first images of its own")
         _info_of_pairs(open_pairs(options.path, options.images), options)
         return
     source = open_faces(options.path)
     survey = survey_faces(source)
     notices = [notice.message for notice in source.notices()]
-    write_atomically(Path(options.samples), sample_sheet(source))
+    if options.samples:
+        write_atomically(Path(options.samples), sample_sheet(source))
     if options.json:
         facts = {"format": _storage(source), **survey.to_dict(), "notices": notices, "samples": options.samples}
         print(json.dumps(facts, indent=2))
@@ -92,7 +93,8 @@ def _info(options: argparse.Namespace) -> None:
     _print_survey(options.path, source, survey)
     for notice in notices:
         print(f"note: {notice}")
-    print(f"samples: {options.samples}")
+    if options.samples:
+        print(f"samples: {options.samples}")
 
 
 def _print_survey(path: str, source: "FaceSource", survey: "Survey") -> None:
