@@ -236,6 +236,54 @@ def test_people_that_were_trained_on_are_noticed(run, place, tmp_path):
     assert "warning" not in run(f"evaluate {place / 'a'} --faces faces --replicates 0")[2]
 
 
+@pytest.mark.parametrize(
+    ("words", "place_named"),
+    [
+        ("evaluate RUN --protocol open-set:faces", "faces"),
+        ("evaluate RUN --pairs pairs.csv:faces --replicates 0", "pairs.csv:faces"),
+        ("evaluate RUN/encoder --faces faces --replicates 0", "faces"),  # the encoder of a run is that run's
+        ("compare a RUN --faces faces --replicates 5", "faces"),
+        ("compare RUN a --faces faces --replicates 5", "faces"),
+        ("compare RUN a --pairs pairs.csv:faces --replicates 5", "pairs.csv:faces"),
+    ],
+)
+def test_people_that_were_trained_on_are_noticed_once_wherever_they_are(run, place, tmp_path, words, place_named):
+    run_folder = tmp_path / "run"
+    shutil.copytree(place / "a", run_folder / "encoder")
+    (run_folder / "identities.json").write_text(json.dumps(["person00", "person03", "somebody"]))
+    code, _, err = run(words.replace("RUN", str(run_folder)))
+    assert code == 0
+    assert err.count("warning: ") == 1
+    assert f"warning: 2 of the 12 people in {place_named} bear names of people" in err
+
+
+def test_distractors_that_were_trained_on_are_noticed(run, place, tmp_path):
+    shutil.copytree(place / "a", tmp_path / "run" / "encoder")
+    (tmp_path / "run" / "identities.json").write_text(json.dumps(["person12"]))  # one of the strangers alone
+    code, _, err = run(f"evaluate {tmp_path / 'run'} --protocol open-set:faces --distractors strangers")
+    assert code == 0
+    assert "warning: 1 of the 15 people in strangers bear" in err
+    assert err.count("warning: ") == 1
+
+
+def test_one_fold_has_no_accuracy_and_says_so(run, place):
+    with (place / "pairs.csv").open() as file:
+        rows = [[row["path1"], row["path2"], row["same"], "7"] for row in csv.DictReader(file)]
+    with (place / "one_fold.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path1", "path2", "same", "fold"], *rows])
+    said = "accuracy: not measured, for all pairs are in one fold"
+    code, out, _ = run("evaluate a --pairs one_fold.csv:faces --replicates 0")
+    assert code == 0
+    assert said in out
+    assert not any(line.startswith("accuracy ") for line in out.splitlines())
+    (found,) = json.loads(run("evaluate a --pairs one_fold.csv:faces --replicates 0 --json")[1])["sets"]
+    assert found["accuracy"] is None
+    assert found["notes"][0].startswith(said)
+    assert "120 pairs in one fold, so that no accuracy is measured" in found["statement"]
+    assert said in run("compare a b --pairs one_fold.csv:faces --replicates 5")[1]
+    assert said not in run("evaluate a --pairs pairs.csv:faces --replicates 0")[1]
+
+
 @pytest.fixture
 def ijb(place, tmp_path):
     """A small IJB-C: faces in loose crops, some turned; one image is missing from its folder."""

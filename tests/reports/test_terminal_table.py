@@ -129,7 +129,7 @@ def every_table(width):
     print_thresholds(gallery_thresholds(), calibrator, 1000, console)
     print_groups(groups("female", "male"), console)
     print_groups(groups("African", "Asian", "Caucasian", "Indian"), console)
-    print_comparison("lfw/pairs.txt", comparison(), ("runs/one", "runs/other"), console)
+    print_comparison("lfw/pairs.txt", comparison(), ("runs/one", "runs/other"), console=console)
     return console.file.getvalue()
 
 

@@ -4,12 +4,12 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from coreface.cli.embedding_options import add_embedding_options, open_faces_or_held_out, open_subject
+from coreface.cli.embedding_options import add_embedding_options, open_faces_or_held_out, open_subject, warn_of_trained
 from coreface.cli.terminal import add_command, progress_console
 from coreface.errors import RecipeError
 
 if TYPE_CHECKING:
-    from coreface.data import FaceSource, PairSet
+    from coreface.data import FaceSource
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,7 +27,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from coreface.data.pairs.pair_set import PairSet
     from coreface.evaluation.comparison import compare
+    from coreface.evaluation.protocols.pairs import ONE_FOLD, image_identities
     from coreface.evaluation.protocols.people import open_named_pairs
     from coreface.reports.tables import print_comparison
 
@@ -36,6 +38,12 @@ def _compare(options: argparse.Namespace) -> None:
     sources: dict[str, FaceSource | PairSet] = {text: open_named_pairs(text) for text in options.pairs}
     if options.faces or not sources:
         sources[options.faces or "held out"] = open_faces_or_held_out(options.faces, options.a)
+    for name, source in sources.items():
+        if isinstance(source, PairSet):
+            for model in (options.a, options.b):
+                warn_of_trained(image_identities(source)[1] or (), name, model)
+        else:  # A has been looked at when the faces were opened
+            warn_of_trained(source.identity_names, name, options.b)
     a, b = (open_subject(model, options) for model in (options.a, options.b))
     plain = []
     for name, source in sources.items():
@@ -46,6 +54,7 @@ def _compare(options: argparse.Namespace) -> None:
             }
             plain.append({"set": name, "rates": rates})
         else:
-            print_comparison(name, found, (options.a, options.b))
+            notes = (ONE_FOLD,) if isinstance(source, PairSet) and source.folds == 1 else ()
+            print_comparison(name, found, (options.a, options.b), notes)
     if options.json:
         print(json.dumps({"a": options.a, "b": options.b, "sets": plain}, indent=2, allow_nan=False))

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,22 +50,30 @@ def open_faces_or_held_out(path: str | None, model: str) -> "FaceSource":
     if path is None:
         return held_out(model)
     faces = open_faces(path)
-    warn_of_trained(faces, path, model)
+    warn_of_trained(faces.identity_names, path, model)
     return faces
 
 
-def warn_of_trained(faces: "FaceSource", path: str, model: str) -> None:
-    """Say on standard error where people bear the names of those that a run was trained on."""
-    from coreface.data.labels import IDENTITIES
+def warn_of_trained(names: Sequence[str], place: str, model: str | None) -> None:
+    """Say on standard error where people in ``place`` bear the names of those that a run was trained on.
 
+    ``model`` is the folder of the run or that of its encoder; None or a file of embeddings was trained on nobody known.
+    """
+    from coreface.data.labels import IDENTITIES
+    from coreface.training.initial_weights import ENCODER
+
+    if model is None:
+        return
+    folder = Path(model).absolute()
     try:
-        trained = json.loads((Path(model) / IDENTITIES).read_text(encoding="utf-8"))
+        text = ((folder.parent if folder.name == ENCODER else folder) / IDENTITIES).read_text(encoding="utf-8")
+        trained = json.loads(text)
     except (OSError, ValueError):  # no run, or one of an earlier version
         return
-    known = len(set(faces.identity_names) & set(trained)) if isinstance(trained, list) else 0
+    known = len(set(names) & set(trained)) if isinstance(trained, list) else 0
     if known:
         print(
-            f"coreface: warning: {known} of the {faces.num_identities} people in {path} bear names of people that "
-            f"{model} was trained on: rates measured on those are far too good, and thresholds too low",
+            f"coreface: warning: {known} of the {len(set(names))} people in {place} bear names of people that {model} "
+            "was trained on: rates measured on those are far too good, and thresholds too low",
             file=sys.stderr,
         )

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coreface.cli.embedding_options import add_embedding_options, cache_folder, open_faces_or_held_out, open_subject
+from coreface.cli.embedding_options import (
+    add_embedding_options,
+    cache_folder,
+    open_faces_or_held_out,
+    open_subject,
+    warn_of_trained,
+)
 from coreface.cli.terminal import add_command, print_evaluation, progress_console
 from coreface.errors import RecipeError
 
@@ -72,7 +78,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(json.dumps(_plain(subject, sets, searches), indent=2, allow_nan=False))
     else:
         for one in sets:
-            print_verification(one.verification, name=one.name)
+            print_verification(one.verification, name=one.name, notes=one.notes)
             if one.groups:
                 print_groups(one.groups)
         for search in searches:
@@ -87,11 +93,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _measured(
     subject: "Subject", options: argparse.Namespace, labels: dict[str, str] | None
 ) -> "tuple[list[MeasuredSet], list[MeasuredSearches]]":
+    from coreface.data import open_faces
     from coreface.evaluation.embedding_sources import EmbeddingFile
     from coreface.evaluation.protocols import people as protocols
+    from coreface.evaluation.protocols.pairs import image_identities
 
     console = progress_console()
     opened = [(text, protocols.open_named_pairs(text)) for text in options.pairs]  # a wrong path is found out first
+    for text, pairs in opened:
+        warn_of_trained(image_identities(pairs)[1] or (), text, options.model)
     chosen: dict[str, Any] = {"replicates": options.replicates, "labels": labels, "console": console}
     sets = [protocols.measure_pairs(subject, pairs, protocols.short_name(text), **chosen) for text, pairs in opened]
     for text in options.protocol:
@@ -107,6 +117,9 @@ def _measured(
         name, _, path = text.partition(":")
         if text.startswith(_OPEN_SET):
             distractors, seed = options.distractors, options.seed
+            for searched in (path, distractors):
+                if searched:
+                    warn_of_trained(open_faces(searched).identity_names, searched, options.model)
             found = protocols.measure_open_set(subject, path, seed=seed, distractors=distractors, console=console)
             searches.append(found)
         elif name in _TEMPLATE_SEARCHES:

@@ -24,6 +24,7 @@ class MeasuredSet:
         image: number of an image, as the worst pairs name it -> uint8 RGB (height, width, 3); None shows none.
         label: number of an image -> where it lies; None where nobody knows.
         groups: error rates by group; None where nobody asked.
+        notes: what a reader of the rates must know besides.
     """
 
     name: str
@@ -33,6 +34,7 @@ class MeasuredSet:
     image: Callable[[int], NDArray[np.uint8]] | None = None
     label: Callable[[int], str] | None = None
     groups: GroupRates | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but scores and images as plain Python values."""
@@ -43,6 +45,7 @@ class MeasuredSet:
             **self.verification.to_dict(),
             "unreadable": list(self.unreadable),
             "groups": groups,
+            "notes": list(self.notes),
         }
 
 

@@ -27,12 +27,14 @@ def percent_interval(interval: Interval | None) -> str:
     return f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
 
 
-def print_verification(verification: Verification, console: Console | None = None, name: str = "") -> None:
-    """Print the error rates of one encoder, each with its interval, threshold and achieved FMR."""
+def print_verification(
+    verification: Verification, console: Console | None = None, name: str = "", notes: Sequence[str] = ()
+) -> None:
+    """Print the error rates of one encoder, each with its interval, threshold and achieved FMR; ``notes`` below it."""
     console = console or Console()
     if name:
         print_line(name, console, "bold")
-    rows, notes = [], []
+    rows, notes = [], list(notes)
     if accuracy := verification.accuracy:
         rate = f"{percent(accuracy.accuracy)} ± {100 * accuracy.standard_error:.2f}"
         rows.append(["accuracy", rate, percent_interval(verification.accuracy_interval), *[""] * 4])
@@ -167,9 +169,10 @@ def print_comparison(
     name: str,
     found: Mapping[str, tuple[float, float, Difference]],
     names: tuple[str, str],
+    notes: Sequence[str] = (),
     console: Console | None = None,
 ) -> None:
-    """Print each rate of two encoders and their difference, in percentage points."""
+    """Print each rate of two encoders and their difference, in percentage points; ``notes`` below it."""
     console = console or Console()
     print_line(f"{name}: A is {names[0]}, B is {names[1]}", console, "bold")
     rows = []
@@ -181,6 +184,7 @@ def print_comparison(
         (Column("", left=True), "A", "B", "A - B", "95 % interval", "p"),
         rows,
         title="paired over the same resamples of people",
+        notes=notes,
         console=console,
     )
 

@@ -19,6 +19,8 @@ from coreface.evaluation.metrics.uncertainty import Interval, rate_interval
 from coreface.evaluation.templates import FAILED
 from coreface.evaluation.verification import Mistakes, Verification, planned_replicates
 
+ONE_FOLD = "accuracy: not measured, for all pairs are in one fold, and its threshold would come from other folds"
+
 
 def pair_scores(pairs: PairSet, embeddings: ArrayLike, images: ArrayLike) -> Floats:
     """Cosines of the pairs; -1 for a pair with an image that could not be embedded: it stays in every denominator.

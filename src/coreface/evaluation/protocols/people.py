@@ -23,6 +23,7 @@ from coreface.evaluation.identification import (
 )
 from coreface.evaluation.protocols.groups import GroupRates, group_rates, labels_of
 from coreface.evaluation.protocols.pairs import (
+    ONE_FOLD,
     image_identities,
     pair_scores,
     verify_pairs,
@@ -70,14 +71,19 @@ def measure_pairs(
     verification = verify_pairs(pairs, scores, replicates=replicates)
     _, known = image_identities(pairs)
     people = "known by their folders" if known else "known as far as genuine pairs join images"
+    folds = (
+        f"{pairs.folds} folds in their given order; the threshold of a fold is the best of all others (the median of "
+        "equally good midpoints)"
+    )
     statement = (
-        f"{len(pairs)} pairs in {pairs.folds} folds in their given order; the threshold of a fold is the best of all "
-        f"others (the median of equally good midpoints). Embeddings: {subject.way}; score: cosine. Intervals resample "
-        f"people, {people}. A pair with an image that cannot be embedded scores -1 and counts."
+        f"{len(pairs)} pairs in {folds if pairs.folds > 1 else 'one fold, so that no accuracy is measured'}. "
+        f"Embeddings: {subject.way}; score: cosine. Intervals resample people, {people}. A pair with an image that "
+        "cannot be embedded scores -1 and counts."
     )
     groups = _groups(verification, known, labels)
     unreadable = tuple(embedded.unreadable.values())
-    return MeasuredSet(name, verification, statement, unreadable, pairs.image, _short(pairs.locate), groups)
+    notes = (ONE_FOLD,) if pairs.folds == 1 else ()
+    return MeasuredSet(name, verification, statement, unreadable, pairs.image, _short(pairs.locate), groups, notes)
 
 
 def measure_faces(
