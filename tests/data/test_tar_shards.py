@@ -1,7 +1,11 @@
 """Tar shards: every sample once, whoever wrote the tar, read in sequence and mixed over a window."""
 
+import gzip
 import io
+import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from itertools import pairwise
 
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 
 from coreface.data import FaceLoader, ShardSource, open_faces
 from coreface.data.tar_members import tar_members
-from coreface.errors import CoreFaceError, DataError, ImageError
+from coreface.errors import CoreFaceError, DataError, ImageError, InputError
 from support.fuzzing import cases
 from support.toy_images import encode, noise
 
@@ -80,13 +84,13 @@ def test_members_are_those_of_the_standard_library(kind, names, data):
     assert [made[start : start + size] for _, start, size in got] == [content for _, content in members]
 
 
-def test_keys_end_at_the_first_dot_and_other_parts_are_left_alone(tmp_path):
+def test_other_parts_of_a_sample_are_left_alone_and_what_is_part_of_none_is_named(tmp_path):
     members = [
         ("a/1.jpg", png("x")),
         ("a/1.json", b"{}"),
         ("a/1.cls", b" 7\n"),
         ("b/1.left.jpg", png("other")),
-        ("b/1.cls", b"8.0"),
+        ("b/1.cls", b"8"),
         ("b/1.png", png("y")),
         ("._c.jpg", b"junk"),
         ("lone.png", png("z")),
@@ -97,19 +101,143 @@ def test_keys_end_at_the_first_dot_and_other_parts_are_left_alone(tmp_path):
     source = open_faces(tmp_path)
     assert [source.encoded(i) for i in range(len(source))] == [png("x"), png("y")]
     assert source.identity_names == ("7", "8")
-    (notice,) = [n for n in source.notices() if "lack" in n.message]
-    assert [item.split(": ")[1] for item in notice.items] == ["label.cls", "lone.png"]
+    (notice,) = source.storage_notices()
+    assert notice.message.startswith("3 members are no part of a sample")
+    assert notice.loses
+    assert [item.split(": ")[1] for item in notice.items] == ["README", "label.cls", "lone.png"]
+    assert source.select(np.array([1])).notices()[-1] == notice
+
+
+def test_keys_may_have_dots(tmp_path):
+    members = [part for k in range(3) for part in sample(f"a.b/J.Doe_{k}", 5)] + sample("v1.0.final", 6)
+    (tmp_path / "a.tar").write_bytes(tar(members))
+    source = open_faces(tmp_path)
+    assert (len(source), source.identity_names, source.storage_notices()) == (4, ("5", "6"), [])
+
+
+def test_links_are_named(tmp_path):
+    stream = io.BytesIO(tar(sample("1", 1)))
+    with tarfile.open(fileobj=stream, mode="a") as archive:
+        link = tarfile.TarInfo("2.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "1.png"
+        archive.addfile(link)
+        folder = tarfile.TarInfo("more")
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+    (tmp_path / "a.tar").write_bytes(stream.getvalue())
+    (notice,) = open_faces(tmp_path).storage_notices()
+    assert notice.items == (f"{tmp_path / 'a.tar'}: 2.png",)
+
+
+@settings(max_examples=cases(30), deadline=None)
+@given(numbers=st.lists(st.integers(-(10**60), 10**60), min_size=1, max_size=8))
+def test_whole_numbers_of_any_length_keep_people_apart(tmp_path_factory, numbers):
+    """Neighbours that float64 cannot tell apart among them; names as written, in the order of the numbers."""
+    numbers = [*numbers, numbers[0] + 1, 622188820004259020, 622188820004259021]
+    folder = tmp_path_factory.mktemp("numbers")
+    members = [part for place, number in enumerate(numbers) for part in sample(str(place), number)]
+    (folder / "a.tar").write_bytes(tar(members))
+    source = ShardSource(folder)
+    assert source.identity_names == tuple(str(number) for number in sorted(set(numbers)))
+    assert [source.identity_names[i] for i in source.identities] == [str(number) for number in numbers]
+
+
+def test_one_number_in_two_spellings_is_refused(tmp_path):
+    (tmp_path / "a.tar").write_bytes(tar(sample("1", "7") + sample("2", "007")))
+    with pytest.raises(DataError, match=r"a\.tar: '2\.cls' at byte \d+: the label is '007', but '7' further up"):
+        ShardSource(tmp_path)
+    (tmp_path / "a.tar").write_bytes(tar(sample("1", "007") + sample("2", "007")))
+    assert ShardSource(tmp_path).identity_names == ("007",)
+
+
+def with_labels(folder, suffix, labels):
+    members = [part for k, label in enumerate(labels) for part in [(f"{k}.png", png(str(k))), (f"{k}{suffix}", label)]]
+    (folder / "a.tar").write_bytes(tar(members))
+    return folder
+
+
+def test_labels_as_text(tmp_path):
+    source = ShardSource(with_labels(tmp_path, ".txt", ["zoë\n".encode(), b"ann lee", "zoë".encode()]), label="txt")
+    assert (source.identity_names, source.identities.tolist()) == (("ann lee", "zoë"), [1, 0, 1])
+    with pytest.raises(DataError, match=r"1 shard without a sample, .*key\.cls .*named by label"):
+        ShardSource(tmp_path)
+
+
+def test_labels_as_a_field(tmp_path):
+    documents = [b'{"id": 622188820004259021, "x": 1}', b'{"id": "622188820004259020"}', b'{"id": 3}']
+    source = ShardSource(with_labels(tmp_path, ".json", documents), label="json:id")
+    assert source.identity_names == ("3", "622188820004259020", "622188820004259021")
+    assert source.identities.tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (b'{"name": 1}', "no field 'id'; there are: name"),
+        (b"[1]", "no field 'id'; there are: no fields"),
+        (b'{"id": 1.0}', "field 'id' is '1.0', expected a whole number or a text"),
+        (b'{"id": true}', "field 'id' is 'True'"),
+        (b'{"id": null}', "field 'id' is 'None'"),
+        (b'{"id": ""}', "expected one line with the name or number"),
+        (b'{"id"', "'0.json' at byte"),
+        (b"[" * 100_000, "'0.json' at byte"),
+        (b"\xff", "'0.json' at byte"),
+        (b'{"id": "' + b"x" * 2**20 + b'"}', "bytes, expected at most 1048576"),
+    ],
+)
+def test_fields_that_are_no_label(tmp_path, document, words):
+    with pytest.raises(DataError, match=words):
+        ShardSource(with_labels(tmp_path, ".json", [document]), label="json:id")
+
+
+def test_where_labels_cannot_stand(tmp_path):
+    for label in ("json", "json:", "cap", ""):
+        with pytest.raises(InputError, match="expected cls, txt or json:FIELD"):
+            ShardSource(tmp_path, label=label)
+
+
+def test_compressed_shards(tmp_path):
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(tar(sample("1", 4) + sample("2", 5))))
+    (tmp_path / "a.TGZ").write_bytes(gzip.compress(tar(sample("3", 4))))
+    source = open_faces(tmp_path)
+    assert [source.encoded(i) for i in range(3)] == [png("3"), png("1"), png("2")]
+    assert "b.tar.gz, byte" in source.locate(1)
+    assert len(open_faces(tmp_path / "b.tar.gz")) == 2
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy[2][0], noise("2"))
+
+
+def test_damaged_compressed_shards(tmp_path):
+    whole = gzip.compress(tar(sample("1", 4)))
+    for spoilt in (whole[:-20], b"no gzip", whole[:40] + b"\0" * 9 + whole[49:], b""):
+        (tmp_path / "a.tar.gz").write_bytes(spoilt)
+        with pytest.raises(DataError, match=r"a\.tar\.gz"):
+            ShardSource(tmp_path)
+
+
+def test_unpacked_shards_go_with_the_program(tmp_path):
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(tar(sample("1", 4))))
+    (tmp_path / "unpacked").mkdir()
+    program = "import sys; from coreface.data.tar_shards import ShardSource; print(len(ShardSource(sys.argv[1])[0][0]))"
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "unpacked")}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, env=environment)
+    assert list((tmp_path / "unpacked").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("members", "words"),
     [
         ([("1.jpg", b"x"), ("1.cls", b"ann")], "'1.cls' at byte 1536: 'ann', expected a whole number"),
-        ([("1.jpg", b"x"), ("1.cls", b"0.5")], r"a\.tar, byte 512: the label is 0\.5"),
-        ([("1.jpg", b"x"), ("1.cls", b"nan")], "the label is nan"),
-        ([("1.jpg", b"x"), ("1.cls", b"1" * 100)], "expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", b"0.5")], "'0.5', expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", b"8.0")], "'8.0', expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", b"1_0")], "'1_0', expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", b"3e0")], "'3e0', expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", "٣".encode())], "expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", b"nan")], "'nan', expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", b"")], "'', expected a whole number"),
+        ([("1.jpg", b"x"), ("1.cls", b"1" * 5000)], "5000 bytes, expected at most 4000"),
         ([("1.jpg", b"x"), ("1.cls", b"1"), ("1.png", b"y")], r"a second member '1\.png'"),
-        ([("1.txt", b"x")], "1 shards without a sample"),
+        ([("1.txt", b"x")], "1 shard without a sample"),
     ],
 )
 def test_what_is_no_shard(tmp_path, members, words):

@@ -69,8 +69,8 @@ class FolderSource(FaceSource):
     def locate(self, index: int) -> str:
         return str(self._root / self._paths[index])
 
-    def notices(self) -> list[Notice]:
-        found = super().notices()
+    def storage_notices(self) -> list[Notice]:
+        found = []
         if self._stray:
             found.append(
                 Notice(f"{_stray(len(self._stray))}: no image, or not in the folder of an identity", self._stray)

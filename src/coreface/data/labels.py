@@ -1,6 +1,7 @@
 """From the labels that a storage holds to identities 0, 1, 2 and so on, and the names that keep the two together."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from coreface.errors import DataError
 from coreface.files import write_atomically
 
 IDENTITIES = "identities.json"  #: names of the identities 0, 1, 2, ..., beside what was converted and inside a run
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")  #: how a whole number is written; int() takes 1_0 and other digits as well
 _BLOCK = 2**18  # labels at a time: the intermediate arrays stay small whatever the number of images
 
 
@@ -53,12 +55,53 @@ def identities_of(labels: NDArray[Any], locate: Callable[[int], str]) -> tuple[N
     return identities, tuple((np.flatnonzero(present) + low).tolist())
 
 
+class LabelTable:
+    """Labels as they were written, of any length, numbered in the order in which they are first met.
+
+    Two spellings of one number, ``7`` and ``007``, are refused: nobody knows whether they are one person.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._spelling: dict[int, str] = {}  # of the whole numbers among the labels
+
+    def number(self, label: str) -> int:
+        """Return the number of a label, a new one where it has not been met.
+
+        Raises:
+            DataError: the label is a whole number that was spelt otherwise before.
+        """
+        known = self._numbers.get(label)
+        if known is not None:
+            return known
+        if WHOLE_NUMBER.fullmatch(label):
+            earlier = self._spelling.setdefault(int(label), label)
+            if earlier != label:
+                raise DataError(f"the label is {label!r}, but {earlier!r} further up: write one number in one way")
+        return self._numbers.setdefault(label, len(self._numbers))
+
+    def in_order(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Return the identities of labels that `number` has numbered, and the label of each identity in rising order.
+
+        Whole numbers are ordered by their values where all labels are whole numbers, and as text otherwise.
+        """
+        labels = list(self._numbers)
+        if len(self._spelling) == len(labels):
+            labels.sort(key=int)
+        else:
+            labels.sort()
+        place = np.empty(len(labels), np.int64)
+        for identity, label in enumerate(labels):
+            place[self._numbers[label]] = identity
+        return place[numbers], tuple(labels)
+
+
 def write_names(folder: Path, names: Sequence[str]) -> None:
     """Write the name of every identity, in order, so that a label can be traced back."""
     write_atomically(folder / IDENTITIES, (json.dumps(list(names), ensure_ascii=True, indent=0) + "\n").encode())
 
 
-def read_names(folder: Path, labels: Sequence[int]) -> list[str]:
+def read_names(folder: Path, labels: Sequence[int] | Sequence[str]) -> list[str]:
     """Return names for labels: from the file that `write_names` left there, else the labels themselves.
 
     Raises:
@@ -73,9 +116,9 @@ def read_names(folder: Path, labels: Sequence[int]) -> list[str]:
         raise DataError(f"{path}: cannot be read ({error}); remove it to have the labels as names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path}: expected a list of names; remove it to have the labels as names")
-    outside = [label for label in labels if not 0 <= label < len(names)]
+    outside = [label for label in labels if not 0 <= int(label) < len(names)]
     if outside:
         raise DataError(
             f"{path}: {len(names)} names, none for label {outside[0]}; it belongs to other faces: remove it"
         )
-    return [names[label] for label in labels]
+    return [names[int(label)] for label in labels]

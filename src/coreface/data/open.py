@@ -10,7 +10,7 @@ from coreface.data.pairs.lists import read_pairs_csv, read_pairs_txt
 from coreface.data.pairs.pair_set import PairSet
 from coreface.data.recordio.source import RecordSource
 from coreface.data.source import FaceSource
-from coreface.data.tar_shards import ShardSource
+from coreface.data.tar_shards import SHARD_SUFFIXES, ShardSource, shards_in
 from coreface.errors import DataError
 
 _PAIR_SUFFIXES = (".bin", ".txt", ".csv")
@@ -35,7 +35,7 @@ def open_faces(path: str | os.PathLike[str]) -> FaceSource:
         return RecordSource(where)
     if where.is_dir() and any(where.glob("*.rec")):
         return RecordSource(where)
-    if (where.suffix == ".tar" and not where.is_dir()) or (where.is_dir() and any(where.glob("*.tar"))):
+    if shards_in(where) if where.is_dir() else where.name.lower().endswith(SHARD_SUFFIXES):
         return ShardSource(where)
     if where.is_file() and where.suffix in _PAIR_SUFFIXES:
         raise DataError(f"{where}: a set of pairs has no identities to list; open it with open_pairs, or give --pairs")

@@ -18,10 +18,12 @@ class Notice:
     Attributes:
         message: one line with a count.
         items: what the count counts, one line each.
+        loses: whether something that was meant as a face is passed over: `coreface data check` counts it as wrong.
     """
 
     message: str
     items: tuple[str, ...]
+    loses: bool = False
 
 
 class FaceSource(ABC):
@@ -85,13 +87,21 @@ class FaceSource(ABC):
         return rng.permutation(len(self))
 
     def notices(self) -> list[Notice]:
-        """List what is odd about this source: here, identities with a single image."""
+        """List what is odd about this source: identities with a single image, and what its storage has to say."""
         counts = np.bincount(self.identities, minlength=self.num_identities)
         singles = tuple(self.identity_names[i] for i in np.flatnonzero(counts == 1))
         if not singles:
-            return []
+            return self.storage_notices()
         noun = "identity has" if len(singles) == 1 else "identities have"
-        return [Notice(f"{len(singles)} {noun} a single image: no genuine pair comes from it", singles)]
+        single = Notice(f"{len(singles)} {noun} a single image: no genuine pair comes from it", singles)
+        return [single, *self.storage_notices()]
+
+    def storage_notices(self) -> list[Notice]:
+        """List what is odd about the storage: what it holds beside the images, and what it says wrongly of itself.
+
+        A selection has the notices of the whole storage.
+        """
+        return []
 
     def select(self, indices: NDArray[np.int64]) -> "FaceSource":
         """Return the images at ``indices`` as a source of its own, identities renumbered from 0 in the same order.
@@ -118,6 +128,9 @@ class _Selection(FaceSource):
     @property
     def in_sequence(self) -> bool:  # type: ignore[override]
         return self._source.in_sequence
+
+    def storage_notices(self) -> list[Notice]:
+        return self._source.storage_notices()
 
     def reading_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         if not self.in_sequence:

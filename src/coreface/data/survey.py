@@ -54,7 +54,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Check:
-    """What is wrong with a source; every list is empty where nothing is. Notices alone are no fault.
+    """What is wrong with a source; every list is empty where nothing is. Notices are no fault, unless they lose faces.
 
     Attributes:
         images: number of images, all decoded.
@@ -82,7 +82,7 @@ class Check:
     def good(self) -> bool:
         """Whether nothing is wrong."""
         found = (self.unreadable, self.duplicates_within, self.duplicates_across, self.small, self.other_sizes)
-        return not any(found)
+        return not any(found) and not any(notice.loses for notice in self.notices)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -160,7 +160,6 @@ def check_faces(source: FaceSource, *, least: int = 2, progress: Callable[[int],
     across = [group for group in groups if len(set(source.identities[group].tolist())) > 1]
     within = [group for group in groups if group not in across]
     counts = np.bincount(source.identities, minlength=source.num_identities).tolist()
-    of_any_source = FaceSource.notices(source)  # single images: `small` has them
     usual = max(sizes, key=lambda size: len(sizes[size])) if sizes else None
     others = sorted((index, size) for size, indices in sizes.items() if size != usual for index in indices)
     return Check(
@@ -172,7 +171,7 @@ def check_faces(source: FaceSource, *, least: int = 2, progress: Callable[[int],
         small=tuple((source.identity_names[i], count) for i, count in enumerate(counts) if count < least),
         other_sizes=tuple((source.locate(index), size) for index, size in others),
         size=usual,
-        notices=tuple(notice for notice in source.notices() if notice not in of_any_source),
+        notices=tuple(source.storage_notices()),  # identities of a single image are among `small`
     )
 
 

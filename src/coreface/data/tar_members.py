@@ -13,6 +13,7 @@ from coreface.errors import DataError
 
 _BLOCK = 512
 _FILES = (b"0", b"\0", b"7")
+_FOLDER = b"5"
 _GNU_NAME, _PAX, _PAX_GLOBAL = b"L", b"x", b"g"
 _EXTRA = (_GNU_NAME, _PAX, _PAX_GLOBAL)
 _LONGEST_NAME = 2**16  # bytes that the extra headers of a member may have
@@ -21,8 +22,12 @@ _EMPTY = bytes(_BLOCK)
 Member = tuple[str, int, int]  #: a regular file: its name, where its content begins, and how many bytes it has
 
 
-def tar_members(data: bytes | mmap.mmap) -> Iterator[Member]:
+def tar_members(data: bytes | mmap.mmap, others: list[str] | None = None) -> Iterator[Member]:
     """Yield (name, start, size) of the regular files of a tar, in their order. What they hold is not read.
+
+    Args:
+        data: the tar.
+        others: takes the names of the members that are neither files nor folders: links and devices.
 
     Raises:
         DataError: a header is damaged, or the file ends within a member; the message says at which byte.
@@ -61,6 +66,8 @@ def tar_members(data: bytes | mmap.mmap) -> Iterator[Member]:
             continue
         if kind in _FILES:
             yield _name(header) if name is None else name, start, length
+        elif kind != _FOLDER and others is not None:
+            others.append(_name(header) if name is None else name)
         name = size = None
 
 

@@ -87,6 +87,60 @@ def test_bad_lines_of_pairs_txt(place, text, words):
         open_pairs(place(text))
 
 
+@pytest.mark.parametrize(
+    ("header", "order", "line", "kinds"),
+    [
+        ("1\t1", "ig", 2, "an impostor pair, expected a genuine pair"),
+        ("1\t3", "ggiigi", 4, "an impostor pair, expected a genuine pair"),
+        ("2\t2", "ggiigigi", 7, "an impostor pair, expected a genuine pair"),
+        ("2\t2", "gggiiigi", 4, "a genuine pair, expected an impostor pair"),
+    ],
+)
+def test_an_order_that_contradicts_the_first_line(place, header, order, line, kinds):
+    pairs = {"g": "ada 1 2", "i": "ada 1 ben 1"}
+    text = "\n".join([header, *(pairs[kind] for kind in order)])
+    with pytest.raises(DataError, match=rf"line {line}: {kinds}: by its first line"):
+        open_pairs(place(text))
+
+
+def image_lines(pairs):
+    return "".join(f"{image} {number}\n" for *images, number in pairs for image in images)
+
+
+def test_lists_of_images_with_the_fold_of_genuine_pairs(place, pixels_of):
+    """As CALFW has it: genuine pairs of folds 1 and 2, then impostor pairs, which say no fold."""
+    zoe = FACES[3]
+    genuine = [(FACES[0], FACES[1], 2), (FACES[1], zoe, 1), (FACES[0], zoe, 2)]
+    impostor = [(FACES[0], FACES[2], 0), (FACES[1], FACES[2], 0), (FACES[2], zoe, 0)]
+    pairs = open_pairs(place(image_lines(genuine + impostor)))
+    check(pairs, [(one, other, number > 0) for one, other, number in genuine + impostor], pixels_of)
+    assert pairs.fold_of.tolist() == [1, 0, 1, 0, 0, 1]
+
+
+def test_lists_of_images_with_an_identity_or_one(place):
+    """As CPLFW has it: 1 or 0. Genuine and impostor pairs are both cut evenly, so that no fold is one-sided."""
+    kinds = [(FACES[0], FACES[1], 1), (FACES[0], FACES[2], 0)]
+    pairs = open_pairs(place(image_lines([kinds[0]] * 21 + [kinds[1]] * 20)))
+    assert pairs.folds == 10
+    for fold in range(10):
+        same = pairs.same[pairs.fold_of == fold]
+        assert (same.sum(), (~same).sum()) == (3 if fold == 0 else 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{FACES[0]} 1\n{FACES[1]} 1\n{FACES[0]} 1\n", "3 lines, expected two a pair"),
+        (f"{FACES[0]} 1\n{FACES[1]} 2\n", "line 2: 2, but the line before says 1"),
+        (f"{FACES[0]} 1\ngone.png 1\n", "line 2: there is no .*gone.png"),
+        (f"{FACES[0]} 1\nada 1 2\n", "line 2: 'ada 1 2', expected 'image number'"),
+    ],
+)
+def test_bad_lists_of_images(place, text, words):
+    with pytest.raises(DataError, match=words):
+        open_pairs(place(text))
+
+
 CSV = f"{FACES[0]},{FACES[1]},1\n{FACES[0]},{FACES[2]},0\n{FACES[1]},{FACES[3]},no\n"
 
 
@@ -99,6 +153,38 @@ def test_csv(place, tmp_path, pixels_of, header):
     inside = tmp_path / "images" / "pairs.csv"
     inside.write_text(header + CSV, encoding="utf-8")
     check(open_pairs(inside), THREE, pixels_of)
+
+
+@pytest.mark.parametrize("answer", ["maybe", "2", "-1", "same", ""])
+def test_a_first_row_that_names_files_is_no_header(place, tmp_path, answer):
+    path = place(f"{FACES[0]},{FACES[1]},{answer}\n" + CSV, "pairs.csv")
+    with pytest.raises(DataError, match=f"line 1: same is '{answer}', expected 1 or 0"):
+        open_pairs(path, tmp_path / "images")
+
+
+def test_pairs_that_contradict_each_other(place, tmp_path):
+    other_way = f"{FACES[1]},{FACES[0]},0\n"
+    with pytest.raises(DataError, match=r"line 4: says different people, but .*line 1 has the same two images"):
+        open_pairs(place(CSV + other_way, "pairs.csv"), tmp_path / "images")
+    own = f"{FACES[2]},{FACES[2]},0\n"
+    with pytest.raises(DataError, match=r"line 4: .*ben_0001\.png is its own impostor"):
+        open_pairs(place(CSV + own, "pairs.csv"), tmp_path / "images")
+    both = image_lines([(FACES[0], FACES[1], 1), (FACES[0], FACES[1], 0)])
+    with pytest.raises(DataError, match=r"line 3: says different people, but .*line 1 has the same"):
+        open_pairs(place(both))
+
+
+def test_repeated_pairs_and_genuine_pairs_of_one_image_are_named(place, tmp_path):
+    rows = [f"{FACES[1]},{FACES[0]},1", f"{FACES[0]},{FACES[1]},1", f"{FACES[2]},{FACES[2]},1"]
+    path = place(CSV + "\n".join(rows), "pairs.csv")
+    pairs = open_pairs(path, tmp_path / "images")
+    assert len(pairs) == 6
+    repeats, own = pairs.notices()
+    assert repeats.message.startswith("2 pairs stand more than once")
+    assert repeats.items == (f"{path}, line 4", f"{path}, line 5")
+    assert own.message.startswith("1 genuine pair is of an image and itself")
+    assert own.items == (f"{path}, line 6",)
+    assert open_pairs(place(CSV, "pairs.csv"), tmp_path / "images").notices() == []
 
 
 def test_folds_of_csv(place, tmp_path):

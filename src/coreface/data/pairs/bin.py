@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from coreface.data.pairs.pair_set import PairSet
+from coreface.data.pairs.pair_set import PairSet, require_no_contradiction
+from coreface.data.source import Notice
 from coreface.errors import DataError
 from coreface.files import Replacement
 
@@ -105,6 +106,10 @@ class BinPairs(PairSet):
         indices = np.array(of, dtype=np.int64)
         super().__init__(indices[::2], indices[1::2], answers, len(kept))
         self._path, self._images, self._places = path, kept, places
+        self._notices = require_no_contradiction(self, lambda pair: f"{path}, pair {pair}")
+
+    def notices(self) -> list[Notice]:
+        return self._notices
 
     def encoded(self, index: int) -> bytes:
         return self._images[index]

@@ -1,6 +1,7 @@
 """Verification sets as text: `pairs.txt` as LFW has it, and CSV, with the images in a folder."""
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.data.folder import IMAGE_SUFFIXES
-from coreface.data.pairs.pair_set import PairSet
+from coreface.data.pairs.pair_set import FOLDS, PairSet, require_no_contradiction
+from coreface.data.source import Notice
 from coreface.errors import DataError, ImageError
 from coreface.images.load import load_image
+from coreface.numerics.even_folds import even_folds
 
+_IMAGE_LINE = re.compile(r"(?P<image>\S.*\.[A-Za-z]{3,5})\s+(?P<number>[0-9]{1,9})")  # as CALFW and CPLFW have it
 _ANSWERS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -46,6 +50,10 @@ class ListedPairs(PairSet):
         fold_of: NDArray[np.int64] | None = np.unique(folds, return_inverse=True)[1] if folds else None
         super().__init__(left, right, np.array([row.same for row in rows], dtype=np.bool_), len(numbers), fold_of)
         self._paths = list(numbers)
+        self._notices = require_no_contradiction(self, lambda pair: f"{path}, line {rows[pair].line}")
+
+    def notices(self) -> list[Notice]:
+        return self._notices
 
     def image(self, index: int) -> NDArray[np.uint8]:
         return load_image(self._paths[index])
@@ -61,23 +69,34 @@ class ListedPairs(PairSet):
 
 
 def read_pairs_txt(path: Path, images: Path | None) -> ListedPairs:
-    """Read LFW's ``pairs.txt``.
+    """Read LFW's ``pairs.txt``, or a list as CALFW and CPLFW have it.
 
-    A line ``name n1 n2`` is a genuine pair, ``name1 n1 name2 n2`` an impostor pair; image n of a name is
+    LFW: a line ``name n1 n2`` is a genuine pair, ``name1 n1 name2 n2`` an impostor pair; image n of a name is
     ``<name>/<name>_<n, four digits>.<suffix>`` in the folder, or the same file directly in it. A first line
     ``folds pairs`` says that each fold has so many genuine pairs, then as many impostor pairs; ``pairs`` alone says
     that this is one fold; without either the pairs are cut into ten.
+
+    CALFW, CPLFW: two lines ``image number`` are a pair, both with the same number. 0 says impostor. Other numbers say
+    genuine and are the fold of the pair, where there are several; the impostor pairs are cut evenly, in their order.
 
     Args:
         path: the list.
         images: the folder; None for the folder ``images`` beside the list, or that of the list itself.
 
     Raises:
-        DataError: a line is none of these, an image is missing, or there are fewer or more pairs than promised.
+        DataError: a line is none of these, an image is missing, there are fewer or more pairs than promised, or they
+            come in another order than promised.
     """
     beside = path.parent / "images"
-    find = _Finder(images or (beside if beside.is_dir() else path.parent), path)
+    root = images or (beside if beside.is_dir() else path.parent)
     lines = [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+    if lines and _IMAGE_LINE.fullmatch(lines[0][1].strip()):
+        return _pairs_of_image_lines(path, root, lines)
+    return _lfw_pairs(path, root, lines)
+
+
+def _lfw_pairs(path: Path, root: Path, lines: list[tuple[int, str]]) -> ListedPairs:
+    find = _Finder(root, path)
     per_fold = folds = 0
     if lines and all(word.isdigit() for word in lines[0][1].split()) and len(lines[0][1].split()) <= 2:
         *first, last = (int(word) for word in lines.pop(0)[1].split())
@@ -105,6 +124,47 @@ def read_pairs_txt(path: Path, images: Path | None) -> ListedPairs:
             raise DataError(
                 f"{path}, line {number}: {line[:80]!r}, expected 'name n1 n2' or 'name1 n1 name2 n2'"
             ) from error
+        if per_fold and rows[-1].same != (expected := place // per_fold % 2 == 0):
+            kinds = {True: "a genuine pair", False: "an impostor pair"}
+            raise DataError(
+                f"{path}, line {number}: {kinds[not expected]}, expected {kinds[expected]}: by its first line each of "
+                f"{folds} folds has {per_fold} genuine pairs, then {per_fold} impostor pairs; sort the pairs so, or "
+                "remove the first line to have them cut into ten folds as they come"
+            )
+    return ListedPairs(path, rows)
+
+
+def _pairs_of_image_lines(path: Path, root: Path, lines: list[tuple[int, str]]) -> ListedPairs:
+    expected = "expected 'image number', with the number of the fold, or 0 for an impostor pair"
+    images: list[tuple[int, Path, int]] = []
+    for number, line in lines:
+        match = _IMAGE_LINE.fullmatch(line.strip())
+        if match is None:
+            raise DataError(f"{path}, line {number}: {line[:80]!r}, {expected}")
+        file = root / match["image"]
+        if not file.is_file():
+            raise DataError(f"{path}, line {number}: there is no {file}; name the folder of the images (FILE:IMAGES)")
+        images.append((number, file, int(match["number"])))
+    if len(images) % 2:
+        raise DataError(f"{path}: {len(images)} lines, expected two a pair; get a complete copy")
+    pairs = list(zip(images[::2], images[1::2], strict=True))
+    for (_, _, one), (number, _, other) in pairs:
+        if one != other:
+            raise DataError(f"{path}, line {number}: {other}, but the line before says {one}: both are of one pair")
+    kinds = [one for (_, _, one), _ in pairs]
+    places = sorted(set(kinds) - {0})
+    if len(places) > 1:
+        fold_of = {place: fold for fold, place in enumerate(places)}
+        genuine = [fold_of[kind] for kind in kinds if kind]
+        count = len(places)
+    else:
+        count = min(FOLDS, max(1, min(kinds.count(0) or len(kinds), sum(map(bool, kinds)) or len(kinds))))
+        genuine = even_folds(sum(map(bool, kinds)), count).tolist() if places else []
+    impostor = even_folds(kinds.count(0), count).tolist() if 0 in kinds else []
+    folds = {True: iter(genuine), False: iter(impostor)}
+    rows = [
+        _Row(number, left, right, bool(kind), next(folds[bool(kind)])) for (number, left, kind), (_, right, _) in pairs
+    ]
     return ListedPairs(path, rows)
 
 
@@ -127,8 +187,8 @@ def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
         same = _ANSWERS.get(words[2].lower())
         fold = words[3] if len(words) == 4 else ""
         if same is None:
-            if number == 1 and not rows:
-                continue  # the header
+            if number == 1 and not rows and not any((root / word).is_file() for word in words[:2]):
+                continue  # the header: a row of pairs would name files
             raise DataError(f"{path}, line {number}: same is {words[2]!r}, expected 1 or 0")
         if fold and not fold.lstrip("-").isdigit():
             raise DataError(f"{path}, line {number}: the fold is {fold!r}, expected a whole number")

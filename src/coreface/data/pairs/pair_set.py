@@ -1,10 +1,12 @@
 """What every set of verification pairs is: distinct images, pairs of them, and the folds of a cross-validation."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coreface.data.source import Notice
 from coreface.errors import DataError, ImageError, InputError
 from coreface.images.load import load_image
 from coreface.numerics.even_folds import even_folds
@@ -89,6 +91,10 @@ class PairSet(ABC):
             where = self.locate(index)
             raise ImageError(str(error) if where in str(error) else f"{where}: {error}") from error
 
+    def notices(self) -> list[Notice]:
+        """List what is odd about the pairs and does not stop a measurement: repeats, images paired with themselves."""
+        return []
+
     @abstractmethod
     def encoded(self, index: int) -> bytes:
         """Return distinct image ``index`` as it is stored, undecoded."""
@@ -96,6 +102,46 @@ class PairSet(ABC):
     @abstractmethod
     def locate(self, index: int) -> str:
         """Say in words where distinct image ``index`` lies, for messages."""
+
+
+def require_no_contradiction(pairs: PairSet, locate: Callable[[int], str]) -> list[Notice]:
+    """Refuse pairs that contradict each other or themselves, and return notices about those that only look odd.
+
+    Args:
+        pairs: the set.
+        locate: says where a pair stands, for the messages.
+
+    Raises:
+        DataError: two pairs of the same images have different answers, or an image is its own impostor.
+    """
+    low, high = np.minimum(pairs.left, pairs.right), np.maximum(pairs.left, pairs.right)
+    own = low == high
+    if (own & ~pairs.same).any():
+        pair = int((own & ~pairs.same).argmax())
+        raise DataError(
+            f"{locate(pair)}: {pairs.locate(int(low[pair]))} is its own impostor: both images are the same, and the "
+            "answer says different people; correct the answer, or remove the pair"
+        )
+    # The pairs of the same two images, one after another, the earlier ones first.
+    order = np.lexsort((high, low))
+    again = (low[order][1:] == low[order][:-1]) & (high[order][1:] == high[order][:-1])
+    before, behind = order[:-1][again], order[1:][again]
+    if (clash := pairs.same[before] != pairs.same[behind]).any():
+        one, other = int(before[clash.argmax()]), int(behind[clash.argmax()])
+        said = {True: "the same person", False: "different people"}
+        raise DataError(
+            f"{locate(other)}: says {said[bool(pairs.same[other])]}, but {locate(one)} has the same two images and "
+            f"says {said[bool(pairs.same[one])]}; correct one of them, or remove it"
+        )
+    notices = []
+    if len(behind):
+        count = "1 pair stands" if len(behind) == 1 else f"{len(behind)} pairs stand"
+        notices.append(Notice(f"{count} more than once, and counts each time", tuple(map(locate, behind.tolist()))))
+    if own.any():
+        count = "1 genuine pair is" if own.sum() == 1 else f"{int(own.sum())} genuine pairs are"
+        named = tuple(locate(pair) for pair in np.flatnonzero(own).tolist())
+        notices.append(Notice(f"{count} of an image and itself, which any encoder gets right", named))
+    return notices
 
 
 def _whole_numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from coreface.errors import DataError, ImageError
 from coreface.images.fast_jpeg import decode_plain_jpeg
 from coreface.images.load import MAX_PIXELS
 
+LARGEST_LABEL = 2**24  #: from here on a label may be another one that the file cannot tell from it
 _ALL_READ = 200_000  # records; above, the index of identities stands for the headers of the images
 
 
@@ -61,8 +62,18 @@ class RecordSource(FaceSource):
     def locate(self, index: int) -> str:
         return self._reader.locate(int(self._positions[index]))
 
-    def notices(self) -> list[Notice]:
-        found = super().notices()
+    def storage_notices(self) -> list[Notice]:
+        found = []
+        # The labels are 32-bit floats, which hold every whole number up to 2^24 only.
+        if large := [str(label) for label in self._labels if abs(label) >= LARGEST_LABEL]:
+            found.append(
+                Notice(
+                    f"{_labels(len(large))} of {LARGEST_LABEL} or more: RecordIO keeps labels as 32-bit floats, which "
+                    "cannot tell neighbouring numbers apart from there on, so that people may have been merged; number "
+                    "the identities from 0 and write the file again",
+                    tuple(large),
+                )
+            )
         path = self._reader.path.with_name("property")
         try:
             said = path.read_text(encoding="utf-8").strip()
@@ -109,6 +120,10 @@ class RecordSource(FaceSource):
         if first.is_index.any() or last.is_index.any() or (first.labels != last.labels).any():
             return None
         return range(1, int(behind)), np.repeat(first.labels, behind_of - first_of)
+
+
+def _labels(count: int) -> str:
+    return "1 label" if count == 1 else f"{count} labels"
 
 
 def _as_range(positions: NDArray[np.int64]) -> range | NDArray[np.int64]:
