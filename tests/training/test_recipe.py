@@ -53,6 +53,7 @@ DEFAULTS = {
     "precision": "auto",
     "compile": False,
     "device": "auto",
+    "threads": None,
     "log_every": 20,
 }
 

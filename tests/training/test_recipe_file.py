@@ -67,6 +67,7 @@ UNUSUAL = Recipe(
     precision="bf16",
     compile=True,
     device="cpu",
+    threads=3,
     log_every=7,
 )
 

@@ -26,7 +26,7 @@ from coreface.training.checkpoint_state import begins_anew
 # What these change is how long the rest takes, what is written of it, and where the same faces lie.
 _FREE = (
     *("data.train", "data.workers", "data.max_unreadable", "evaluation.", "checkpoint."),
-    *("init_from", "log_every", "optimizer.max_skips"),
+    *("init_from", "log_every", "optimizer.max_skips", "threads"),
 )
 _ABSENT = "nothing"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from coreface.data import FaceSource
@@ -31,11 +32,11 @@ from coreface.training.trainer import Trainer
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run.
+    """A run that was trained, to its end or as far as was asked for.
 
     Attributes:
         folder: the run folder.
-        encoder: the trained encoder, in eval mode, as saved in ``folder / "encoder"``.
+        encoder: the trained encoder, in eval mode, as saved in ``folder / "encoder"`` where training came to its end.
         evaluation: its last evaluation, with intervals; None where there was nobody to evaluate on, the encoder has
             collapsed, the run had been finished before, or another process leads this training.
     """
@@ -50,6 +51,7 @@ def train(
     run_dir: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    until_epoch: int | None = None,
     console: Console | None = None,
 ) -> Run:
     """Train an encoder and fill a run folder.
@@ -62,6 +64,7 @@ def train(
         run_dir: the folder to fill: recipe.yaml, environment.json, identities.json, samples.png, metrics.jsonl,
             checkpoints/, encoder/, report.html.
         overwrite: replace a run that lies there already.
+        until_epoch: stop after this epoch, with a checkpoint; None trains to the end. `resume` goes on.
         console: where to show progress; None shows it on standard error.
 
     Raises:
@@ -71,13 +74,13 @@ def train(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(run_dir)
-    with joined(recipe.device, folder) as processes:
+    with joined(recipe.device, folder) as processes, _threads(recipe):
         console = _console(console, processes)
         launchers = [name for name in processes.gather(launcher()) if name]
         # One machine's processes alone may count as started anew: where the others had not met them yet.
         (restarts,) = processes.maximum(launched().restarts)
         if restarts and processes.on_leader(lambda: begun_by(folder, launchers)):
-            return _go_on(folder, located(recipe), False, console, processes)
+            return _go_on(folder, located(recipe), False, until_epoch, console, processes)
         processes.on_leader(lambda: require_free(folder, overwrite))
         faces, tested = open_recipe_faces(recipe)
         # What a recipe asks for in vain is found out here, before anything is written or replaced.
@@ -94,7 +97,7 @@ def train(
                 f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
                 f"{trainer.total_steps} steps{_shared_out(recipe, processes)}; run folder {folder}",
             )
-            return _train(trainer, held_out, folder, console, processes)
+            return _train(trainer, held_out, folder, until_epoch, console, processes)
 
 
 def resume(
@@ -103,6 +106,7 @@ def resume(
     *,
     overrides: Sequence[str] = (),
     force: bool = False,
+    until_epoch: int | None = None,
     console: Console | None = None,
 ) -> Run:
     """Go on with a run that was cut off, from its newest whole checkpoint, as if nothing had happened.
@@ -114,6 +118,7 @@ def resume(
         recipe: another recipe to go on with, or its path; None takes the run's own.
         overrides: fields to change, as on the command line: ``["--data.workers", "4"]``.
         force: go on where recipe or faces differ in what decides the result.
+        until_epoch: stop after this epoch, with a checkpoint; None trains to the end.
         console: where to show progress; None shows it on standard error.
 
     Raises:
@@ -128,19 +133,23 @@ def resume(
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
     recipe = located(recipe)
-    with joined(recipe.device, folder) as processes:
-        return _go_on(folder, recipe, force, _console(console, processes), processes)
+    with joined(recipe.device, folder) as processes, _threads(recipe):
+        return _go_on(folder, recipe, force, until_epoch, _console(console, processes), processes)
 
 
-def _go_on(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:
+def _go_on(
+    folder: Path, recipe: Recipe, force: bool, until_epoch: int | None, console: Console, processes: Processes
+) -> Run:
     try:
         with _lock(folder, processes):
-            return _resume(folder, recipe, force, console, processes)
+            return _resume(folder, recipe, force, until_epoch, console, processes)
     except OSError as error:
         raise_storage_error(folder, error)
 
 
-def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, processes: Processes) -> Run:
+def _resume(
+    folder: Path, recipe: Recipe, force: bool, until_epoch: int | None, console: Console, processes: Processes
+) -> Run:
     checkpoint = processes.on_leader(lambda: open_newest(folder, console))
     faces, tested = open_recipe_faces(recipe)
     if checkpoint is not None and not force:
@@ -162,7 +171,7 @@ def _resume(folder: Path, recipe: Recipe, force: bool, console: Console, process
             f"going on from {checkpoint.folder}: {trainer.step} of {trainer.total_steps} steps are done"
             f"{_shared_out(recipe, processes)}",
         )
-    return _train(trainer, held_out, folder, console, processes)
+    return _train(trainer, held_out, folder, until_epoch, console, processes)
 
 
 def _trainer(
@@ -210,8 +219,28 @@ def _shared_out(recipe: Recipe, processes: Processes) -> str:
     )
 
 
-def _train(trainer: Trainer, held_out: HeldOut | None, folder: Path, console: Console, processes: Processes) -> Run:
-    trainer.train()
+@contextlib.contextmanager
+def _threads(recipe: Recipe) -> Iterator[None]:
+    """Compute on as many threads of the processor as the recipe says, and leave torch's number as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(
+    trainer: Trainer,
+    held_out: HeldOut | None,
+    folder: Path,
+    until_epoch: int | None,
+    console: Console,
+    processes: Processes,
+) -> Run:
+    trainer.train(until_epoch)
+    if trainer.epoch < trainer.recipe.optimizer.epochs:
+        return Run(folder, trainer.encoder.eval(), None)
     return _conclude(folder, held_out, console, processes)
 
 

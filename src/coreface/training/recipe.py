@@ -308,6 +308,7 @@ class Recipe:
         precision: auto takes bf16 autocast where the processor has units for it, and float32 elsewhere.
         compile: Compile the trunk with torch.compile.
         device: auto takes a GPU where there is one; or cpu, cuda, mps.
+        threads: Of the processor, for one process; null leaves their number to torch. It decides the last digits.
         log_every: Steps between two rows of metrics.
     """
 
@@ -323,12 +324,14 @@ class Recipe:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     compile: bool = False
     device: str = "auto"
+    threads: int | None = None
     log_every: int = 20
 
     def __post_init__(self) -> None:
         starts = [stage.from_epoch for stage in self.stages]
         _require(bool(starts) and starts[0] == 1, "stages", starts, "a first stage with from_epoch 1")
         _require(starts == sorted(set(starts)), "stages.from_epoch", starts, "rising epochs")
+        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
         _require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to below 2 ** 63")
 

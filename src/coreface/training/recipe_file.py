@@ -57,6 +57,20 @@ def stage_parser() -> ArgumentParser:
     return parser
 
 
+def recipe_from(values: dict[str, Any], where: str) -> Recipe:
+    """Return the recipe that plain nested values, as they stand in a recipe file, are of; ``where`` begins errors.
+
+    Raises:
+        RecipeError: an unknown field, or a value out of range.
+    """
+    _check_sections(Recipe, values, where, "")
+    parser = _recipe_parser()
+    try:
+        return _made(parser, parser.parse_object(values))
+    except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
+        raise RecipeError(f"{where}: {_one_line(error)}") from error
+
+
 def read_recipe(path: Path, overrides: list[str]) -> Recipe:
     """Read a recipe file and apply overrides. Errors: see `Recipe.load`."""
     _check_sections(Recipe, _read_yaml(path), str(path), "")
@@ -72,11 +86,7 @@ def read_recipe(path: Path, overrides: list[str]) -> Recipe:
 def _parsed(path: Path, given: list[tuple[str, str]]) -> Recipe:
     parser = _recipe_parser()
     try:
-        values = parser.parse_args([f"--config={path}", *(f"--{name}={value}" for name, value in given)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
-            made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
-        return Recipe(**{field.name: made[field.name] for field in dataclasses.fields(Recipe)})
+        return _made(parser, parser.parse_args([f"--config={path}", *(f"--{name}={value}" for name, value in given)]))
     except RecipeError:
         raise
     except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
@@ -97,6 +107,13 @@ def _place(path: Path, given: list[tuple[str, str]], message: str) -> str:
 def recipe_text(recipe: Recipe) -> str:
     """Return a recipe as YAML, every field spelt out."""
     return yaml.safe_dump(recipe.to_dict(), sort_keys=False, width=120)
+
+
+def _made(parser: ArgumentParser, values: Any) -> Recipe:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
+        made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
+    return Recipe(**{field.name: made[field.name] for field in dataclasses.fields(Recipe)})
 
 
 def _read_yaml(path: Path) -> Any:

@@ -149,14 +149,14 @@ class Trainer:
         return self.recipe.optimizer.epochs * len(self.loader)
 
     def train(self, until_epoch: int | None = None) -> None:
-        """Train up to the end of the recipe, or of epoch ``until_epoch``.
+        """Train up to the end of the recipe, or of epoch ``until_epoch``; a checkpoint of that moment is written.
 
         Raises:
             TrainingStopped: Ctrl-C or SIGTERM came; the step was finished and a checkpoint written.
             DivergedError: too many steps in a row had no finite loss or gradient.
             StorageError: the run folder cannot be written any more.
         """
-        last = self.recipe.optimizer.epochs if until_epoch is None else until_epoch
+        self._last_epoch = self.recipe.optimizer.epochs if until_epoch is None else until_epoch
         try:
             with (
                 self._own_randomness(),
@@ -169,7 +169,7 @@ class Trainer:
                 self._watch = Watch(self.objective.classifier.weight.shape[0], log.warn)
                 if self.step == 0:
                     self._say_what_is_odd(log)
-                while self.epoch < last:
+                while self.epoch < self._last_epoch:
                     try:
                         self._train_epoch(log, stop, checkpoints)
                         self._share_unreadable()
@@ -253,10 +253,9 @@ class Trainer:
     def _finish_epoch(self, log: RunLog, stop: StopSignals, checkpoints: CheckpointWriter) -> None:
         """Evaluate where it is time to. Nothing of the training changes meanwhile: a signal may end it at once."""
         epoch = self.epoch + 1
-        last = epoch == self.recipe.optimizer.epochs
-        if last and self._saved_step != self.step:
+        if epoch == self._last_epoch and self._saved_step != self.step:
             self._save(log, checkpoints, wait=False)
-        if last or epoch % self.recipe.evaluation.every == 0:
+        if epoch == self.recipe.optimizer.epochs or epoch % self.recipe.evaluation.every == 0:
             received = 0
             try:
                 if self._processes.is_leader:
