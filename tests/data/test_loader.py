@@ -2,6 +2,8 @@
 
 import gc
 import multiprocessing
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -277,6 +279,22 @@ def test_workers_end_with_the_loader(faces):
     del loader
     gc.collect()
     assert not ours & set(multiprocessing.active_children())
+
+
+def test_workers_end_with_the_program(tmp_path, write_faces):
+    """They ignore the SIGTERM with which multiprocessing ends those of a program that still has its loader."""
+    write_faces(tmp_path, [f"{person}/{i}.png" for person in "ab" for i in range(4)])
+    program = """
+import sys
+from coreface.data import FaceLoader, open_faces
+loader = FaceLoader(open_faces(sys.argv[1]), 4, image_size=16, workers=2)
+batches = loader.epoch(1)
+print(len(next(batches)[0]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False, timeout=600
+    )
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
 
 
 @pytest.mark.parametrize("batch_size", [1, 0, -3])

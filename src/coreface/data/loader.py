@@ -1,7 +1,9 @@
 """From a source of faces to training batches, in an order that depends on (seed, epoch) and on nothing else."""
 
+import atexit
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -194,6 +196,8 @@ class FaceLoader:
             # dropout masks: a run that is resumed in mid-epoch would see other masks than one that was not.
             generator=torch.Generator(),
         )
+        if workers:
+            _with_workers.add(self)
 
     def __len__(self) -> int:
         """Batches an epoch, of this process."""
@@ -279,3 +283,14 @@ class FaceLoader:
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+_with_workers: "weakref.WeakSet[FaceLoader]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    # At the end of the program multiprocessing sends SIGTERM to the workers, which they ignore, and waits for them.
+    for loader in _with_workers:
+        if (iterator := loader._loader._iterator) is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
