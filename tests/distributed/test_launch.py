@@ -1,8 +1,12 @@
 """What the environment says of a process, and what becomes of an environment that says nonsense."""
 
+import os
+import signal
+import threading
+
 import pytest
 
-from coreface.distributed.launch import Launch, is_leader, launched
+from coreface.distributed.launch import Launch, ignore_termination, is_leader, launched
 from coreface.errors import InputError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
@@ -53,3 +57,18 @@ def test_nonsense_is_named(monkeypatch, values, words):
     assert words in str(caught.value)
     assert "torchrun sets" in str(caught.value)
     assert is_leader()  # somebody has to say it
+
+
+def test_ignored_termination_kills_nobody():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        thread = threading.Thread(target=ignore_termination)
+        thread.start()
+        thread.join()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # only the main thread may set a handler
+        ignore_termination()
+        os.kill(os.getpid(), signal.SIGTERM)
+        ignore_termination()
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from coreface.data import open_faces
+from coreface.distributed.launch import ignore_termination
 from coreface.errors import CheckpointError, StorageError, TrainingStopped
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.checkpoint_writer import CheckpointWriter, newest_checkpoint
@@ -317,6 +318,54 @@ def test_a_signal_that_is_ignored_stays_ignored():
             assert stop.received is None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def default_sigterm():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def launched_by_somebody(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+
+@pytest.mark.usefixtures("default_sigterm")
+def test_a_process_of_several_that_fails_outlives_the_launchers_signal(monkeypatch):
+    launched_by_somebody(monkeypatch)
+    with pytest.raises(ValueError, match="failed"), StopSignals():
+        raise ValueError("failed")
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("default_sigterm")
+@pytest.mark.parametrize("several", [True, False])
+def test_a_process_that_succeeds_or_is_alone_has_its_signals_back(monkeypatch, several):
+    if several:
+        launched_by_somebody(monkeypatch)
+        with StopSignals():
+            pass
+    else:
+        with pytest.raises(ValueError, match="failed"), StopSignals():
+            raise ValueError("failed")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_handler_of_the_programs_own_stays(monkeypatch):
+    launched_by_somebody(monkeypatch)
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with pytest.raises(ValueError, match="failed"), StopSignals():
+            raise ValueError("failed")
+        ignore_termination()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_other_threads_leave_signals_alone():

@@ -1,8 +1,11 @@
 """What a launcher such as torchrun says in the environment about this process. Light: nothing here imports torch."""
 
 import os
+import signal
 import socket
+import threading
 from dataclasses import dataclass
+from types import FrameType
 
 from coreface.errors import InputError
 
@@ -62,3 +65,18 @@ def launcher() -> str:
         return ""
     # In a container the launcher may have the same process id every time.
     return f"{socket.gethostname()} {os.getppid()} {os.environ.get('TORCHELASTIC_RUN_ID', '')}"
+
+
+def ignore_termination() -> None:
+    """Ignore SIGTERM from now on, in a process that has failed and has yet to say why.
+
+    When one process ends, a launcher such as torchrun sends SIGTERM to the others, which could end this one before its
+    message is written. A process that does not end within 30 seconds gets SIGKILL. A handler that the program has set
+    itself is kept. Outside the main thread this does nothing.
+    """
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, ignored)
+
+
+def ignored(number: int, frame: FrameType | None) -> None:
+    """Handle a signal by doing nothing. Unlike SIG_IGN, programs that this process starts do not inherit it."""

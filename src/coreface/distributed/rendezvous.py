@@ -14,7 +14,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from coreface.distributed.device import choose_device
-from coreface.distributed.launch import Launch, launched
+from coreface.distributed.launch import Launch, ignore_termination, launched
 from coreface.distributed.processes import Processes
 from coreface.errors import MACHINE_FAILED, CoreFaceError, ProcessLostError, RecipeError, TrainingStopped
 from coreface.files import write_atomically
@@ -44,9 +44,10 @@ def joined(device: str, folder: Path) -> Iterator[Processes]:
     store = _connect(launch, device)
     try:
         yield Processes()
-    except TrainingStopped:
-        raise
     except BaseException as error:
+        ignore_termination()  # which the launcher sends as soon as another process has ended
+        if isinstance(error, TrainingStopped):
+            raise
         # A message that says everything needs no traceback beside it.
         if not isinstance(error, CoreFaceError) or isinstance(error, MACHINE_FAILED):
             _write_traceback(folder / FAILURES, launch, error)
@@ -141,6 +142,7 @@ def _read(store: Store, key: str) -> str:
 
 
 def _is_first_to_fail(store: Store) -> bool:
+    ignore_termination()  # the first must live to say why
     try:
         return bool(store.add("coreface/failures", 1) == 1)
     except RuntimeError:  # the launcher itself is gone

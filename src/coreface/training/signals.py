@@ -6,6 +6,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from coreface.distributed.launch import ignored, launched
 from coreface.errors import TrainingStopped
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -15,7 +16,7 @@ class StopSignals:
     """Notes the first Ctrl-C or SIGTERM in `received`; a second one acts as it did before. A context manager.
 
     Python delivers signals to the main thread only; in any other this does nothing, and the program's own handling of
-    signals holds.
+    signals holds. A process of several that leaves by an error ignores SIGTERM from then on, see `ignore_termination`.
 
     Attributes:
         received: number of the signal that came; None so far.
@@ -37,6 +38,9 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Not later: between two handlers the launcher's signal would end this process without a word.
+        if error is not None and launched().world_size > 1 and self._before.get(signal.SIGTERM) == signal.SIG_DFL:
+            self._before[signal.SIGTERM] = ignored
         self._restore()
 
     @contextlib.contextmanager

@@ -1,0 +1,81 @@
+"""`coreface` as a user starts it, with an event after a step: python eventful.py EVENT STEP train RECIPE ...
+
+The event is brought about by a process of the training itself. A test that watched it from outside might come too late.
+All of them wait, after the event, for what it has led to, and not for a time.
+
+    kill0, kill1    the process of this rank dies by SIGKILL, in its first attempt, as soon as the run has a checkpoint;
+                    and just before the others say why they end comes the signal by which torchrun ends them
+    SIGINT, SIGTERM this signal goes to the launcher; without one to this process and its workers, as on a terminal
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from coreface.cli import main
+from coreface.distributed.launch import launched
+from coreface.training.trainer import Trainer
+
+
+class TerminatedBeforeItSpeaks:
+    """Standard error, where a SIGTERM comes just before the line of a failure."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def write(self, text):
+        if text.startswith("coreface: "):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self._stream.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def kill(rank):
+    if launched().rank != rank:
+        return
+    while not list(Path("run/checkpoints").glob("step_*")):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def send(number):
+    """Send a signal and wait until it has come."""
+    handler, arrived = signal.getsignal(number), []
+
+    def note(*arguments):
+        arrived.append(number)
+        handler(*arguments)
+
+    signal.signal(number, note)
+    if launched().world_size == 1:
+        os.killpg(0, number)
+    elif launched().rank == 0:
+        os.kill(os.getppid(), number)
+    while not arrived:
+        time.sleep(0.01)
+
+
+def run(event, step, words):
+    take_step = Trainer.train_step
+
+    def train_step(trainer, *arguments):
+        taken = take_step(trainer, *arguments)
+        if trainer.step == step and launched().restarts == 0:
+            if event.startswith("kill"):
+                kill(int(event.removeprefix("kill")))
+            else:
+                send(signal.Signals[event])
+        return taken
+
+    Trainer.train_step = train_step
+    if event.startswith("kill"):
+        sys.stderr = TerminatedBeforeItSpeaks(sys.stderr)
+    return main(words)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
