@@ -17,6 +17,7 @@ _HOME = {
     "MarginClassifier": "coreface.losses.classifier",
     "FaceEncoder": "coreface.models.encoder",
     "RowMasks": "coreface.models.views",
+    "open_encoder": "coreface.models.open",
     "backbones": "coreface.models.registry",
     "Recipe": "coreface.training.recipe",
     "train": "coreface.runs.run",
@@ -74,6 +75,7 @@ __all__ = [
     "load_image",
     "losses",
     "models",
+    "open_encoder",
     "resume",
     "train",
     "training",
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from coreface.losses.contrastive import CoReFaceLoss
     from coreface.losses.margins import ArcFace, CosFace
     from coreface.models.encoder import FaceEncoder
+    from coreface.models.open import open_encoder
     from coreface.models.registry import backbones
     from coreface.models.views import RowMasks
     from coreface.runs.evaluation import evaluate

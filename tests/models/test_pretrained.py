@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from coreface import FaceEncoder
 from coreface.errors import ModelError
+from coreface.images.alignment import Alignment
+from coreface.images.preprocessing import Preprocessing
 from coreface.models.pretrained import content_digest
 
 FILES = ("config.json", "preprocess.json", "model.safetensors")
@@ -80,11 +82,32 @@ def test_odd_values_survive(tmp_path, encoder):
 def test_the_folder_holds_four_files(saved):
     assert sorted(path.name for path in saved.iterdir()) == sorted([*FILES, "README.md"])
     assert json.loads((saved / "preprocess.json").read_text()) == {
+        "format": 2,
         "colour_order": "RGB",
         "mean": 127.5,
         "scale": 127.5,
         "image_size": 16,
+        "alignment": {"template": "unknown", "border": "black"},
     }
+
+
+def test_the_alignment_is_kept_and_decides_the_digest(folder):
+    encoder = FaceEncoder.from_pretrained(folder)
+    before = encoder.digest
+    encoder.alignment = Alignment("arcface", "replicate")
+    encoder.save_pretrained(folder)
+    loaded = FaceEncoder.from_pretrained(folder)
+    assert loaded.preprocessing == Preprocessing(16, alignment=Alignment("arcface", "replicate"))
+    assert loaded.digest == encoder.digest != before
+
+
+def test_a_folder_of_an_earlier_version_keeps_its_digest(folder):
+    digest = FaceEncoder.from_pretrained(folder).digest
+    older = {"colour_order": "RGB", "mean": 127.5, "scale": 127.5, "image_size": 16}
+    (folder / "preprocess.json").write_text(json.dumps(older))
+    loaded = FaceEncoder.from_pretrained(folder)
+    assert not loaded.alignment.known
+    assert loaded.digest == digest
 
 
 def test_saving_again_replaces_all(folder, stir):
@@ -196,7 +219,11 @@ def test_an_edited_config(folder, changes, message):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"mean": 128}, {"scale": 1}, {"colour_order": "BGR"}, {"image_size": 32}, {"mean": "gone"}, {"more": 1}]
+    "changes",
+    [
+        *({"mean": 128}, {"scale": 1}, {"colour_order": "BGR"}, {"image_size": 32}, {"mean": "gone"}, {"more": 1}),
+        *({"format": 3}, {"alignment": {"template": "dlib"}}, {"alignment": "arcface"}, {"alignment": {}}),
+    ],
 )
 def test_edited_preprocessing(folder, changes):
     edit_json(folder / "preprocess.json", **changes)

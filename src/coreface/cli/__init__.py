@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from coreface._version import __version__
-from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, report, runs, train
+from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, models, report, runs, train
 from coreface.distributed.launch import is_leader
 from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
-_COMMANDS = (train, evaluate, calibrate, compare, runs, report, data, demo, backbones)
+_COMMANDS = (train, evaluate, calibrate, compare, runs, report, data, demo, backbones, models)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

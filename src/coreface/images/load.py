@@ -6,7 +6,7 @@ A file must be whole and within the limits before a decoder touches it.
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -111,6 +111,24 @@ def fit_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     interpolation = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     resized = cv2.resize(np.ascontiguousarray(image), (size, size), interpolation=interpolation)
     return np.asarray(resized, np.uint8)
+
+
+def as_photographs(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """Return images as a list: one batch (n, H, W, 3), a sequence of (H, W, 3) of any sizes, or a single one.
+
+    Raises:
+        InputError: one of them is not uint8 RGB.
+    """
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        images = images[None]
+    photographs = [np.asarray(image) for image in images]
+    for index, image in enumerate(photographs):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise InputError(
+                f"image {index} is {image.dtype} {image.shape}, expected uint8 RGB (height, width, 3): "
+                "coreface.load_image makes that of any file"
+            )
+    return photographs
 
 
 def _read(path: str, max_bytes: int) -> bytes:

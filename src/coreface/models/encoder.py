@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from coreface.errors import InputError
-from coreface.images.load import fit_square
-from coreface.images.preprocessing import to_network_input
+from coreface.images.alignment import UNKNOWN, Alignment
+from coreface.images.load import as_photographs, fit_square
+from coreface.images.preprocessing import Preprocessing, to_network_input
 from coreface.models import pretrained as weights
 from coreface.models.registry import build_backbone
 from coreface.models.views import RowMasks, ViewStatistics, dropout_views
@@ -26,6 +27,9 @@ class FaceEncoder(nn.Module):
         image_size: side of the square input, a multiple of 16 pixels.
         dropout: rate of the masks on the features in training mode, 0 <= dropout < 1.
 
+    Attributes:
+        alignment: how the crops were made that it is trained on; its template is ``unknown`` until somebody says.
+
     Raises:
         ModelError: an unknown backbone or a size out of range.
         InputError: ``dropout`` is out of range.
@@ -38,6 +42,17 @@ class FaceEncoder(nn.Module):
         self.backbone_name = backbone
         self.backbone = build_backbone(backbone, embedding_size, image_size)
         self.dropout = _checked_rate(dropout)
+        self.alignment = Alignment(UNKNOWN)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its input is made of a photograph."""
+        return Preprocessing(self.image_size, alignment=self.alignment)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides an embedding: configuration, preprocessing and every weight, computed anew."""
+        return weights.content_digest(self)
 
     @property
     def embedding_size(self) -> int:
@@ -124,7 +139,11 @@ class FaceEncoder(nn.Module):
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, expected at least 1")
-        photographs = _as_photographs(images)
+        if isinstance(images, torch.Tensor):
+            if images.dtype != torch.uint8:
+                raise InputError(f"got a tensor of {images.dtype}, expected torch.uint8 RGB (n, height, width, 3)")
+            images = images.cpu().numpy()
+        photographs = as_photographs(images)
         out = np.empty((len(photographs), self.embedding_size), dtype=np.float32)
         device = next(self.parameters()).device
         with _evaluating(self), torch.inference_mode():
@@ -179,25 +198,6 @@ def _checked_rate(rate: float) -> float:
     if not 0 <= rate < 1:
         raise InputError(f"dropout is {rate}, expected 0 <= dropout < 1")
     return rate
-
-
-def _as_photographs(
-    images: NDArray[np.uint8] | torch.Tensor | Sequence[NDArray[np.uint8]],
-) -> Sequence[NDArray[np.uint8]]:
-    if isinstance(images, torch.Tensor):
-        if images.dtype != torch.uint8:
-            raise InputError(f"got a tensor of {images.dtype}, expected torch.uint8 RGB (n, height, width, 3)")
-        images = images.cpu().numpy()
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        images = images[None]
-    photographs = [np.asarray(image) for image in images]
-    for index, image in enumerate(photographs):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise InputError(
-                f"image {index} is {image.dtype} {image.shape}, expected uint8 RGB (height, width, 3): "
-                "coreface.load_image makes that of any file"
-            )
-    return photographs
 
 
 @contextmanager

@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
-from coreface.errors import CoreFaceError, ModelError
+from coreface.errors import CoreFaceError, InputError, ModelError
 from coreface.files import write_atomically
-from coreface.images.preprocessing import PREPROCESSING
+from coreface.images.preprocessing import Preprocessing
 from coreface.models.backbone import STRIDE, Backbone
 from coreface.models.registry import backbones, build_backbone
 
@@ -30,7 +30,7 @@ _FORMAT = 1
 
 def content_digest(encoder: "FaceEncoder") -> str:
     """Return the SHA-256 of all that decides an embedding: configuration, preprocessing and every weight."""
-    return _digest(_config(encoder), _preprocessing(encoder), encoder.backbone.state_dict())
+    return _digest(_config(encoder), encoder.preprocessing, encoder.backbone.state_dict())
 
 
 def saved_digest(folder: Path) -> str:
@@ -45,7 +45,7 @@ def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:
     Raises `ModelError` where there is a file in the place of the folder, or the weights are not float32.
     """
     root = Path(folder)
-    config, preprocessing = _config(encoder), _preprocessing(encoder)
+    config, preprocessing = _config(encoder), encoder.preprocessing
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     for name, tensor in state.items():
         # Loaded into a float32 encoder it would have another digest, and the folder could not be opened.
@@ -57,7 +57,7 @@ def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:
         raise ModelError(f"{root}: a file is in the way, expected a folder or nothing") from error
     digest = _digest(config, preprocessing, state)
     write_atomically(root / CONFIG, _json(config))
-    write_atomically(root / PREPROCESS, _json(preprocessing))
+    write_atomically(root / PREPROCESS, _json(preprocessing.to_dict()))
     write_atomically(root / README, _readme(config).encode())
     write_atomically(root / WEIGHTS, to_safetensors(state, {"format": "pt", "coreface_digest": digest}))
 
@@ -68,7 +68,7 @@ def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "
     if not root.is_dir():
         kind = "a file" if root.exists() else "no such folder"
         raise ModelError(f"{root}: {kind}; expected a folder that save_pretrained wrote")
-    config, preprocessing = _read_json(root / CONFIG), _read_json(root / PREPROCESS)
+    config, preprocessing = _read_json(root / CONFIG), _read_preprocessing(root / PREPROCESS)
     expected = {"format", "backbone", "embedding_size", "image_size", "dropout"}
     if config.keys() != expected or config["format"] != _FORMAT:
         raise ModelError(f"{root / CONFIG}: has {sorted(config)}, expected {sorted(expected)} and format {_FORMAT}")
@@ -76,15 +76,17 @@ def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "
     # Names and shapes are compared before anything of the size that the configuration claims is allocated.
     with torch.device("meta"):
         skeleton = _built(encoder_type, root / CONFIG, **arguments)
-    if preprocessing != _preprocessing(skeleton):
+    skeleton.alignment = preprocessing.alignment
+    if preprocessing != skeleton.preprocessing:
         raise ModelError(
-            f"{root / PREPROCESS}: says {preprocessing}, expected {_preprocessing(skeleton)}: these weights were "
-            "trained on pixels that this version cannot prepare"
+            f"{root / PREPROCESS}: says {preprocessing.to_dict()}, expected {skeleton.preprocessing.to_dict()}: these "
+            "weights were trained on pixels that this version cannot prepare"
         )
     state, digest = _read_safetensors(root / WEIGHTS)
     _require_fit(skeleton, state, root / WEIGHTS)
     encoder = _built(encoder_type, root / CONFIG, **arguments)
     _fill(encoder, state, root / WEIGHTS)
+    encoder.alignment = preprocessing.alignment
     if digest != content_digest(encoder):
         raise ModelError(f"{root}: the content digest differs: a file was damaged, edited or swapped; save it again")
     return encoder
@@ -177,12 +179,16 @@ def _config(encoder: "FaceEncoder") -> dict[str, Any]:
     }
 
 
-def _preprocessing(encoder: "FaceEncoder") -> dict[str, Any]:
-    return {**PREPROCESSING, "image_size": encoder.image_size}
+def _read_preprocessing(path: Path) -> Preprocessing:
+    content = _read_json(path)
+    try:
+        return Preprocessing.from_dict(content)
+    except InputError as error:
+        raise ModelError(f"{path}: says {content}: {error}") from error
 
 
-def _digest(config: dict[str, Any], preprocessing: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(_json(config) + _json(preprocessing))
+def _digest(config: dict[str, Any], preprocessing: Preprocessing, state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(_json(config) + _json(preprocessing.decisive()))
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

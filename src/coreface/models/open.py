@@ -1,0 +1,76 @@
+"""One word opens an encoder: a run, a saved encoder, an ONNX file, or the name of known weights."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.errors import ModelError
+from coreface.images.preprocessing import Preprocessing
+from coreface.models.known import KNOWN
+from coreface.models.onnx import OnnxEncoder, Runtime
+
+_CONFIG, _ENCODER = "config.json", "encoder"
+
+
+class Encoder(Protocol):
+    """What every encoder offers, whatever runs it."""
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers in an embedding."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input in pixels."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides an embedding."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How its input is made of a photograph, and how crops were aligned."""
+
+    def embed(
+        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], flip: bool = True, *, unit: bool = True
+    ) -> NDArray[np.float32]:
+        """Return (n, embedding_size) for uint8 RGB images (height, width, 3), of unit length unless told otherwise."""
+
+
+def open_encoder(
+    model: str | os.PathLike[str],
+    *,
+    preprocessing: Preprocessing | None = None,
+    runtime: Runtime = "auto",
+    threads: int | None = None,
+) -> Encoder:
+    """Open an encoder.
+
+    Args:
+        model: the folder of a run or of a saved encoder, an ONNX file, or the name of known weights such as ``sface``.
+        preprocessing: of a foreign ONNX file that does not say it.
+        runtime: what runs an ONNX file.
+        threads: of onnxruntime.
+
+    Raises:
+        ModelError: there is no encoder, or it is damaged.
+        MissingExtraError: the package that brings it is not installed.
+    """
+    text, path = os.fspath(model), Path(model)
+    if text in KNOWN or (path.suffix.lower() == ".onnx" and not path.is_dir()):
+        return OnnxEncoder(model, preprocessing=preprocessing, runtime=runtime, threads=threads)
+    for folder in (path, path / _ENCODER):
+        if (folder / _CONFIG).is_file():
+            from coreface.models.encoder import FaceEncoder  # brings torch, which an ONNX file does without
+
+            return FaceEncoder.from_pretrained(folder)
+    state = "holds no encoder" if path.is_dir() else "is no encoder" if path.exists() else "does not exist"
+    names = ", ".join(name for name, weights in KNOWN.items() if weights.kind == "encoder")
+    raise ModelError(
+        f"{path} {state}: expected a run folder, one that save_pretrained wrote, an .onnx file, or known weights "
+        f"({names}; coreface models lists them)"
+    )
