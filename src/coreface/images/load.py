@@ -191,20 +191,28 @@ def _named(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: {error}") from None
 
 
-def _decoded(data: bytes) -> NDArray[Any] | None:
-    """uint8 or uint16 BGR of shape (H, W, 3), upright; None if OpenCV cannot decode the data."""
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Keep OpenCV from writing its warnings to standard error."""
     # The level belongs to the whole process. A thread that finds it silent leaves it alone, and a thread that silences
     # it puts back what it found: whatever their order, the level does not stay silent.
     level = _opencv_log.getLogLevel()
     if level:
         _opencv_log.setLogLevel(0)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _ANY_DEPTH_BGR)
-    except cv2.error:
-        return None
+        yield
     finally:
         if level:
             _opencv_log.setLogLevel(level)
+
+
+def _decoded(data: bytes) -> NDArray[Any] | None:
+    """uint8 or uint16 BGR of shape (H, W, 3), upright; None if OpenCV cannot decode the data."""
+    try:
+        with silent_opencv():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), _ANY_DEPTH_BGR)
+    except cv2.error:
+        return None
     return image if image is not None and image.dtype in (np.uint8, np.uint16) else None
 
 

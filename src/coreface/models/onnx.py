@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import CoreFaceError, InputError, MissingExtraError, ModelError
-from coreface.images.load import as_photographs, fit_square
+from coreface.images.load import as_photographs, fit_square, silent_opencv
 from coreface.images.preprocessing import Preprocessing
 from coreface.models import known
 from coreface.models.onnx_file import OnnxFile, Tensor, read_onnx, without_weights_as_inputs
@@ -179,7 +179,8 @@ def open_network(content: bytes, described: OnnxFile, runtime: str, threads: int
     name, fixed = described.inputs[0].name, described.inputs[0].shape[0] or 0
     try:
         if runtime == "opencv":
-            net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+            with silent_opencv():
+                net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
 
             def run_opencv(batch: NDArray[Any]) -> NDArray[np.float32]:
                 net.setInput(batch, name)

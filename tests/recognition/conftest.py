@@ -1,0 +1,33 @@
+"""Photographs of people for the tests: the ORL faces, which anybody has, put into larger pictures."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def orl_face() -> Callable[[int, int], np.ndarray]:
+    """Return a function (person, image) that gives one of the 400 ORL faces, uint8 RGB, 112 x 112."""
+    from coreface.data.orl import OrlSource
+
+    source = OrlSource()
+    return lambda person, image: source[10 * person + image][0]
+
+
+@pytest.fixture(scope="session")
+def photograph(orl_face) -> Callable[..., np.ndarray]:
+    """Return a function that pastes faces into a grey picture.
+
+    ``photograph([(person, image, left, top, side), ...], width, height)``: uint8 RGB.
+    """
+
+    def paste(faces, width: int = 640, height: int = 480) -> np.ndarray:
+        picture = np.full((height, width, 3), 110, np.uint8)
+        for person, image, left, top, side in faces:
+            face = cv2.resize(orl_face(person, image), (side, side), interpolation=cv2.INTER_LINEAR)
+            picture[top : top + side, left : left + side] = face
+        return picture
+
+    return paste
