@@ -1,6 +1,7 @@
 """Calibrated thresholds against the scores they come from, the file they are kept in, and what they promise."""
 
 import json
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -165,6 +166,107 @@ def test_a_gallery_from_searches_where_there_are_enough():
     assert calibrator.gallery_threshold(50, 0.01).method == "independence"  # 10 alarms are too few
 
 
+def crowded(people, seed):
+    """Embeddings as real ones are: people crowd in groups, and some lie near the middle and resemble everybody."""
+    rng = np.random.default_rng(seed)
+    groups = np.random.default_rng(99).normal(size=(12, 48)) * 0.9
+    middle = np.random.default_rng(98).normal(size=48)
+    commonness = rng.exponential(0.5, people)[:, None]
+    rows = groups[rng.integers(0, 12, people)] + commonness * middle + rng.normal(size=(people, 48))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def calibrator_of(rows):
+    scores = rows @ rows.T
+    i, j = np.triu_indices(len(rows), 1)
+    np.fill_diagonal(scores, -1)
+    return Calibrator.fit([0.9, 1.0], scores[i, j], non_mated=scores.max(axis=1), gallery=len(rows) - 1)
+
+
+def test_the_promise_holds_for_galleries_of_every_size():
+    """Where people are not alike, searches in a large gallery say nothing of a small one."""
+    for asked in (0.1, 0.05):
+        achieved = {size: [] for size in (5, 15, 30, 100, 300, 1000, 1600)}
+        naive = {size: [] for size in achieved}
+        for seed in range(6):
+            calibrator = calibrator_of(crowded(1000, seed))
+            unknown = crowded(1500, 100 + seed)
+            everybody = unknown @ crowded(1600, 200 + seed).T
+            for size in achieved:
+                at = calibrator.gallery_threshold(size, asked)
+                assert at.method == ("searches" if size >= 1000 else "independence")
+                achieved[size].append(float((everybody[:, :size].max(axis=1) >= at.threshold).mean()))
+                share = 1 - (1 - asked) ** (999 / size)
+                allowed = min(int(share * calibrator.searches.count), calibrator.searches.count - 1)
+                threshold = calibrator.searches.threshold(allowed)
+                naive[size].append(float((everybody[:, :size].max(axis=1) >= threshold).mean()))
+        for size, rates in achieved.items():
+            assert np.mean(rates) < 1.25 * asked, (asked, size)
+            assert np.mean(rates) > 0.4 * asked, (asked, size)
+        assert np.mean(naive[15]) > 1.5 * asked  # what it did once
+
+
+def test_what_a_decision_rests_on():
+    calibrator = Calibrator.fit([1.0, 2.0], np.arange(10_000) / 10_000)
+    for fmr, standing, alarms in ((0.003, "solid", 30), (0.0029, "marked", 29), (0.0003, "marked", 3)):
+        at = calibrator.threshold(fmr)
+        assert (at.standing, at.alarms) == (standing, alarms)
+        assert at.to_dict()["standing"] == standing
+    for fmr in (0.0002, 0.0001):
+        at = calibrator.threshold(fmr)
+        assert at.threshold is not None
+        assert at.standing == "undecidable"
+    assert calibrator.threshold(1e-5).standing == "undecidable"
+    # A gallery of ten asks ten times more of the pairs.
+    assert calibrator.gallery_threshold(10, 0.04).standing == "solid"
+    assert calibrator.gallery_threshold(10, 0.01).standing == "marked"
+    assert calibrator.gallery_threshold(1000, 0.01).standing == "undecidable"
+
+
+def test_the_interval_of_an_fpir_is_its_own():
+    pairs = identified(3, identities=120)
+    fitted = Calibrator.fit(
+        pairs.genuine_scores,
+        pairs.impostor_scores,
+        pairs=pairs,
+        non_mated=np.random.default_rng(0).normal(2.5, 0.4, 480),
+        gallery=119,
+    )
+    small, large = fitted.gallery_threshold(10, 0.1), fitted.gallery_threshold(119, 0.2)
+    assert (small.method, large.method) == ("independence", "searches")
+    assert small.fpir == pytest.approx(1 - (1 - small.fmr) ** 10)
+    assert small.fpir_low == pytest.approx(1 - (1 - small.fmr_low) ** 10)
+    assert small.fpir_high == pytest.approx(1 - (1 - small.fmr_high) ** 10)
+    assert large.fpir == pytest.approx(96 / 480)
+    assert large.alarms == 96
+    z = 1.9801  # Student, 119 degrees of freedom; the 120 people are the trials
+    for end in (large.fpir_low, large.fpir_high):
+        assert abs(large.fpir - end) == pytest.approx(z * (end * (1 - end) / 120) ** 0.5, rel=0.01)
+    for at in (small, large):
+        few, many = at.fpir_of(50), at.fpir_of(10**9)
+        assert few[0] < many[0] <= at.fpir <= many[1] < few[1]
+        alone = 1.96 * (at.fpir * (1 - at.fpir) / 50) ** 0.5
+        assert few[1] - few[0] > 1.9 * alone
+    assert fitted.threshold(0.1).fpir_of(50) is None
+    with pytest.raises(InputError, match="searches is 0"):
+        small.fpir_of(0)
+
+
+def test_prediction_intervals_hold_what_searches_show():
+    """Pairs that share nobody, so that the number of trials in effect is that of the pairs."""
+    held = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        impostor = rng.normal(size=4000)
+        fitted = Calibrator(Tail.of(np.ones(2)), Tail.of(impostor), effective=(4000.0,) * 6, identities=4000)
+        at = fitted.gallery_threshold(20, 0.2)
+        probability = 1 - (1 - 0.5 * math.erfc(at.threshold / 2**0.5)) ** 20
+        seen = rng.binomial(150, probability) / 150
+        low, high = at.fpir_of(150)
+        held += low <= seen <= high
+    assert 0.91 <= held / 300 <= 0.99
+
+
 @pytest.mark.parametrize("gallery", [100, 10**6])
 def test_a_gallery_far_smaller_than_the_one_searched_is_judged_by_pairs(gallery):
     genuine, impostor = scores()
@@ -195,7 +297,7 @@ def test_the_file_keeps_everything(tmp_path):
         assert loaded.threshold(far) == fitted.threshold(far)
     assert loaded.gallery_threshold(20, 0.1) == fitted.gallery_threshold(20, 0.1)
     assert (loaded.fmr(np.linspace(-3, 3, 50)) == fitted.fmr(np.linspace(-3, 3, 50))).all()
-    with pytest.raises(ModelError, match=r"belongs to another encoder \(aaaaaaaaaaaa, expected bbbbbbbbbbbb\)"):
+    with pytest.raises(ModelError, match=r"another encoder or pipeline \(aaaaaaaaaaaa, expected bbbbbbbbbbbb\)"):
         Calibrator.load(tmp_path, "b" * 64)
 
 

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from coreface.evaluation.all_pairs import ScoredPair
-from coreface.evaluation.calibration import CalibratedThreshold, Calibrator
+from coreface.evaluation.calibrated_threshold import CalibratedThreshold
+from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics import Eer, KfoldAccuracy, TarAtFar
 from coreface.evaluation.metrics.proportions import badge

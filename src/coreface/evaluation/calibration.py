@@ -1,11 +1,13 @@
 """From scores to decisions: the threshold for a wanted error rate, and the error rate that a score stands for.
 
-A calibration belongs to one encoder: it carries the encoder's content digest and is refused for another. Its rates are
-those of the people it was fitted on; it is as good as they are like the people it is used for.
+A calibration belongs to one encoder, or to one pipeline that finds, aligns and embeds faces: it carries the digest and
+is refused for another. Its rates are those of the people it was fitted on; it is as good as they are like the people
+it is used for.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -15,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import InputError, ModelError
+from coreface.evaluation.calibrated_threshold import CalibratedThreshold, Method
 from coreface.evaluation.metrics.pair_scores import PairSample
-from coreface.evaluation.metrics.proportions import Badge, badge, wilson
+from coreface.evaluation.metrics.proportions import badge, wilson
 from coreface.evaluation.metrics.resampling import resample
 from coreface.evaluation.metrics.scores import (
     allowed_false_matches,
@@ -30,48 +33,10 @@ from coreface.files import write_atomically
 CALIBRATION = "calibration.json"
 FMRS = tuple(float(f"1e-{power}") for power in range(1, 7))
 ENOUGH_ALARMS = 30  # false alarms that non-mated searches must have to be believed: the rule of 30
+COMPARABLE = 2.0  # searches tell of galleries up to so many times smaller or larger than theirs
 
 _FORMAT = 1
 _REPLICATES = 200
-
-
-@dataclass(frozen=True)
-class CalibratedThreshold:
-    """A threshold for a wanted rate.
-
-    Attributes:
-        target: the rate wanted.
-        threshold: a pair matches iff its score is not below it; None if the target is not resolvable.
-        fmr: share of the impostor pairs of the calibration that match there, never above what was asked for.
-        fmr_low: lower end of the 95 % interval of the FMR there; None where the fit knew no identities.
-        fmr_high: its upper end.
-        threshold_low: the threshold whose FMR is ``fmr_high``: the true threshold for the target may lie this low.
-        threshold_high: likewise for ``fmr_low``; None where no impostor score tells.
-        fnmr: share of the genuine pairs of the calibration that do not match there.
-        badge: how far the FMR carries, by the errors behind it; None if the target is not resolvable.
-        method: ``fmr``: from pairs; ``independence``: from pairs, as 1 - (1 - FMR)^N; ``searches``: from the best
-            scores of non-mated searches.
-    """
-
-    target: float
-    threshold: float | None
-    fmr: float | None
-    fmr_low: float | None
-    fmr_high: float | None
-    threshold_low: float | None
-    threshold_high: float | None
-    fnmr: float | None
-    badge: Badge | None
-    method: Literal["fmr", "independence", "searches"] = "fmr"
-
-    @property
-    def resolvable(self) -> bool:
-        """Whether there is a threshold."""
-        return self.threshold is not None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain Python values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +106,11 @@ class Calibrator:
     def gallery_threshold(self, size: int, fpir: float) -> CalibratedThreshold:
         """Return the threshold for a false positive identification rate in a gallery of ``size`` entries.
 
-        With 30 false alarms or more among the non-mated searches of the fit, the quantile of their best scores decides;
-        from their gallery of M entries to one of N the rate goes as 1 - (1 - FPIR)^(N / M). Otherwise it is taken from
-        pairs as if the entries of a gallery were independent: 1 - (1 - FMR)^N.
+        The threshold is taken from pairs, as if the entries of a gallery were independent: FPIR = 1 - (1 - FMR)^N. Only
+        where the fit searched in a gallery of M entries of comparable size, half to twice N, and 30 false alarms or
+        more stand behind it, the quantile of those searches' best scores decides, at 1 - (1 - FPIR)^(M / N). Further
+        away it must not: the tail of searches in a large gallery is that of people who resemble many, and says nothing
+        of a small one.
 
         Raises:
             InputError: ``size`` is below 1, or ``fpir`` is not between 0 and 1.
@@ -151,14 +118,20 @@ class Calibrator:
         if size < 1:
             raise InputError(f"the gallery has {size} entries; expected 1 or more")
         allowed_false_matches(fpir, 0)
-        if self.searches is not None:
+        if self.searches is not None and 1 / COMPARABLE <= size / self.gallery <= COMPARABLE:
             share = -np.expm1(np.log1p(-fpir) * self.gallery / size)
             alarms = _allowed(share, self.searches.count)
             if ENOUGH_ALARMS <= alarms < self.searches.count:
-                threshold = self.searches.threshold(alarms)
-                return self._described(float(fpir), threshold, "searches")
+                return self._of_searches(float(fpir), alarms, size)
         share = -np.expm1(np.log1p(-fpir) / size)
-        return self._at(float(fpir), _allowed(share, self.impostor.count), "independence")
+        found = self._at(float(fpir), _allowed(share, self.impostor.count), "independence")
+        expected, low, high = (_in_gallery(rate, size) for rate in (found.fmr, found.fmr_low, found.fmr_high))
+        trials = None if found.fmr is None else self._trials(found.fmr)
+        if trials is not None and found.fmr and expected is not None:
+            # To first order the variance grows by the square of the slope of 1 - (1 - FMR)^N.
+            slope = size * (1 - found.fmr) ** (size - 1)
+            trials = expected * (1 - expected) * trials / (slope**2 * found.fmr * (1 - found.fmr))
+        return replace(found, fpir=expected, fpir_low=low, fpir_high=high, fpir_trials=trials)
 
     def fmr(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Return for each score the FMR of a threshold there: the share of impostor pairs that score as high or higher.
@@ -177,12 +150,22 @@ class Calibrator:
         flat = checked_floats(values.reshape(-1), "scores", 1)
         return (self.impostor.reached(flat) / self.impostor.count).reshape(values.shape)
 
-    def save(self, folder: Path, digest: str) -> Path:
-        """Write calibration.json beside the encoder of content digest ``digest``; return its path."""
+    def save(self, path: Path, digest: str, about: Mapping[str, Any] | None = None) -> Path:
+        """Write the calibration of the encoder, or of the pipeline, of this digest.
+
+        Args:
+            path: a folder, where it is called ``calibration.json``, or the name of the file.
+            digest: of whose scores these are.
+            about: what a reader should know, as plain values: the contract, the people, the limits.
+
+        Returns:
+            Where it lies.
+        """
         searches = None if self.searches is None else self.searches.to_dict()
         content = {
             "format": _FORMAT,
             "encoder": digest,
+            "about": dict(about or {}),
             "identities": self.identities,
             "effective_impostor_pairs": list(self.effective),
             "genuine": self.genuine.to_dict(),
@@ -191,18 +174,22 @@ class Calibrator:
             "gallery": self.gallery,
             "thresholds": [self.threshold(fmr).to_dict() for fmr in FMRS],
         }
-        path = Path(folder) / CALIBRATION
+        path = _file(path)
         write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
         return path
 
     @classmethod
-    def load(cls, folder: Path, digest: str) -> "Calibrator":
-        """Read the calibration of the encoder of content digest ``digest``.
+    def load(cls, path: Path, digest: str) -> "Calibrator":
+        """Read the calibration of the encoder, or of the pipeline, of this digest.
+
+        Args:
+            path: a folder that holds ``calibration.json``, or the file.
+            digest: of whose scores they must be.
 
         Raises:
-            ModelError: there is none, it is another encoder's, or the file is damaged.
+            ModelError: there is none, it is another's, or the file is damaged.
         """
-        path = Path(folder) / CALIBRATION
+        path = _file(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -213,8 +200,8 @@ class Calibrator:
             raise ModelError(f"{path} is no calibration of format {_FORMAT}: make it again with coreface calibrate")
         if content.get("encoder") != digest:
             raise ModelError(
-                f"{path} belongs to another encoder ({str(content.get('encoder'))[:12]}, expected {digest[:12]}): "
-                "scores of two encoders have nothing in common; make it again with coreface calibrate"
+                f"{path} belongs to another encoder or pipeline ({str(content.get('encoder'))[:12]}, expected "
+                f"{digest[:12]}): their scores have nothing in common; make it again with coreface calibrate"
             )
         try:
             searches = content["non_mated_searches"]
@@ -236,9 +223,23 @@ class Calibrator:
             raise InputError(f"a rate of {target} lets every impostor pair match; ask for less")
         return self._described(target, self.impostor.threshold(allowed), method)
 
-    def _described(
-        self, target: float, threshold: np.floating[Any], method: Literal["fmr", "independence", "searches"]
-    ) -> CalibratedThreshold:
+    def _of_searches(self, target: float, alarms: int, size: int) -> CalibratedThreshold:
+        """Describe the threshold that so many of the searches in a gallery of about this size reach."""
+        assert self.searches is not None
+        found = self._described(target, self.searches.threshold(alarms), "searches")
+        reached = int(self.searches.reached(np.array([found.threshold]))[0])
+        share, factor = reached / self.searches.count, size / self.gallery
+        found = replace(found, fpir=_in_gallery(share, factor), alarms=reached)
+        if not self.identities:
+            return found
+        # Searches of one person are no independent trials: people are counted.
+        trials = float(min(self.searches.count, self.identities))
+        low, high = wilson(share, trials, freedom=self.identities - 1)
+        return replace(
+            found, fpir_low=_in_gallery(low, factor), fpir_high=_in_gallery(high, factor), fpir_trials=trials
+        )
+
+    def _described(self, target: float, threshold: np.floating[Any], method: Method) -> CalibratedThreshold:
         at = np.array([threshold])
         errors = int(self.impostor.reached(at)[0])
         fmr = errors / self.impostor.count
@@ -260,6 +261,7 @@ class Calibrator:
             fnmr=1 - int(self.genuine.reached(at)[0]) / self.genuine.count,
             badge=badge(errors, self.impostor.count),
             method=method,
+            alarms=errors,
         )
 
     def _trials(self, fmr: float) -> float | None:
@@ -269,6 +271,15 @@ class Calibrator:
             return None
         rates, numbers = zip(*sorted(known), strict=True)
         return float(np.exp(np.interp(np.log(max(fmr, 1e-12)), rates, numbers)))
+
+
+def _file(path: Path) -> Path:
+    return Path(path) / CALIBRATION if Path(path).is_dir() else Path(path)
+
+
+def _in_gallery(rate: float | None, size: float) -> float | None:
+    """1 - (1 - rate)^size: the share of searches with a false match among ``size`` independent entries."""
+    return None if rate is None else 1.0 if rate >= 1 else float(-np.expm1(size * np.log1p(-rate)))
 
 
 def _allowed(share: float, count: int) -> int:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from coreface.evaluation.calibration import CalibratedThreshold, Calibrator
+from coreface.evaluation.calibrated_threshold import CalibratedThreshold
+from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics import TarAtFar
 from coreface.evaluation.metrics.uncertainty import Difference, Interval
