@@ -16,6 +16,8 @@ _HOME = {
     "CoReFaceLoss": "coreface.losses.contrastive",
     "MarginClassifier": "coreface.losses.classifier",
     "FaceEncoder": "coreface.models.encoder",
+    "FacePipeline": "coreface.recognition.pipeline",
+    "Decision": "coreface.recognition.pipeline",
     "RowMasks": "coreface.models.views",
     "open_encoder": "coreface.models.open",
     "backbones": "coreface.models.registry",
@@ -31,6 +33,7 @@ _HOME = {
     "CheckpointError": "coreface.errors",
     "DataError": "coreface.errors",
     "EvaluationError": "coreface.errors",
+    "FaceError": "coreface.errors",
     "ImageError": "coreface.errors",
     "InputError": "coreface.errors",
     "MissingExtraError": "coreface.errors",
@@ -38,7 +41,7 @@ _HOME = {
     "RecipeError": "coreface.errors",
     "RunError": "coreface.errors",
 }
-_ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "training")
+_ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "recognition", "training")
 
 __all__ = [
     "AdaFace",
@@ -50,9 +53,12 @@ __all__ = [
     "CosFace",
     "CurricularFace",
     "DataError",
+    "Decision",
     "DivergedError",
     "EvaluationError",
     "FaceEncoder",
+    "FaceError",
+    "FacePipeline",
     "ImageError",
     "InputError",
     "MagFace",
@@ -76,19 +82,21 @@ __all__ = [
     "losses",
     "models",
     "open_encoder",
+    "recognition",
     "resume",
     "train",
     "training",
 ]
 
 if TYPE_CHECKING:
-    from coreface import data, errors, evaluation, images, losses, models, training
+    from coreface import data, errors, evaluation, images, losses, models, recognition, training
     from coreface.errors import (
         CheckpointError,
         CoreFaceError,
         DataError,
         DivergedError,
         EvaluationError,
+        FaceError,
         ImageError,
         InputError,
         MissingExtraError,
@@ -108,6 +116,7 @@ if TYPE_CHECKING:
     from coreface.models.open import open_encoder
     from coreface.models.registry import backbones
     from coreface.models.views import RowMasks
+    from coreface.recognition.pipeline import Decision, FacePipeline
     from coreface.runs.evaluation import evaluate
     from coreface.runs.run import resume, train
     from coreface.training.recipe import Recipe

@@ -20,6 +20,21 @@ class ImageError(CoreFaceError):
     """An image cannot be read: unknown format, damaged, or larger than the limits."""
 
 
+class FaceError(CoreFaceError):
+    """A photograph shows no face that can be used.
+
+    Attributes:
+        reason: ``no face``, ``several faces``, ``small face``, or ``odd landmarks``: points that are those of no face.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (str(self), self.reason)
+
+
 class DataError(CoreFaceError):
     """A source of faces is missing, empty or does not fit what it is used for."""
 

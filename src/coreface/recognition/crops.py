@@ -1,0 +1,104 @@
+"""From a photograph to the crops of its faces: which faces are meant, which are good enough, how they are cut out."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.errors import FaceError, ImageError, InputError
+from coreface.images.alignment import Alignment, align
+from coreface.images.load import fit_square
+from coreface.recognition.detection import Detector, Face
+
+Choice: TypeAlias = Literal["largest", "centre", "only", "all"]
+CHOICES: tuple[Choice, ...] = ("largest", "centre", "only", "all")
+MIN_EYES = 20.0  #: pixels between the eyes of the smallest face that is used
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A face and what is seen of it.
+
+    Attributes:
+        face: where it is in the photograph.
+        image: the crop, uint8 RGB (size, size, 3).
+    """
+
+    face: Face
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Cropper:
+    """Finds faces in photographs and cuts them out.
+
+    Attributes:
+        detector: what finds them.
+        alignment: how they are cut out.
+        size: side of a crop in pixels.
+        face: which one is meant: the ``largest``, the one nearest to the ``centre``, the ``only`` one, or ``all``.
+        min_eyes: pixels between the eyes of the smallest face that is used.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    detector: Detector
+    alignment: Alignment
+    size: int = 112
+    face: Choice = "largest"
+    min_eyes: float = MIN_EYES
+
+    def __post_init__(self) -> None:
+        if self.face not in CHOICES:
+            raise InputError(f"face is {self.face!r}, expected one of {', '.join(CHOICES)}")
+        if self.size < 1 or not self.min_eyes >= 0:
+            raise InputError(f"size is {self.size}, min_eyes {self.min_eyes}; expected 1 or more, and 0 or more")
+
+    def crops(self, image: NDArray[np.uint8]) -> list[Crop]:
+        """Return the crops of the faces that are meant, at least one; with ``all`` the most confident first.
+
+        Args:
+            image: an upright photograph, uint8 RGB (H, W, 3).
+
+        Raises:
+            FaceError: there is no face that can be used; its ``reason`` says why.
+        """
+        faces = self.detector.detect(image)
+        if not faces:
+            raise FaceError("no face was found", "no face")
+        if self.face == "all":
+            return self._usable(image, faces)
+        if self.face == "only" and len(faces) > 1:
+            raise FaceError(f"{len(faces)} faces were found, expected only one", "several faces")
+        height, width = image.shape[:2]
+        if self.face == "centre":
+            return [self._crop(image, min(faces, key=lambda face: face.distance_to_centre(width, height)))]
+        return [self._crop(image, max(faces, key=lambda face: face.area))]
+
+    def _usable(self, image: NDArray[np.uint8], faces: list[Face]) -> list[Crop]:
+        crops, failures = [], []
+        for face in faces:
+            try:
+                crops.append(self._crop(image, face))
+            except FaceError as error:
+                failures.append(error)
+        if not crops:
+            raise failures[0]
+        return crops
+
+    def _crop(self, image: NDArray[np.uint8], face: Face) -> Crop:
+        if face.landmarks is None:  # a crop already
+            return Crop(face, fit_square(image, self.size))
+        distance = face.eye_distance or 0.0
+        if distance < self.min_eyes:
+            raise FaceError(
+                f"the face has {distance:.0f} pixels between the eyes, expected at least {self.min_eyes:g}",
+                "small face",
+            )
+        try:
+            aligned = align(image, face.landmarks, self.size, self.alignment.template, self.alignment.border)
+        except ImageError as error:
+            raise FaceError(str(error), "odd landmarks") from error
+        return Crop(face, aligned)

@@ -1,0 +1,289 @@
+"""From two photographs to a decision: find a face, align it, embed it, compare at a calibrated threshold."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.errors import CoreFaceError, FaceError, ImageError, InputError, ModelError
+from coreface.evaluation.calibrated_threshold import Standing
+from coreface.evaluation.calibration import CALIBRATION, Calibrator
+from coreface.images.alignment import Alignment
+from coreface.images.load import ImageSource, load_image
+from coreface.models.known import KNOWN
+from coreface.models.open import Encoder, open_encoder
+from coreface.recognition.crops import MIN_EYES, Choice, Cropper
+from coreface.recognition.detection import MAX_SIDE, Detector, Face, WholeImage
+from coreface.recognition.detectors import open_detector
+
+SHIPPED = Path(__file__).parent / "calibrations"  #: calibrations of known weights, numbers only
+_BATCH = 32  # crops that are embedded at a time
+
+
+@dataclass(frozen=True, eq=False)
+class FaceEmbeddings:
+    """The embeddings of the faces in photographs.
+
+    Attributes:
+        embeddings: (n, embedding_size) float32, unit length, a row a face.
+        indices: (n,) int64, the number of the photograph behind each row.
+        faces: the face behind each row.
+        failures: what could not be embedded: number of the photograph -> error.
+    """
+
+    embeddings: NDArray[np.float32]
+    indices: NDArray[np.int64]
+    faces: tuple[Face, ...]
+    failures: dict[int, CoreFaceError] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """Whether two photographs show one person.
+
+    Attributes:
+        match: True or False; None where the calibration is too small for the rate that was asked for.
+        score: cosine of the two embeddings.
+        threshold: a match is a score not below it; None where there is none.
+        fmr: the rate of false matches of the calibration there; None where a threshold was given.
+        fmr_low: lower end of its 95 % interval; None where the calibration knew no identities.
+        fmr_high: its upper end.
+        standing: what the decision rests on: ``solid``, 30 false matches or more in the calibration; ``marked``, 3 to
+            29; ``undecidable``, fewer; ``given``, a threshold that the caller chose.
+        faces: the face in each photograph.
+    """
+
+    match: bool | None
+    score: float
+    threshold: float | None
+    fmr: float | None
+    fmr_low: float | None
+    fmr_high: float | None
+    standing: Standing | Literal["given"]
+    faces: tuple[Face, Face]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain Python values."""
+        plain = {name: value for name, value in vars(self).items() if name != "faces"}
+        return {**plain, "faces": [face.to_dict() for face in self.faces]}
+
+
+class FacePipeline:
+    """An encoder with a detector and the alignment that the encoder was trained on.
+
+    Args:
+        encoder: what embeds crops.
+        detector: what finds faces: a name (``yunet``, ``centerface``, ``whole``), an ONNX file, or a `Detector`.
+        face: which face of a photograph is meant: ``largest``, ``centre``, ``only``, or ``all``.
+        alignment: of an encoder that does not say its own, such as ``arcface``.
+        min_eyes: pixels between the eyes of the smallest face that is used.
+        flip: add the embedding of the mirrored crop.
+        calibration: what thresholds come from; None leaves it out.
+
+    Raises:
+        ModelError: nobody has said how the encoder's crops were aligned, or there is no such detector.
+        MissingExtraError: the package that brings a detector is not installed.
+        InputError: an argument is out of range, or another alignment than the encoder's own.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        detector: str | Path | Detector = "yunet",
+        *,
+        face: Choice = "largest",
+        alignment: str | Alignment | None = None,
+        min_eyes: float = MIN_EYES,
+        flip: bool = True,
+        calibration: Calibrator | None = None,
+    ) -> None:
+        self.encoder, self.flip, self.calibration = encoder, flip, calibration
+        self.detector = open_detector(detector)
+        self.alignment = _chosen_alignment(encoder, alignment, self.detector)
+        self.cropper = Cropper(self.detector, self.alignment, encoder.image_size, face, min_eyes)
+        self._encoder_digest = encoder.digest
+        self._no_calibration = "there is none"
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str],
+        detector: str | Path | Detector = "yunet",
+        *,
+        calibration: str | os.PathLike[str] | None = None,
+        max_side: int = MAX_SIDE,
+        rotations: bool = False,
+        **options: Any,
+    ) -> "FacePipeline":
+        """Open an encoder, and the calibration that belongs to it and to this pipeline.
+
+        Args:
+            model: the folder of a run or of a saved encoder, an ONNX file, or the name of known weights (``sface``).
+            detector: as above.
+            calibration: the file; None looks beside the encoder, and among those that come with known weights.
+            max_side: longest side in pixels at which a detector looks.
+            rotations: try photographs in four orientations.
+            options: as above, from ``face`` on.
+
+        Raises:
+            ModelError: there is no such encoder, or the calibration in ``calibration`` belongs to something else.
+            MissingExtraError: a package is not installed.
+        """
+        found = open_detector(detector, max_side=max_side, rotations=rotations)
+        pipeline = cls(open_encoder(model), found, **options)
+        if calibration is not None:
+            pipeline.calibration = Calibrator.load(Path(calibration), pipeline.contract_digest)
+            return pipeline
+        for path in calibration_places(model):
+            if path.is_file():
+                try:
+                    pipeline.calibration = Calibrator.load(path, pipeline.contract_digest)
+                    break
+                except ModelError as error:
+                    pipeline._no_calibration = str(error)
+        return pipeline
+
+    @property
+    def contract(self) -> dict[str, Any]:
+        """All that decides a score, as plain values: a calibration and a gallery belong to it."""
+        return {
+            "encoder": self._encoder_digest,
+            "alignment": {**self.alignment.to_dict(), "size": self.encoder.image_size},
+            "detector": self.detector.contract,
+            "flip": self.flip,
+        }
+
+    @property
+    def contract_digest(self) -> str:
+        """SHA-256 of the contract."""
+        return hashlib.sha256(json.dumps(self.contract, sort_keys=True).encode()).hexdigest()
+
+    def faces(self, image: ImageSource) -> list[Face]:
+        """Return all faces in a photograph, the most confident first; none is no error.
+
+        Args:
+            image: a path, encoded bytes, a PIL image or an array.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        return self.detector.detect(load_image(image))
+
+    def embed(self, images: Iterable[ImageSource], on_error: Literal["raise", "record"] = "raise") -> FaceEmbeddings:
+        """Embed the faces that are meant in photographs; one photograph is in memory at a time.
+
+        Args:
+            images: paths, encoded bytes, PIL images or arrays.
+            on_error: ``raise`` the first photograph that cannot be embedded, or ``record`` all of them in ``failures``.
+
+        Raises:
+            ImageError: a photograph cannot be read.
+            FaceError: a photograph shows no face that can be used.
+        """
+        if on_error not in ("raise", "record"):
+            raise InputError(f"on_error is {on_error!r}, expected 'raise' or 'record'")
+        failures: dict[int, CoreFaceError] = {}
+        indices: list[int] = []
+        faces: list[Face] = []
+        rows: list[NDArray[np.float32]] = []
+        waiting: list[NDArray[np.uint8]] = []
+
+        def embed_waiting() -> None:
+            if waiting:
+                rows.append(self.encoder.embed(waiting, flip=self.flip))
+                waiting.clear()
+
+        for index, source in enumerate(images):
+            try:
+                crops = self.cropper.crops(load_image(source))
+            except (ImageError, FaceError) as error:
+                if on_error == "raise":
+                    raise _placed(error, source, index) from error
+                failures[index] = _placed(error, source, index)
+                continue
+            for crop in crops:
+                indices.append(index)
+                faces.append(crop.face)
+                waiting.append(crop.image)
+                if len(waiting) == _BATCH:
+                    embed_waiting()
+        embed_waiting()
+        embeddings = np.concatenate(rows) if rows else np.empty((0, self.encoder.embedding_size), np.float32)
+        return FaceEmbeddings(embeddings, np.array(indices, np.int64), tuple(faces), failures)
+
+    def verify(self, a: ImageSource, b: ImageSource, fmr: float = 1e-3, *, threshold: float | None = None) -> Decision:
+        """Decide whether two photographs show one person.
+
+        Args:
+            a: a photograph.
+            b: another.
+            fmr: wanted rate of false matches.
+            threshold: a cosine to decide at, instead of the calibration's.
+
+        Raises:
+            ModelError: there is neither a calibration nor a threshold.
+            ImageError: a photograph cannot be read.
+            FaceError: a photograph shows no face that can be used.
+            InputError: ``fmr`` is out of range, the threshold is no cosine, or the pipeline takes all faces.
+        """
+        if self.cropper.face == "all":
+            raise InputError("verify compares one face with one other: the pipeline needs face='largest' or another")
+        if threshold is not None and not -1 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold}, expected a cosine from -1 to 1")
+        if threshold is None and self.calibration is None:
+            raise ModelError(
+                f"no calibration for this pipeline ({self._no_calibration}): make one on photographs of other people "
+                "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
+            )
+        at = None if threshold is not None or self.calibration is None else self.calibration.threshold(fmr)
+        found = self.embed([a, b])
+        score = float(found.embeddings[0] @ found.embeddings[1])
+        faces = found.faces[0], found.faces[1]
+        if at is None:
+            assert threshold is not None
+            return Decision(score >= threshold, score, threshold, None, None, None, "given", faces)
+        match = None if at.threshold is None or at.standing == "undecidable" else score >= at.threshold
+        return Decision(match, score, at.threshold, at.fmr, at.fmr_low, at.fmr_high, at.standing, faces)
+
+
+def calibration_places(model: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield where the calibration of a model may lie, the first that belongs to a pipeline being meant."""
+    text, path = os.fspath(model), Path(model)
+    if text in KNOWN:
+        yield from sorted(SHIPPED.glob(f"{text}_*.json"))
+    elif path.is_dir():
+        yield path / CALIBRATION
+        yield path / "encoder" / CALIBRATION
+    else:
+        yield path.with_suffix(f".{CALIBRATION}")
+
+
+def _chosen_alignment(encoder: Encoder, given: str | Alignment | None, detector: Detector) -> Alignment:
+    own = encoder.preprocessing.alignment
+    wanted = Alignment(given) if isinstance(given, str) else given
+    if wanted is not None and not wanted.known:
+        raise InputError("the alignment is unknown, expected the name of a template such as arcface")
+    if own.known and wanted is not None and wanted.template != own.template:
+        raise InputError(f"the alignment is {wanted.template}, but the encoder was trained on {own.template}")
+    if own.known or isinstance(detector, WholeImage):
+        return own
+    if wanted is None:
+        raise ModelError(
+            "nobody has said how the crops were aligned that this encoder was trained on: say alignment='arcface' "
+            "(--alignment arcface) where it was the usual five points in 112 x 112 pixels"
+        )
+    return wanted
+
+
+def _placed(error: ImageError | FaceError, source: ImageSource, index: int) -> ImageError | FaceError:
+    name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else f"photograph {index}"
+    if name in str(error):
+        return error
+    message = f"{name}: {error}"
+    return FaceError(message, error.reason) if isinstance(error, FaceError) else ImageError(message)
