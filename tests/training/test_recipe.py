@@ -28,6 +28,7 @@ DEFAULTS = {
         "holdout_seed": 0,
         "holdout_fold": 0,
         "max_unreadable": 0.1,
+        "alignment": None,
     },
     "stages": [{"from_epoch": 1, "views": 1, "dropout": 0.4, "contrastive": None}],
     "optimizer": {

@@ -53,7 +53,7 @@ def refusal(write):
 UNUSUAL = Recipe(
     model=ModelRecipe("mobilefacenet", 64, "joint", True),
     classifier=ClassifierRecipe(MarginRecipe("cosface", 30.5, 0.25), 0.25),
-    data=DataRecipe("Gesichter/ä: [x] 'y' #z", 32, 0, False, 0.125, None, 3, 0.25),
+    data=DataRecipe("Gesichter/ä: [x] 'y' #z", 32, 0, False, 0.125, None, 3, 0.25, "arcface"),
     stages=[
         StageRecipe(1, 3, 0.0),
         StageRecipe(2, 2, 0.25, ContrastiveRecipe(0.5, 20.0, -0.1, 0.5, "zero", "half", True)),

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from coreface.data.crop_alignment import write_alignment
 from coreface.data.labels import write_names
 from coreface.data.recordio.writer import RecordWriter
 from coreface.data.source import FaceSource
@@ -76,6 +77,8 @@ def convert_faces(
             _write_recordio(source, folder, progress)
         else:
             _write_shards(source, folder, per_shard, shuffle, progress)
+        if source.alignment.known:
+            write_alignment(folder, source.alignment)
 
 
 @contextmanager

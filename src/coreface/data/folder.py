@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coreface.data.crop_alignment import ALIGNMENT, REJECTS, SAMPLES, read_alignment
 from coreface.data.source import FaceSource, Notice
 from coreface.errors import DataError, ImageError
 from coreface.images.load import load_image
@@ -51,6 +52,9 @@ class FolderSource(FaceSource):
         if not names:
             raise DataError(f"{root}: no <identity>/<image> inside; images need one folder per person")
         super().__init__(np.array(identities, dtype=np.int64), names)
+        self.alignment = read_alignment(root)
+        if self.alignment.known:  # what `coreface align` writes beside its crops
+            stray = [name for name in stray if name not in (ALIGNMENT, REJECTS, SAMPLES)]
         self._root = root
         self._paths = paths
         self._stray = tuple(stray)

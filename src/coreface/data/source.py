@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import DataError, ImageError, InputError
+from coreface.images.alignment import UNKNOWN, Alignment
 from coreface.images.load import load_image
 
 
@@ -37,9 +38,11 @@ class FaceSource(ABC):
         identities: (len,) int64, the identity of every image.
         identity_names: one name per identity, as the storage spells it.
         in_sequence: whether the storage is best read in its own sequence; `reading_order` respects it then.
+        alignment: how the crops were made; its template is ``unknown`` where nothing says it.
     """
 
     in_sequence = False
+    alignment = Alignment(UNKNOWN)
 
     def __init__(self, identities: NDArray[np.int64], identity_names: Sequence[str]) -> None:
         self.identities = identities
@@ -120,6 +123,7 @@ class _Selection(FaceSource):
         super().__init__(identities.astype(np.int64), [source.identity_names[i] for i in kept])
         self._source = source
         self._indices = indices
+        self.alignment = source.alignment
 
     @property
     def origin(self) -> FaceSource:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from coreface.data.crop_alignment import read_alignment
 from coreface.data.folder import IMAGE_SUFFIXES
 from coreface.data.gzip_files import unpacked
 from coreface.data.labels import WHOLE_NUMBER, LabelTable, read_names
@@ -81,6 +82,7 @@ class ShardSource(FaceSource):
         if suffix == ".cls":
             names = tuple(read_names(folder, names))
         super().__init__(identities, names)
+        self.alignment = read_alignment(folder)
 
     def encoded(self, index: int) -> bytes:
         start, size = int(self._starts[index]), int(self._sizes[index])

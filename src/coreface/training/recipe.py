@@ -228,6 +228,8 @@ class DataRecipe:
         holdout_seed: Draws them; null takes them in the order of the source.
         holdout_fold: Which slice of that order.
         max_unreadable: Share of the images that may turn out unreadable before training stops.
+        alignment: How the crops were aligned (arcface) where no alignment.json beside them says it, as with public
+            RecordIO; it goes into the encoder, so that photographs are aligned alike.
     """
 
     train: str = ""
@@ -238,6 +240,7 @@ class DataRecipe:
     holdout_seed: int | None = 0
     holdout_fold: int = 0
     max_unreadable: float = 0.1
+    alignment: Literal["arcface"] | None = None
 
     def __post_init__(self) -> None:
         _require(

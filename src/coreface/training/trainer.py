@@ -16,6 +16,7 @@ from coreface.data.source import FaceSource, require_identities
 from coreface.distributed.device import choose_device, choose_precision
 from coreface.distributed.processes import Processes
 from coreface.errors import DataError, DivergedError, EvaluationError, TrainingStopped
+from coreface.images.alignment import Alignment
 from coreface.models.encoder import FaceEncoder
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_state import (
@@ -110,6 +111,7 @@ class Trainer:
         self._randomness: RandomState | None = None  # of all processes alike, while the first weights are drawn
         with self._own_randomness():
             encoder = FaceEncoder(recipe.model.backbone, recipe.model.embedding_size, recipe.data.image_size)
+            encoder.alignment = _alignment_of(faces, recipe)
             objective = Objective(recipe, recipe.model.embedding_size, faces.num_identities, self._device)
         # Channels-last is the order the pixels come in, and the faster one for convolutions here at any precision.
         self.encoder = encoder.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -389,3 +391,9 @@ class Trainer:
                 yield
             finally:
                 self._randomness = get_randomness(self._device)
+
+
+def _alignment_of(faces: FaceSource, recipe: Recipe) -> Alignment:
+    """Return how the crops were made: as they say themselves, or else as the recipe says."""
+    said = recipe.data.alignment
+    return faces.alignment if faces.alignment.known or said is None else Alignment(said)

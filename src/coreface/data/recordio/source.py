@@ -5,6 +5,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+from coreface.data.crop_alignment import read_alignment
 from coreface.data.labels import identities_of, read_names
 from coreface.data.recordio.reader import RecordReader
 from coreface.data.source import FaceSource, Notice
@@ -42,6 +43,7 @@ class RecordSource(FaceSource):
         self._positions = positions
         identities, self._labels = identities_of(labels, self.locate)
         super().__init__(identities, read_names(self._reader.path.parent, self._labels))
+        self.alignment = read_alignment(self._reader.path.parent)
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
         identity = self.identities.item(index)
