@@ -87,5 +87,9 @@ class EvaluationError(CoreFaceError):
     """Scores or embeddings that cannot be measured: of one kind only, constant, or not finite."""
 
 
+class ConstantEmbeddingsError(EvaluationError):
+    """All embeddings are the same, so that no score tells two people apart."""
+
+
 class MissingExtraError(CoreFaceError):
     """An optional dependency is needed for this call; the message names the extra that installs it."""

@@ -45,6 +45,14 @@ def test_golden_output(runs, width):
     ]
 
 
+def test_a_run_of_several_processes_is_not_continued_by_one(runs, tmp_path):
+    assert not any("torchrun" in line for line in runs(80, one=[]))
+    (tmp_path / "runs" / "one" / "launchers.json").touch()
+    hint = "where torchrun began it: torchrun --nproc-per-node N -m coreface train --resume RUN"
+    assert runs(120)[-1] == hint
+    assert hint not in runs(120, one=ROWS)  # it is finished
+
+
 def test_a_long_path_is_in_one_piece(runs):
     name = "a" * 90
     assert runs(80, **{name: ROWS}) == [

@@ -3,10 +3,11 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
-from coreface.distributed.launch import Launch, ignore_termination, is_leader, launched
+from coreface.distributed.launch import Launch, ignore_termination, is_leader, launched, resume_command
 from coreface.errors import InputError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
@@ -36,6 +37,22 @@ def test_what_torchrun_sets(monkeypatch):
     assert not is_leader()
     put(monkeypatch, "0")
     assert is_leader()
+
+
+def test_a_run_is_continued_by_as_many_processes(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    run = Path("runs/mine")
+    assert resume_command(run) == "coreface train --resume runs/mine"
+    assert resume_command(run, 4) == "torchrun --nproc-per-node 4 -m coreface train --resume runs/mine"
+    put(monkeypatch, "0", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert resume_command(run) == "torchrun --nproc-per-node 2 -m coreface train --resume runs/mine"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # one on each of two machines
+    assert resume_command(run) == "torchrun ... -m coreface train --resume runs/mine"
+
+
+def test_the_command_can_be_pasted():
+    assert resume_command(Path("my runs/it's")).endswith("""--resume 'my runs/it'"'"'s'""")
 
 
 @pytest.mark.parametrize(

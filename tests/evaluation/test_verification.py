@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from coreface.errors import EvaluationError, InputError
+from coreface.errors import ConstantEmbeddingsError, EvaluationError, InputError
 from coreface.evaluation import all_pairs, verification
 from coreface.evaluation.metrics import eer, roc, tar_at_far
 from coreface.evaluation.metrics.pair_scores import PairScores
@@ -209,7 +209,7 @@ def test_a_collapsed_encoder_is_named():
     lengths = generator.uniform(0.1, 10, (50, 1)).astype(np.float32)
     rounding = (1 + 1e-6 * generator.normal(size=same.shape)).astype(np.float32)
     for rows in (same, same * lengths, same * rounding, same.astype(np.float16)):
-        with pytest.raises(EvaluationError, match=r"all 50 embeddings are the same .* the encoder has collapsed"):
+        with pytest.raises(ConstantEmbeddingsError, match=r"all 50 embeddings .* the encoder has collapsed"):
             verify(rows, identities)
 
 

@@ -167,6 +167,7 @@ def test_a_process_that_dies_is_started_anew_with_the_others(recipe, tmp_path, f
     assert code == 0, err
     (line,) = said(err)
     assert "process 0 has lost another of the 2, which died or was killed (" in line
+    assert line.endswith("continue with: torchrun --nproc-per-node 2 -m coreface train --resume run")
     assert "gloo" in line  # what torch.distributed says of it: reset, closed, or a broken pipe
     assert err.count("going on from run/checkpoints/step_4: 4 of 32 steps are done") == 1
     assert out.count("EER") == 1
@@ -190,6 +191,7 @@ def test_a_signal_to_the_launcher_writes_a_checkpoint(recipe, tmp_path, finished
     _, _, err = launch(tmp_path, recipe, *words, event=(number, 2))
     (line,) = said(err)
     assert f"stopped by {name} after step 2 of 32" in line
+    assert line.endswith("go on with: torchrun --nproc-per-node 2 -m coreface train --resume run")
     (newest,) = checkpoint_folders(tmp_path / "run" / "checkpoints")
     assert open_checkpoint(newest).step == 2
     code, _, err = launch(tmp_path, "--resume", "run")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coreface.data import FaceLoader, RecordReader, RecordWriter, open_faces
-from coreface.errors import DataError, EvaluationError, ModelError, RecipeError
+from coreface.errors import ConstantEmbeddingsError, DataError, EvaluationError, ModelError, RecipeError
 from coreface.models.encoder import FaceEncoder
 from coreface.models.views import RowMasks
 from coreface.training.recipe import ContrastiveRecipe, StageRecipe
@@ -463,6 +463,26 @@ def test_an_encoder_that_cannot_be_measured_does_not_end_the_run(tiny, make_trai
     assert (second["eer"], third["eer"]) == (0.3, 0.2)
     assert "epoch 1: not measured: all embeddings are the same" in screen.text
     assert "epoch 2: eer 0.3000" in screen.text
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_same_embedding_for_all_is_no_collapse_in_the_first_steps(
+    tiny, change, make_trainer, rows, screen, monkeypatch, epochs
+):
+    def measure(encoder):
+        raise ConstantEmbeddingsError("all 12 embeddings are the same: the encoder has collapsed")
+
+    early = "all images still get the same embedding, which is usual after no more than {} steps"
+    late = "all 12 embeddings are the same: the encoder has collapsed"
+    make_trainer(change(tiny, optimizer__epochs=epochs), evaluator=measure).train()
+    expected = [*(early.format(2 * epoch) for epoch in range(1, epochs)), late]  # nothing comes after the last epoch
+    assert [row["error"] for row in rows("evaluation")] == expected
+    for epoch, reason in enumerate(expected, 1):
+        assert f"epoch {epoch}: not measured: {reason}\n" in screen.text
+    monkeypatch.setattr("coreface.training.trainer._SETTLED_STEPS", 4)
+    make_trainer(change(tiny, optimizer__epochs=epochs), "later", evaluator=measure).train()
+    found = [row["error"] for row in rows("evaluation", "later")]
+    assert found == ([early.format(2), late, late] if epochs == 3 else [late])
 
 
 def test_another_error_of_the_evaluator_ends_the_run(tiny, make_trainer):

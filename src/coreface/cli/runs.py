@@ -16,7 +16,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from coreface.runs.status import run_states
+    from coreface.runs.status import LAUNCHERS, run_states
 
     states = run_states(Path(options.folder))
     if options.json:
@@ -41,5 +41,8 @@ def _runs(options: argparse.Namespace) -> None:
             for one in states
         ],
     )
-    if any(one.state == "interrupted" for one in states):
+    interrupted = [one.folder for one in states if one.state == "interrupted"]
+    if interrupted:
         print("go on with an interrupted one: coreface train --resume RUN")
+    if any((folder / LAUNCHERS).exists() for folder in interrupted):
+        print("where torchrun began it: torchrun --nproc-per-node N -m coreface train --resume RUN")

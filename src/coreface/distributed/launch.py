@@ -1,10 +1,12 @@
 """What a launcher such as torchrun says in the environment about this process. Light: nothing here imports torch."""
 
 import os
+import shlex
 import signal
 import socket
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from coreface.errors import InputError
@@ -80,3 +82,15 @@ def ignore_termination() -> None:
 
 def ignored(number: int, frame: FrameType | None) -> None:
     """Handle a signal by doing nothing. Unlike SIG_IGN, programs that this process starts do not inherit it."""
+
+
+def resume_command(run: Path, world_size: int | None = None) -> str:
+    """Return the command that continues a run with as many processes; None takes those of this launch."""
+    count = launched().world_size if world_size is None else world_size
+    train = f"coreface train --resume {shlex.quote(str(run))}"
+    if count == 1:
+        return train
+    on_this_machine = os.environ.get("LOCAL_WORLD_SIZE", str(count))
+    if on_this_machine != str(count):  # several machines, and torchrun's options differ between them
+        return f"torchrun ... -m {train}"
+    return f"torchrun --nproc-per-node {count} -m {train}"

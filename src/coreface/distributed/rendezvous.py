@@ -14,7 +14,7 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from coreface.distributed.device import choose_device
-from coreface.distributed.launch import Launch, ignore_termination, launched
+from coreface.distributed.launch import Launch, ignore_termination, launched, resume_command
 from coreface.distributed.processes import Processes
 from coreface.errors import MACHINE_FAILED, CoreFaceError, ProcessLostError, RecipeError, TrainingStopped
 from coreface.files import write_atomically
@@ -171,8 +171,8 @@ def _explained(error: BaseException, launch: Launch, folder: Path) -> BaseExcept
         return error
     return ProcessLostError(
         f"process {launch.rank} has lost another of the {launch.world_size}, which died or was killed ({text}); its "
-        f"traceback, if it wrote one, is in {folder / FAILURES}; continue with: torchrun ... -m coreface train "
-        f"--resume {folder}"
+        f"traceback, if it wrote one, is in {folder / FAILURES}; continue with: "
+        f"{resume_command(folder, launch.world_size)}"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from coreface.errors import EvaluationError
+from coreface.errors import ConstantEmbeddingsError, EvaluationError
 from coreface.evaluation.metrics.scores import Floats, checked_floats
 
 _BLOCK = 1 << 22  # scores computed at a time
@@ -46,9 +46,9 @@ def unit_rows(embeddings: ArrayLike, *, zeros: bool = False) -> Floats:
     unit /= np.where(empty, 1, np.linalg.norm(unit, axis=1, keepdims=True))
     # 1 - cosine is half the squared distance: below the rounding of a cosine, scores would rank noise.
     if len(unit) > 1 and np.square(unit - unit[0]).sum(axis=1).max() / 2 <= np.finfo(unit.dtype).eps:
-        raise EvaluationError(
-            f"all {len(unit)} embeddings are the same up to length and rounding: the encoder has collapsed, or was "
-            "given one image again and again"
+        raise ConstantEmbeddingsError(
+            f"all {len(unit)} embeddings are the same up to length and rounding: the encoder has collapsed, or has "
+            "hardly been trained, or was given one image again and again"
         )
     return unit
 

@@ -19,7 +19,8 @@ from coreface.data import FaceSource, open_faces, require_identities, split_by_i
 from coreface.data.labels import IDENTITIES, write_names
 from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically
-from coreface.runs.status import ENVIRONMENT, RECIPE, is_run
+from coreface.runs.status import ENVIRONMENT, LAUNCHERS, RECIPE, is_run
+from coreface.distributed.launch import resume_command
 from coreface.distributed.rendezvous import FAILURES
 from coreface.training.log import say
 from coreface.training.recipe import DataRecipe, Recipe
@@ -27,7 +28,6 @@ from coreface.training.recipe_file import recipe_text
 
 REPORT = "report.html"
 _TRACEBACK = re.compile(r"\.?rank_\d+\.attempt_\d+\.txt")  # in `FAILURES`; with the dot one that was cut short
-_LAUNCHERS = "launchers.json"  # which processes of a launcher's have begun the run: they may begin it once more
 
 
 def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
@@ -88,7 +88,7 @@ def start_run(
         write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
         write_names(folder, faces.identity_names)
         if launchers:
-            write_atomically(folder / _LAUNCHERS, json.dumps(sorted(set(launchers))).encode())
+            write_atomically(folder / LAUNCHERS, json.dumps(sorted(set(launchers))).encode())
         write_atomically(folder / RECIPE, recipe_text(located(recipe)).encode())
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
@@ -114,7 +114,7 @@ def require_free(folder: Path, overwrite: bool) -> None:
         raise RunError(f"{folder} exists and is no run: choose another folder with --run")
     if not overwrite:
         raise RunError(
-            f"{folder} holds a run already: go on with it by coreface train --resume {folder}, choose another folder "
+            f"{folder} holds a run already: go on with it by {resume_command(folder)}, choose another folder "
             "with --run, or replace it with --overwrite"
         )
 
@@ -122,14 +122,14 @@ def require_free(folder: Path, overwrite: bool) -> None:
 def begun_by(folder: Path, launchers: Sequence[str]) -> bool:
     """Say whether a folder holds a run that processes of one of these launchers have begun."""
     try:
-        return is_run(folder) and not set(launchers).isdisjoint(json.loads((folder / _LAUNCHERS).read_bytes()))
+        return is_run(folder) and not set(launchers).isdisjoint(json.loads((folder / LAUNCHERS).read_bytes()))
     except (OSError, ValueError, TypeError):
         return False
 
 
 def _was_killed_at_its_start(folder: Path) -> bool:
     """Whether all that lies there is what `start_run` writes before the recipe, the last file, makes it a run."""
-    started = (ENVIRONMENT, IDENTITIES, _LAUNCHERS)
+    started = (ENVIRONMENT, IDENTITIES, LAUNCHERS)
     for name in (entry.name for entry in folder.iterdir()):
         unfinished = name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in (*started, RECIPE)))
         if name not in (*started, FAILURES) and not unfinished:
@@ -142,7 +142,7 @@ def _was_killed_at_its_start(folder: Path) -> bool:
     try:
         written = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return not any((folder / name).exists() for name in (IDENTITIES, _LAUNCHERS))
+        return not any((folder / name).exists() for name in (IDENTITIES, LAUNCHERS))
     except (OSError, ValueError):
         return False
     return isinstance(written, dict) and "coreface" in written  # and is not somebody else's of that name

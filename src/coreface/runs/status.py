@@ -17,6 +17,7 @@ except ImportError:  # Windows has none: there the lock holds nobody out
     fcntl = None  # type: ignore[assignment]
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
+LAUNCHERS = "launchers.json"  # which processes of a launcher's have begun the run: they may begin it once more
 _PATIENCE = 1.0  # seconds: `coreface runs` holds a lock for a moment to see whether it can
 
 

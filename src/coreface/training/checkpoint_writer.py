@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from coreface.distributed.collectives import local, with_layout_of
+from coreface.distributed.launch import resume_command
 from coreface.distributed.processes import Processes
 from coreface.errors import CheckpointError, StorageError
 from coreface.training.checkpoint import (
@@ -196,7 +197,7 @@ def raise_storage_error(run: Path, error: OSError) -> NoReturn:
     safe = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
     raise StorageError(
         f"{run}: the run cannot be written ({error.strerror}); {safe}; make room or mend the rights, then: "
-        f"coreface train --resume {run}"
+        f"{resume_command(run)}"
     ) from error
 
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from coreface.data.loader import FaceLoader
 from coreface.data.source import FaceSource, require_identities
 from coreface.distributed.device import choose_device, choose_precision
+from coreface.distributed.launch import resume_command
 from coreface.distributed.processes import Processes
-from coreface.errors import DataError, DivergedError, EvaluationError, TrainingStopped
+from coreface.errors import ConstantEmbeddingsError, DataError, DivergedError, EvaluationError, TrainingStopped
 from coreface.images.alignment import Alignment
 from coreface.models.encoder import FaceEncoder
 from coreface.training.checkpoint import Checkpoint
@@ -51,6 +52,9 @@ from coreface.training.watch import Watch, require_labels_in_range
 Evaluator = Callable[[FaceEncoder], Mapping[str, float | int | None]]
 
 BAD_BATCH = "bad_batch"
+# BatchNorm's running statistics (momentum 0.1) are those of the images after about so many steps. Until then an encoder
+# in eval mode may give all images the same embedding.
+_SETTLED_STEPS = 100
 
 
 class Trainer:
@@ -284,11 +288,12 @@ class Trainer:
         name = BAD_BATCH if self._processes.world_size == 1 else f"{BAD_BATCH}_{self._processes.rank}"
         save_batch(images, identities, self._folder / name)
         precision = "" if self.precision == torch.float32 else ", --precision float32"
+        command = resume_command(self._folder, self._processes.world_size)
         raise DivergedError(
             f"{limit} steps in a row had no finite loss or gradient, the last of them step {self.step}; they changed "
             f"nothing, and the last batch lies in {self._folder / name}.png and .safetensors. Go on from the last "
-            f"checkpoint with a lower rate (now {self._rate:g}){precision}: coreface train --resume {self._folder} "
-            f"--force --optimizer.lr {self.recipe.optimizer.lr / 10:g}"
+            f"checkpoint with a lower rate (now {self._rate:g}){precision}: {command} --force "
+            f"--optimizer.lr {self.recipe.optimizer.lr / 10:g}"
         )
 
     def _say_what_is_odd(self, log: RunLog) -> None:
@@ -305,9 +310,9 @@ class Trainer:
         if self._saved_step != self.step:
             self._save(log, checkpoints, wait=True)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        command = resume_command(self._folder, self._processes.world_size)
         return TrainingStopped(
-            f"stopped by {name} after step {self.step} of {self.total_steps}; nothing is lost; go on with: "
-            f"coreface train --resume {self._folder}",
+            f"stopped by {name} after step {self.step} of {self.total_steps}; nothing is lost; go on with: {command}",
             number,
         )
 
@@ -357,8 +362,12 @@ class Trainer:
             with stop.stopping_at_once(), kept_randomness(self._device):
                 measured = self._evaluator(self.encoder)
         except EvaluationError as error:  # a model that cannot be measured now may recover; the run goes on
-            log.row("evaluation", {**where, "error": str(error)})
-            log.say(f"epoch {epoch}: not measured: {error}")
+            reason = str(error)
+            early = self.step < _SETTLED_STEPS and epoch < self.recipe.optimizer.epochs
+            if early and isinstance(error, ConstantEmbeddingsError):
+                reason = f"all images still get the same embedding, which is usual after no more than {self.step} steps"
+            log.row("evaluation", {**where, "error": reason})
+            log.say(f"epoch {epoch}: not measured: {reason}")
             return
         log.row("evaluation", {**where, **measured})
         figures = "  ".join(f"{name} {value:.4f}" for name, value in measured.items() if isinstance(value, float))
