@@ -1,8 +1,12 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Writing files so that nobody ever reads half of one, and names of files so that every name can be written."""
 
 import os
+import re
 import threading
+from collections.abc import Iterable
 from pathlib import Path
+
+_ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -16,6 +20,36 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a list for people atomically, one `escaped` line each."""
+    write_atomically(path, "".join(f"{escaped(line)}\n" for line in lines).encode())
+
+
+def escaped(text: str) -> str:
+    """Return a text in which bytes that are no UTF-8 stand as ``\\xe9``, backslashes twice and line ends as ``\\x0a``.
+
+    A name of a file may be any bytes; Python hands out those that are no UTF-8 as lone surrogates, which no encoding
+    takes. `unescaped` gives the name back.
+    """
+    return re.sub(
+        "[\\\\\\n\\r\udc80-\udcff]",
+        lambda found: "\\\\" if found[0] == "\\" else f"\\x{ord(found[0]) & 0xFF:02x}",
+        text,
+    )
+
+
+def unescaped(line: str) -> str:
+    """Return the text that `escaped` was given."""
+
+    def original(found: re.Match[str]) -> str:
+        if found[1] is None:
+            return "\\"
+        byte = int(found[1], 16)
+        return chr(0xDC00 + byte) if byte >= 0x80 else chr(byte)
+
+    return _ESCAPE.sub(original, line)
 
 
 class Replacement:

@@ -354,7 +354,7 @@ def test_what_is_no_image_file_is_named(tmp_path: Path) -> None:
     for path, words in said.items():
         with pytest.raises(ImageError, match=words) as caught:
             load_image(path)
-        assert repr(str(path)) in str(caught.value)
+        assert f"'{path}'" in str(caught.value)
 
 
 def test_a_file_beyond_the_limit_of_bytes_is_not_read(tmp_path: Path) -> None:

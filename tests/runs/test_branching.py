@@ -73,8 +73,10 @@ def test_another_seed_after_the_branch_draws_other_masks_and_another_order(recip
     for name, plan in (("one", recipe), ("other", other), ("again", other)):
         branch_run(shared_run, tmp_path / name, plan, 1, screen)
         resume(tmp_path / name, console=screen)
-    losses = {name: [row["loss"] for row in untimed(tmp_path / name) if row["kind"] == "step"] for name in
-              ("one", "other", "again")}
+    losses = {
+        name: [row["loss"] for row in untimed(tmp_path / name) if row["kind"] == "step"]
+        for name in ("one", "other", "again")
+    }
     steps = len([row for row in read_metrics(shared_run.parents[1]) if row["kind"] == "step"])
     assert losses["one"][:steps] == losses["other"][:steps]
     assert not np.allclose(losses["one"][steps:], losses["other"][steps:])
@@ -125,7 +127,7 @@ def test_recipes_from_plain_values_are_those_of_a_file(recipe):
     assert recipe_from(json.loads(json.dumps(recipe.to_dict())), "here") == recipe
     with pytest.raises(RecipeError, match=r"^here: there is no field optimizer\.rate; did you mean"):
         recipe_from({"optimizer": {"rate": 1}}, "here")
-    with pytest.raises(RecipeError, match="^here: .*lr"):
+    with pytest.raises(RecipeError, match=r"^here: .*lr"):
         recipe_from({"optimizer": {"lr": -1}}, "here")
     with pytest.raises(RecipeError, match="class to import"):
         recipe_from({"class_path": "os.system"}, "here")

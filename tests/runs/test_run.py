@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import platform
 import re
 import sys
@@ -13,7 +14,7 @@ import torch
 from rich.console import Console
 
 import coreface as cf
-from coreface.files import write_atomically
+from coreface.files import unescaped, write_atomically
 from coreface.runs.folder import environment
 
 REPLICATES = 20
@@ -260,6 +261,40 @@ def _write(folder, faces, **data):
     path = folder / "recipe.json"  # JSON is YAML
     path.write_text(json.dumps(sections))
     return path
+
+
+def test_notices_survive_a_hold_out(toy_recipe, paint_faces, tmp_path, screen):
+    """What a storage says of itself is said of a selection of it as well."""
+    faces = paint_faces(tmp_path / "faces")
+    (faces / "root.jpg").write_bytes(b"x")
+    (faces / "person01" / "desktop.ini").write_bytes(b"x")
+    (faces / "empty").mkdir()
+    recipe = cf.Recipe.load(toy_recipe, ["--data.train", str(faces), "--optimizer.epochs", "1"])
+    assert recipe.data.holdout
+    cf.train(recipe, tmp_path / "run", console=screen)
+    noted = (tmp_path / "run" / "notices.txt").read_text().splitlines()
+    assert "  root.jpg" in noted
+    assert "  person01/desktop.ini" in noted
+    assert "  empty" in noted
+
+
+def test_names_that_are_no_utf8_train_to_the_end_and_resume(toy_recipe, paint_faces, tmp_path, screen):
+    faces = paint_faces(tmp_path / "faces")
+    latin = faces / os.fsdecode(b"M\xfcller")
+    (faces / "person00").rename(latin)
+    (faces / "person01").rename(faces / os.fsdecode(b"Jos\xe9"))
+    (latin / "9.png").write_bytes(b"broken")
+    (latin / "notes.txt").write_bytes(b"x")
+    changes = {"data.train": faces, "data.max_unreadable": 1, "data.holdout": 0, "optimizer.epochs": 1}
+    words = [word for name, value in changes.items() for word in (f"--{name}", str(value))]
+    cf.train(cf.Recipe.load(toy_recipe, words), tmp_path / "run", console=screen)
+    unreadable = (tmp_path / "run" / "unreadable.txt").read_text(encoding="utf-8").splitlines()
+    assert len(unreadable) == 1
+    assert unescaped(unreadable[0]).startswith(f"'{latin / '9.png'}': ")
+    assert r"  M\xfcller/notes.txt" in (tmp_path / "run" / "notices.txt").read_text(encoding="utf-8").splitlines()
+    assert "M\udcfcller" in json.loads((tmp_path / "run" / "identities.json").read_text())
+    cf.resume(tmp_path / "run", overrides=["--optimizer.epochs", "2"], force=True, console=screen)
+    assert (tmp_path / "run" / "unreadable.txt").read_text(encoding="utf-8").splitlines() == unreadable
 
 
 def test_faces_of_their_own_to_measure_on(paint_faces, toy_folder, tmp_path, screen):

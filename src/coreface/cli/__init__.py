@@ -1,6 +1,7 @@
 """The command line: parse, call, print. One module a command; nothing heavy is imported before a command needs it."""
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         standard error says how), 1 where the machine failed (a full disk) or training diverged, 130 after Ctrl-C, 143
         after SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of a file may be what the terminal's encoding has no sign for
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
     if rest and not options.takes_more:

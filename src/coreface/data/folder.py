@@ -46,7 +46,7 @@ class FolderSource(FaceSource):
             if images:
                 paths += images
                 identities += [len(names)] * len(images)
-                names.append(name)
+                names.append(os.fsencode(name).decode("utf-8", "surrogateescape"))  # alike under every locale
             elif name:
                 empty.append(name)
         if not names:

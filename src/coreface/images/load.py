@@ -67,7 +67,7 @@ def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: 
         return _decode("image bytes", bytes(source), max_pixels)
     if isinstance(source, str | os.PathLike):
         path = os.fsdecode(source)
-        return _decode(repr(path), _read(path, max_bytes), max_pixels)
+        return _decode(f"'{path}'", _read(path, max_bytes), max_pixels)
     pil = sys.modules.get("PIL.Image")  # an object of PIL's exists only if PIL has been imported
     if pil is not None and isinstance(source, pil.Image):
         return _from_pil(source, max_pixels)
@@ -132,7 +132,7 @@ def as_photographs(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> l
 
 
 def _read(path: str, max_bytes: int) -> bytes:
-    name = repr(path)
+    name = f"'{path}'"
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end

@@ -108,7 +108,7 @@ def write_page(title: str, summary: Iterable[str], sections: Mapping[str, Iterab
         body += f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>\n" if content else ""
     document = _DOCUMENT.format(title=escape(title), style=_STYLE, body=body)
     # File names may hold bytes that are no text (lone surrogates): a question mark is better than no report.
-    write_atomically(path, document.encode("utf-8", errors="replace"))
+    write_atomically(path, document.encode("utf-8", errors="backslashreplace"))
 
 
 def _curves(measured: Sequence[Measured]) -> Iterator[str]:

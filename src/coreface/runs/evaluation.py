@@ -13,13 +13,13 @@ from rich.console import Console
 from coreface.data import CREDIT, FaceSource, OrlSource, open_faces, require_identities
 from coreface.errors import EvaluationError, MissingExtraError, ModelError, RunError
 from coreface.evaluation.embedding import EmbeddedFaces, embed_faces
-from coreface.reports.page import Measured, Page, write_report
+from coreface.evaluation.embedding_sources import EncoderSubject
 from coreface.evaluation.verification import Verification, verify
 from coreface.models.encoder import FaceEncoder
 from coreface.models.pretrained import CONFIG, saved_digest
+from coreface.reports.page import Measured, Page, write_report
 from coreface.runs.folder import REPORT, environment, open_recipe_faces
 from coreface.runs.status import RECIPE, is_locked, is_run
-from coreface.evaluation.embedding_sources import EncoderSubject
 from coreface.training.initial_weights import ENCODER
 from coreface.training.log import say
 from coreface.training.metrics_file import read_metrics

@@ -17,11 +17,11 @@ from rich.console import Console
 from coreface._version import __version__
 from coreface.data import FaceSource, open_faces, require_identities, split_by_identity
 from coreface.data.labels import IDENTITIES, write_names
-from coreface.errors import CoreFaceError, RunError
-from coreface.files import write_atomically
-from coreface.runs.status import ENVIRONMENT, LAUNCHERS, RECIPE, is_run
 from coreface.distributed.launch import resume_command
 from coreface.distributed.rendezvous import FAILURES
+from coreface.errors import CoreFaceError, RunError
+from coreface.files import write_atomically, write_lines
+from coreface.runs.status import ENVIRONMENT, LAUNCHERS, RECIPE, is_run
 from coreface.training.log import say
 from coreface.training.recipe import DataRecipe, Recipe
 from coreface.training.recipe_file import recipe_text
@@ -103,7 +103,7 @@ def write_notices(faces: FaceSource, folder: Path, console: Console) -> None:
         say(console, f"warning: {notice.message}; listed in {folder / 'notices.txt'}")
         listed += [f"{notice.message}:", *(f"  {item}" for item in notice.items)]
     if listed:
-        write_atomically(folder / "notices.txt", ("\n".join(listed) + "\n").encode())
+        write_lines(folder / "notices.txt", listed)
 
 
 def require_free(folder: Path, overwrite: bool) -> None:

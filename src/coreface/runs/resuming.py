@@ -16,12 +16,12 @@ from coreface.files import write_atomically
 from coreface.runs.folder import environment
 from coreface.runs.status import RECIPE
 from coreface.training.checkpoint import Checkpoint, remove_leftovers
+from coreface.training.checkpoint_state import begins_anew
 from coreface.training.checkpoint_writer import CHECKPOINTS, newest_checkpoint
 from coreface.training.log import say
 from coreface.training.metrics_file import METRICS
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_file import recipe_text
-from coreface.training.checkpoint_state import begins_anew
 
 # What these change is how long the rest takes, what is written of it, and where the same faces lie.
 _FREE = (

@@ -13,17 +13,17 @@ import torch
 from rich.console import Console
 
 from coreface.data import FaceSource
-from coreface.errors import EvaluationError, RunError
 from coreface.distributed.launch import launched, launcher
-from coreface.runs.evaluation import Evaluation, HeldOut, run_page, write_report_where_possible
+from coreface.distributed.processes import Processes
+from coreface.distributed.rendezvous import joined
+from coreface.errors import EvaluationError, RunError
 from coreface.models.encoder import FaceEncoder
-from coreface.runs.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
+from coreface.runs.evaluation import Evaluation, HeldOut, run_page, write_report_where_possible
 from coreface.runs.folder import REPORT, begun_by, located, open_recipe_faces, require_free, start_run
+from coreface.runs.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
 from coreface.runs.status import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_writer import raise_storage_error
-from coreface.distributed.processes import Processes
-from coreface.distributed.rendezvous import joined
 from coreface.training.initial_weights import ENCODER
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
@@ -214,8 +214,8 @@ def _shared_out(recipe: Recipe, processes: Processes) -> str:
         return ""
     batch = recipe.optimizer.batch_size
     return (
-        f", each of {batch} images, {batch // processes.world_size} for every one of {processes.world_size} processes, at a "
-        f"learning rate of {recipe.optimizer.lr:g}"
+        f", each of {batch} images, {batch // processes.world_size} for every one of {processes.world_size} processes, "
+        f"at a learning rate of {recipe.optimizer.lr:g}"
     )
 
 

@@ -17,6 +17,7 @@ from coreface.distributed.device import choose_device, choose_precision
 from coreface.distributed.launch import resume_command
 from coreface.distributed.processes import Processes
 from coreface.errors import ConstantEmbeddingsError, DataError, DivergedError, EvaluationError, TrainingStopped
+from coreface.files import write_lines
 from coreface.images.alignment import Alignment
 from coreface.models.encoder import FaceEncoder
 from coreface.training.checkpoint import Checkpoint
@@ -383,9 +384,9 @@ class Trainer:
             return
         unreadable = self.loader.unreadable
         path = self._folder / "unreadable.txt"
-        listed = len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+        listed = path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
         if len(unreadable) > listed:
-            path.write_text("".join(f"{unreadable[i]}\n" for i in sorted(unreadable)), encoding="utf-8")
+            write_lines(path, (unreadable[i] for i in sorted(unreadable)))
             log.say(f"warning: {len(unreadable)} unreadable images are left out; they are listed in {path}")
 
     @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Runs: training and evaluation meet here."""
