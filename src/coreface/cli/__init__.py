@@ -7,12 +7,30 @@ import sys
 from collections.abc import Sequence
 
 from coreface._version import __version__
-from coreface.cli import backbones, calibrate, compare, data, demo, evaluate, models, report, runs, train
+from coreface.cli import (
+    align,
+    backbones,
+    calibrate,
+    compare,
+    data,
+    demo,
+    embed,
+    evaluate,
+    faces,
+    models,
+    report,
+    runs,
+    train,
+    verify,
+)
 from coreface.distributed.launch import is_leader
 from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
-_COMMANDS = (train, evaluate, calibrate, compare, runs, report, data, demo, backbones, models)
+_COMMANDS = (
+    *(train, evaluate, calibrate, compare, runs, report),
+    *(align, faces, verify, embed, data, demo, backbones, models),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,13 +3,11 @@
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coreface.cli.terminal import add_command, progress_console
+from coreface.cli.terminal import add_command, show_progress
 from coreface.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 _PATH = "a folder <identity>/<image>, a RecordIO .rec or its folder, a tar shard or a folder of them, or orl"
 _STORAGES = ("folder", "recordio", "shards")
 _PAIRS = (".bin", ".csv", ".txt")
-_PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 _LISTED = 10  # lines of each kind that `check` prints
 
 
@@ -134,7 +131,7 @@ def _check(options: argparse.Namespace) -> int:
     from coreface.data import check_faces, open_faces
 
     source = open_faces(options.path)
-    with _bar("checking", len(source)) as progress:
+    with show_progress("checking", len(source)) as progress:
         found = check_faces(source, least=options.least, progress=progress)
     if options.json:
         print(json.dumps(found.to_dict(), indent=2))
@@ -181,7 +178,7 @@ def _split(options: argparse.Namespace) -> None:
     out = Path(options.out or f"{Path(options.path).stem}-split")
     with new_folder(out) as folder:
         for name, part in parts.items():
-            with _bar(f"writing {name}", len(part)) as progress:
+            with show_progress(f"writing {name}", len(part)) as progress:
                 convert_faces(part, folder / name, storage, progress=progress)
     for name, part in parts.items():
         print(f"{out / name}: {len(part)} images of {part.num_identities} identities")
@@ -192,7 +189,7 @@ def _convert(options: argparse.Namespace) -> None:
 
     source = open_faces(options.path)
     storage: Storage = options.to or ("folder" if _storage(source) == "recordio" else "recordio")
-    with _bar("converting", len(source)) as progress:
+    with show_progress("converting", len(source)) as progress:
         convert_faces(
             source,
             options.target,
@@ -230,25 +227,3 @@ def _storage(source: "FaceSource") -> "Storage":
     from coreface.data import RecordSource, ShardSource
 
     return "recordio" if isinstance(source, RecordSource) else "shards" if isinstance(source, ShardSource) else "folder"
-
-
-@contextmanager
-def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar, or a line now and then where standard error is no terminal."""
-    from rich.progress import Progress
-
-    console = progress_console()
-    if not console.is_terminal:
-        last = time.monotonic()
-
-        def line(done: int) -> None:
-            nonlocal last
-            if time.monotonic() - last >= _PLAIN_EVERY:
-                last = time.monotonic()
-                print(f"{text}: {done} of {total} images", file=sys.stderr)
-
-        yield line
-        return
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda done: progress.update(task, completed=done)

@@ -1,13 +1,18 @@
 """What the commands share: their place in the parser, the console they report progress to, the table they print."""
 
 import argparse
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from coreface.runs.evaluation import Evaluation
+
+_PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 
 
 def add_command(
@@ -34,3 +39,25 @@ def progress_console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+@contextmanager
+def show_progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar, or a line now and then where standard error is no terminal."""
+    from rich.progress import Progress
+
+    console = progress_console()
+    if not console.is_terminal:
+        last = time.monotonic()
+
+        def line(done: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PLAIN_EVERY:
+                last = time.monotonic()
+                print(f"{text}: {done} of {total} images", file=sys.stderr)
+
+        yield line
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda done: progress.update(task, completed=done)

@@ -1,0 +1,297 @@
+"""A folder of photographs becomes a folder of aligned crops, with a list of what was rejected and why."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import cv2
+import numpy as np
+
+from coreface.data.convert import convert_faces
+from coreface.data.crop_alignment import REJECTS, SAMPLES, write_alignment
+from coreface.data.folder import FolderSource
+from coreface.data.open import open_faces
+from coreface.data.survey import sample_sheet
+from coreface.errors import DataError, FaceError, ImageError, InputError
+from coreface.files import write_atomically
+from coreface.images.alignment import Alignment
+from coreface.images.load import load_image
+from coreface.recognition.crops import MIN_EYES, Choice, Cropper
+from coreface.recognition.detection import MAX_SIDE
+from coreface.recognition.detectors import open_detector
+from coreface.recognition.workers import run_ordered
+
+Format: TypeAlias = Literal["jpg", "png", "recordio", "shards"]
+
+_JOURNAL = ".aligned.jsonl"  # what is done, a line a photograph; hidden, so that nobody takes it for an image
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """How crops are made: all that decides them.
+
+    Attributes:
+        detector: ``yunet``, ``centerface``, or an ONNX file.
+        face: which face of a photograph is meant.
+        min_eyes: pixels between the eyes of the smallest face that is used.
+        size: side of a crop.
+        alignment: template and border.
+        max_side: longest side in pixels at which the detector looks.
+        rotations: try photographs in four orientations.
+        format: how crops are stored.
+    """
+
+    detector: str = "yunet"
+    face: Choice = "largest"
+    min_eyes: float = MIN_EYES
+    size: int = 112
+    alignment: Alignment = Alignment()  # noqa: RUF009 (frozen)
+    max_side: int = MAX_SIDE
+    rotations: bool = False
+    format: Format = "jpg"
+
+    def cropper(self) -> Cropper:
+        """Open the detector."""
+        detector = open_detector(self.detector, max_side=self.max_side, rotations=self.rotations)
+        return Cropper(detector, self.alignment, self.size, self.face, self.min_eyes)
+
+    @property
+    def suffix(self) -> str:
+        """Of the files of crops: those of other storages hold JPEG."""
+        return ".png" if self.format == "png" else ".jpg"
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph, and where its crops go, without suffix."""
+
+    path: str
+    name: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What `align_folder` did.
+
+    Attributes:
+        photographs: their number.
+        crops: number of crops.
+        rejects: number of photographs without one, by reason.
+        done_before: photographs that an earlier call had done.
+    """
+
+    photographs: int
+    crops: int
+    rejects: dict[str, int]
+    done_before: int
+
+
+def align_folder(
+    photographs: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    settings: AlignSettings | None = None,
+    *,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Aligned:
+    """Find, align and store the faces of people.
+
+    Crops keep the names of folders and photographs. ``rejects.csv`` lists the photographs without a crop,
+    ``alignment.json`` says how crops were made, ``samples.png`` shows some. A call that was cut off goes on where it
+    was; photographs that are new or have changed since are done, the others are not done again. The result does not
+    depend on the number of workers.
+
+    Args:
+        photographs: a folder ``<identity>/<photograph>``.
+        target: the folder to fill.
+        settings: how.
+        workers: processes.
+        progress: called with the number of photographs done.
+
+    Raises:
+        DataError: there are no photographs, there is no face in any, or ``target`` holds something else, or crops that
+            were made in another way.
+        ModelError: there is no such detector.
+        ProcessLostError: a worker died.
+        OSError: it cannot be written.
+    """
+    settings = settings or AlignSettings()
+    if settings.format not in ("jpg", "png", "recordio", "shards"):
+        raise InputError(f"format is {settings.format!r}, expected jpg, png, recordio or shards")
+    todo = list_photographs(Path(photographs))
+    folder = Path(target)
+    stored = settings.format in ("recordio", "shards")
+    if stored and folder.exists():
+        raise DataError(f"{folder} exists already: choose another name, or remove it")
+    crops = folder.with_name(f".{folder.name}.crops") if stored else folder
+    about = _about(settings)
+    journal = _Journal(crops, {**settings.alignment.to_dict(), **about, "format": settings.format})
+    done_before = sum(journal.has(photograph, settings.suffix) for photograph in todo)
+    waiting = [photograph for photograph in todo if not journal.has(photograph, settings.suffix)]
+    for number, entry in enumerate(run_ordered(_AlignJob(settings, str(crops)), waiting, workers), done_before + 1):
+        journal.add(entry)
+        if progress:
+            progress(number)
+    journal.finish(todo)
+    entries = [journal.entries[photograph.name] for photograph in todo]
+    rejected = [entry for entry in entries if not entry["crops"]]
+    found = sum(len(entry["crops"]) for entry in entries)
+    if not found:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rejected).items())
+        raise DataError(f"{photographs}: none of the {len(todo)} photographs has a face that can be used ({reasons})")
+    if stored:
+        convert_faces(FolderSource(crops), folder, "recordio" if settings.format == "recordio" else "shards")
+    write_atomically(folder / REJECTS, _rejects_csv(rejected))
+    write_alignment(folder, settings.alignment, about)
+    write_atomically(folder / SAMPLES, sample_sheet(open_faces(folder)))
+    if stored:
+        shutil.rmtree(crops)
+    return Aligned(len(todo), found, _reasons(rejected), done_before)
+
+
+def list_photographs(folder: Path) -> list[Photograph]:
+    """Return the photographs of people in the order of their names, each with a name of its own for its crops."""
+    source = FolderSource(folder)
+    paths = [Path(source.locate(index)) for index in range(len(source))]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    stems = Counter(name.rpartition(".")[0] for name in names)
+    return [
+        Photograph(str(path), name, stem if stems[stem] == 1 else name)
+        for path, name, stem in zip(paths, names, (name.rpartition(".")[0] for name in names), strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _AlignJob:
+    settings: AlignSettings
+    folder: str
+
+    def open(self) -> Callable[[Photograph], dict[str, Any]]:
+        cropper = self.settings.cropper()
+
+        def work(photograph: Photograph) -> dict[str, Any]:
+            entry: dict[str, Any] = {"name": photograph.name, "state": _state(photograph.path), "crops": []}
+            try:
+                crops = cropper.crops(load_image(photograph.path))
+            except FaceError as error:
+                return {**entry, "reason": error.reason, "message": str(error)}
+            except ImageError as error:
+                return {**entry, "reason": "unreadable", "message": str(error)}
+            for number, crop in enumerate(crops):
+                name = f"{photograph.target}_{number}" if number else photograph.target
+                path = Path(self.folder, name + self.settings.suffix)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_image(crop.image, path)
+                entry["crops"].append(name + self.settings.suffix)
+            return entry
+
+        return work
+
+
+def _write_image(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path) -> None:
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if path.suffix == ".jpg" else []
+    path.write_bytes(cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes())
+
+
+def _state(path: str) -> list[int]:
+    """Return what changes when a file does; nothing where it cannot be looked at."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _about(settings: AlignSettings) -> dict[str, Any]:
+    detector = settings.cropper().detector.contract
+    return {"size": settings.size, "detector": detector, "face": settings.face, "min_eyes": settings.min_eyes}
+
+
+class _Journal:
+    """What was done, in a file that survives being killed: its first line says how, each other one names a photograph.
+
+    Raises:
+        DataError: the folder holds something else, or crops that were made in another way.
+    """
+
+    def __init__(self, folder: Path, made: Mapping[str, Any]) -> None:
+        self._folder, self._path = folder, folder / _JOURNAL
+        self._head = json.dumps(dict(made), sort_keys=True)
+        self.entries: dict[str, dict[str, Any]] = {}
+        lines = self._lines()
+        if lines is None:
+            if folder.is_dir() and any(folder.iterdir()):
+                raise DataError(f"{folder} exists already and was not made by coreface align: choose another name")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, self._head.encode() + b"\n")
+        elif lines[0] != self._head:
+            raise DataError(
+                f"{folder} holds crops that were made in another way ({lines[0][:300]}; now {self._head[:300]}): "
+                "choose another name, or remove it"
+            )
+        else:
+            for line in lines[1:]:
+                try:
+                    entry = json.loads(line)
+                    self.entries[entry["name"]] = entry
+                except (ValueError, KeyError, TypeError):
+                    continue  # the last line of a process that was killed
+        self._file = self._path.open("a", encoding="ascii")
+        self._file.write("\n")  # behind half a line of a process that was killed
+
+    def _lines(self) -> list[str] | None:
+        try:
+            return [line for line in self._path.read_text(encoding="ascii", errors="replace").split("\n") if line]
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError as error:
+            raise DataError(f"{self._folder}: a file is in the way, expected a folder or nothing") from error
+
+    def has(self, photograph: Photograph, suffix: str) -> bool:
+        entry = self.entries.get(photograph.name)
+        if entry is None or entry["state"] != _state(photograph.path):
+            return False
+        if any(not name.startswith(photograph.target) or not name.endswith(suffix) for name in entry["crops"]):
+            return False
+        return all((self._folder / name).is_file() for name in entry["crops"])
+
+    def add(self, entry: dict[str, Any]) -> None:
+        self.entries[entry["name"]] = entry
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def finish(self, photographs: list[Photograph]) -> None:
+        """Write the lines anew in the order of the photographs; crops of those that are gone are removed."""
+        self._file.close()
+        kept = {name for photograph in photographs for name in self.entries[photograph.name]["crops"]}
+        for name in {photograph.name for photograph in photographs} ^ self.entries.keys():
+            for crop in set(self.entries.pop(name)["crops"]) - kept:
+                (self._folder / crop).unlink(missing_ok=True)
+        lines = [self._head, *(json.dumps(self.entries[photograph.name]) for photograph in photographs)]
+        write_atomically(self._path, "".join(line + "\n" for line in lines).encode("ascii"))
+
+
+def _reasons(rejected: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(Counter(entry["reason"] for entry in rejected).most_common())
+
+
+def _rejects_csv(rejected: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["photograph", "reason", "message"])
+    writer.writerows([harmless(entry[name]) for name in ("name", "reason", "message")] for entry in rejected)
+    return text.getvalue().encode("utf-8", errors="backslashreplace")
+
+
+def harmless(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
