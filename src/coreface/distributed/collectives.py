@@ -1,13 +1,16 @@
-"""Collectives on rows and tensors, outside of autograd.
+"""Collectives on rows and tensors, outside of autograd but for `RowLayout.gather`, which is differentiable.
 
 A loss over all processes has the same value in each of them. Its gradient in each process is that of this one value
 with respect to the tensors of the process. So the gradients of weights that every process has a copy of are SUMMED over
 the processes, not averaged.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
@@ -40,7 +43,15 @@ class RowLayout:
         self.start = sum(self._counts[: dist.get_rank()])
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the rows of all processes."""
+        """Return the rows of all processes.
+
+        Differentiable once: in the backward pass, a collective call as well, the gradients that all processes have for
+        this process's rows are summed.
+        """
+        gathered: torch.Tensor = _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def _gathered(self, rows: torch.Tensor) -> torch.Tensor:
         longest = max(self._counts)
         padded = F.pad(rows, [0, 0] * (rows.ndim - 1) + [0, longest - len(rows)]).contiguous()
         gathered = rows.new_empty(len(self._counts) * longest, *rows.shape[1:])
@@ -56,6 +67,18 @@ class RowLayout:
     def summed_local(self, gathered: torch.Tensor) -> torch.Tensor:
         """Sum over the processes what each has for all rows, in place; return this process's rows of the sum."""
         return self.local(summed(gathered))
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, layout: RowLayout) -> torch.Tensor:
+        ctx.layout = layout
+        return layout._gathered(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return ctx.layout.summed_local(gradient.clone()), None
 
 
 def summed(x: torch.Tensor) -> torch.Tensor:

@@ -4,39 +4,19 @@ Source: "CoReFace: Sample-Guided Contrastive Regularization for Deep Face Recogn
 symbols as in docs/method.md: z, z' unit-length views, c_ij = z_i . z'_j, s the scale, m the margin.
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from coreface.distributed.collectives import RowLayout, summed, world_size
 from coreface.errors import InputError
-from coreface.numerics.precision import at_least_float32
-from coreface.numerics.unit_length import split_length, through_unit_
+from coreface.numerics.precision import at_least_float32, inner_products
+from coreface.numerics.unit_length import unit_rows
 
 Mask = Literal["exclude", "zero"]
 Protocol = Literal["one_way", "two_way", "all", "half"]
-# The comparisons a protocol makes: views whose images are the anchors, views whose images are the candidates.
-_COMPARISONS: dict[str, list[tuple[list[int], list[int]]]] = {
-    "one_way": [([0], [1])],
-    "two_way": [([0], [1]), ([1], [0])],
-    "all": [([0, 1], [0, 1])],
-    "half": [([0], [1])],
-}
-_ENTRIES = {"one_way": 1, "two_way": 2, "all": 4, "half": 0.5}  # for every (image, image) of the batch
-
-
-class _Views(NamedTuple):
-    """Unit-length views of this process's images and of everyone's, and how the latter are spread (None: alone)."""
-
-    own: list[torch.Tensor]
-    everyone: list[torch.Tensor]
-    spread: RowLayout | None
-
-
-_Compare = Callable[[_Views, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class ContrastStatistics(NamedTuple):
@@ -133,170 +113,98 @@ class CoReFaceLoss(nn.Module):
         Raises:
             InputError: shapes or types do not fit.
         """
-        together = self.gather and world_size() > 1
-        _check(view1, view2, identities, least=0 if together else 1)
-        spread = RowLayout(len(view1), view1.device) if together else None
+        gather = self.gather and world_size() > 1
+        _check(view1, view2, identities, least=0 if gather else 1)
+        layout = RowLayout(len(identities), identities.device) if gather else None
         with torch.autocast(view1.device.type, enabled=False):
-            loss: torch.Tensor = _Contrast.apply(  # type: ignore[no-untyped-call]
-                self.protocol, self._compare, spread, at_least_float32(view1), at_least_float32(view2), identities
-            )
-        return loss
+            z1, z2 = unit_rows(at_least_float32(view1)), unit_rows(at_least_float32(view2))
+            return self._equation(z1, z2, identities, layout)
 
-    def _compare(self, views: _Views, identities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the loss and its gradient with respect to the cosines (anchors, candidates); set `last`."""
-        spread, comparisons = views.spread, _COMPARISONS[self.protocol]
-        everyone = identities if spread is None else spread.gather(identities)
-        start, total = (0, len(identities)) if spread is None else (spread.start, spread.total)
-        same = identities.unsqueeze(1) == everyone.unsqueeze(0)
-        masked = same.sum() - len(identities)
-        rows = torch.arange(start, start + len(identities), device=identities.device)
-        positives, absent = rows, None
-        if self.protocol == "two_way":
-            positives, same = rows.repeat(2), same.repeat(2, 1)
-        elif self.protocol == "all":
-            positives, same = torch.cat([rows + total, rows]), same.repeat(2, 2)
-            itself = torch.cat([rows, rows + total])
-            absent = itself.unsqueeze(1) == torch.arange(2 * total, device=rows.device)
-        elif self.protocol == "half":
-            absent = rows.unsqueeze(1) > torch.arange(total, device=rows.device)  # each pair of images once
-
-        # The scale enters on the smaller factor: everything below is a logit, s c.
-        blocks = [torch.mm(_of(views.own, a) * self.scale, _of(views.everyone, c).t()) for a, c in comparisons]
-        softmax = _Softmax(blocks[0] if len(blocks) == 1 else torch.cat(blocks), positives, same, absent, self.mask)
-
-        has_negative = softmax.has_negative
-        ends = torch.where(has_negative, torch.stack([softmax.positive, softmax.hardest]), 0.0)
-        sums = torch.stack([*ends, has_negative.to(ends.dtype), softmax.positive]).sum(dim=1)
-        if spread is not None:
-            sums, masked = summed(sums), summed(masked)
-        positive, hardest = sums[:2] / (sums[2] * self.scale)
-        margin = self._updated_margin(positive - hardest)
-
-        anchors = total * (2 if self.protocol in ("two_way", "all") else 1)
-        loss = softmax.losses(margin * self.scale).sum() / anchors
-        if spread is not None:
-            loss = summed(loss)
-        if self.protocol != "one_way":
-            masked = (masked * _ENTRIES[self.protocol]).long()
-        self.last = ContrastStatistics(sums[3] / (anchors * self.scale), hardest, margin, masked)
-        return loss, softmax.gradient(self.scale / anchors)
-
-    def _updated_margin(self, gap: torch.Tensor) -> torch.Tensor:
-        """Return m; an adaptive one in training mode after this batch's gap, if it is finite, has entered it."""
-        if self.margin != "adaptive":
-            return torch.full_like(gap, self.margin)
-        if gap.dtype == torch.float64 and self.running_margin.dtype != torch.float64:
-            self.running_margin = self.running_margin.double()
-        if self.training:
-            gap = gap.to(self.running_margin.dtype)
-            self.running_margin.lerp_(torch.where(gap.abs() < torch.inf, gap, self.running_margin), self.ema)
-        return self.running_margin.to(gap.dtype, copy=True)
-
-
-class _Softmax:
-    """The masked softmax of every anchor over its candidates, with its hardest negative, loss and gradient.
-
-    Autograd would keep five matrices of anchors x candidates. Here one matrix holds the logits, then the exponentials,
-    then the gradient.
-    """
-
-    def __init__(
-        self,
-        logits: torch.Tensor,
-        positives: torch.Tensor,
-        same: torch.Tensor,
-        absent: torch.Tensor | None,
-        mask: Mask,
-    ) -> None:
-        self.positive = logits.gather(1, positives.unsqueeze(1)).squeeze(1)
-        logits.masked_fill_(same, -torch.inf if mask == "exclude" else 0.0)
-        if absent is not None:
-            logits.masked_fill_(absent, -torch.inf)
-        self._columns = positives.unsqueeze(1)
-        if mask == "zero":
-            logits.scatter_(1, self._columns, -torch.inf)
-        self._top = self.hardest = logits.amax(dim=1)  # of what enters the softmax beside the positive
-        if mask == "zero":
-            # The positive's own place was one of the zeros: the published maximum counts it, the softmax does not.
-            self.hardest = self._top.clamp(min=0.0)
-        if mask == "exclude":
-            self.has_negative = self.hardest != -torch.inf  # true for nan, which must reach the margin's guard
-        elif absent is None:
-            self.has_negative = torch.full_like(self.hardest, logits.shape[1] > 1, dtype=torch.bool)
-        else:
-            self.has_negative = absent.sum(dim=1) < logits.shape[1] - 1
-        self._matrix = logits
-        self._constant = same if mask == "zero" else None
-
-    def losses(self, margin: torch.Tensor) -> torch.Tensor:
-        """Return the loss of every anchor, the margin (a logit) taken off its positive."""
-        target = self.positive - margin
-        top = torch.maximum(self._top, target)
-        exponentials = self._matrix.sub_(top.unsqueeze(1)).exp_()
-        # The positive is kept apart from the rest: where the rest is small, 1 - p would lose it in rounding.
-        self._rest = exponentials.sum(dim=1)
-        below_top = target - top
-        self._total_less_1 = self._rest + torch.expm1(below_top)
-        return torch.log1p(self._total_less_1) - below_top
-
-    def gradient(self, weight: float) -> torch.Tensor:
-        """Return ``weight`` times the gradient of the summed losses with respect to the logits, after `losses`."""
-        if self._constant is not None:
-            self._matrix.masked_fill_(self._constant, 0.0)
-        self._matrix.scatter_(1, self._columns, -self._rest.unsqueeze(1))
-        return self._matrix.mul_((weight / (self._total_less_1 + 1)).unsqueeze(1))
-
-
-class _Contrast(torch.autograd.Function):
-    """The loss of two views; one function, so that each view's unit vectors and one matrix are all that is kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        protocol: Protocol,
-        compare: _Compare,
-        spread: RowLayout | None,
-        view1: torch.Tensor,
-        view2: torch.Tensor,
-        identities: torch.Tensor,
+    def _equation(
+        self, z1: torch.Tensor, z2: torch.Tensor, identities: torch.Tensor, layout: RowLayout | None
     ) -> torch.Tensor:
-        (z1, inverse1), (z2, inverse2) = split_length(view1), split_length(view2)
-        own = [z1, z2]
-        views = _Views(own, own if spread is None else [spread.gather(z) for z in own], spread)
-        loss, gradient = compare(views, identities)
-        ctx.save_for_backward(gradient, z1, inverse1, z2, inverse2, *views.everyone)
-        ctx.spread, ctx.comparisons = spread, _COMPARISONS[protocol]
-        return loss
+        """Return the loss of unit-length views, step by step; the numbers are those of docs/method.md."""
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gradient, z1, inverse1, z2, inverse2, *everyone = ctx.saved_tensors
-        own: list[torch.Tensor | None] = [None, None]
-        others: list[torch.Tensor | None] = [None, None]
-        with torch.autocast(z1.device.type, enabled=False):  # backward() may be called under autocast, too
-            blocks = gradient.tensor_split(len(ctx.comparisons))
-            for (anchors, candidates), block in zip(ctx.comparisons, blocks, strict=True):
-                _add(own, anchors, block @ _of(everyone, candidates))
-                _add(others, candidates, block.t() @ _of([z1, z2], anchors))
-            for view, part in enumerate(others):
-                if part is not None:
-                    _add(own, [view], part if ctx.spread is None else ctx.spread.summed_local(part))
-            to_z1, to_z2 = own
-            assert to_z1 is not None
-            assert to_z2 is not None
-            to_view1 = through_unit_(to_z1, z1, inverse1.mul(upstream))
-            return None, None, None, to_view1, through_unit_(to_z2, z2, inverse2.mul(upstream)), None
+        def gathered(rows: torch.Tensor) -> torch.Tensor:
+            return rows if layout is None else layout.gather(rows)
 
+        # (5a) The cosines c_ij, times s, of the anchors (rows, views of this process's images) with the candidates
+        # (columns, views of all images). `anchor` and `candidate` number the images they show; the positive is c_ii.
+        all_identities = gathered(identities)
+        candidate = torch.arange(len(all_identities), device=z1.device)
+        anchor = candidate if layout is None else layout.local(candidate)
+        positive = self.scale * (z1 * z2).sum(dim=1)
+        if self.protocol == "all":
+            logits = inner_products(torch.cat([z1, z2]), torch.cat([gathered(z1), gathered(z2)]), self.scale)
+            anchor, candidate, positive = anchor.repeat(2), candidate.repeat(2), positive.repeat(2)
+        elif self.protocol == "two_way":
+            one_way, other_way = (
+                inner_products(z1, gathered(z2), self.scale),
+                inner_products(z2, gathered(z1), self.scale),
+            )
+            logits, anchor, positive = torch.cat([one_way, other_way]), anchor.repeat(2), positive.repeat(2)
+        else:
+            logits = inner_products(z1, gathered(z2), self.scale)
 
-def _of(views: list[torch.Tensor], which: list[int]) -> torch.Tensor:
-    return views[which[0]] if len(which) == 1 else torch.cat([views[view] for view in which])
+        # (5b) The mask: the negatives of an anchor show another image, of another identity.
+        # To leave same-identity pairs in the softmax, drop "& ~same_identity".
+        anchor = anchor.unsqueeze(1)
+        same_identity = all_identities[anchor] == all_identities[candidate]
+        other_image = candidate > anchor if self.protocol == "half" else candidate != anchor  # "half": a later one
+        if self.mask == "exclude":
+            negative = other_image & ~same_identity
+        else:  # "zero": they stay, as constants
+            negative = other_image
+            logits = logits.masked_fill_(same_identity, 0.0)
+        logits = logits.masked_fill_(~negative, -torch.inf)
 
+        # (6) The margin m, a constant.
+        masked = (same_identity & other_image).sum()
+        margin = self._updated_margin(positive.detach(), logits.detach().amax(dim=1), masked, layout)
 
-def _add(gradients: list[torch.Tensor | None], views: list[int], gradient: torch.Tensor) -> None:
-    for view, part in zip(views, gradient.tensor_split(len(views)), strict=True):
-        known = gradients[view]
-        gradients[view] = part if known is None else known.add_(part)
+        # (5) The softmax, as log[e^a / (e^a + e^b)] = log sigmoid(a - b), which keeps its digits where it is near 0.
+        losses = -F.logsigmoid(positive - self.scale * margin - logits.logsumexp(dim=1))
+        anchors = len(all_identities) * (2 if self.protocol in ("two_way", "all") else 1)
+        loss = losses.sum() / anchors
+        if layout is None:
+            return loss
+        # The value of all processes. Each passes on the gradient of its own anchors; `gather` sums the candidates'.
+        return loss + (summed(loss.detach().clone()) - loss.detach())
+
+    def _updated_margin(
+        self, positive: torch.Tensor, hardest: torch.Tensor, masked: torch.Tensor, layout: RowLayout | None
+    ) -> torch.Tensor:
+        """Return m after this batch, and set `last`.
+
+        Args:
+            positive: (anchors,), logits of the positives.
+            hardest: (anchors,), the largest logit of each anchor's negatives, -inf where it has none.
+            masked: scalar, entries of the mask.
+            layout: where the images of a batch lie; None in one process.
+        """
+        has_negative = hardest != -torch.inf  # also true of nan, which makes the gap nan and leaves m alone
+        if self.mask == "zero":
+            hardest = hardest.clamp(min=0.0)  # the published maximum counts the positive's place as a zero
+        ones = torch.ones_like(positive)
+        compared = torch.where(has_negative, torch.stack([positive, hardest, ones]), 0.0)
+        sums = torch.cat([compared, torch.stack([positive, ones])]).sum(dim=1)
+        if layout is not None:
+            sums, masked = summed(sums), summed(masked)
+        compared_positive, compared_hardest, compared_anchors, all_positive, all_anchors = sums.unbind()
+        mean_hardest = compared_hardest / (compared_anchors * self.scale)
+        gap = compared_positive / (compared_anchors * self.scale) - mean_hardest
+        if self.margin != "adaptive":
+            margin = torch.full_like(gap, self.margin)
+        else:
+            if gap.dtype == torch.float64 and self.running_margin.dtype != torch.float64:
+                self.running_margin = self.running_margin.double()
+            if self.training:
+                gap = gap.to(self.running_margin.dtype)
+                # (6) m <- a gap + (1 - a) m, or m where the gap is not finite
+                self.running_margin.lerp_(torch.where(gap.isfinite(), gap, self.running_margin), self.ema)
+            margin = self.running_margin.to(positive.dtype, copy=True)
+        self.last = ContrastStatistics(all_positive / (all_anchors * self.scale), mean_hardest, margin, masked)
+        return margin
 
 
 def _check(view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor, least: int) -> None:

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from coreface.distributed.collectives import RowLayout, maximum, summed
 from coreface.losses.margins import Margin
-from coreface.numerics.unit_length import split_length, through_unit_
+from coreface.numerics.unit_length import split_length, through_unit
 
 #: Entries of a chunk, by kind of device: what lies between two matrix products has to stay in a CPU's caches.
 CHUNK = {"cpu": 2**19, "cuda": 2**26}
@@ -133,7 +133,7 @@ class _MarginSoftmax(torch.autograd.Function):
             if layout is not None:
                 to_unit = layout.summed_local(to_unit)
                 to_norms = None if to_norms is None else layout.local(to_norms)
-            to_embeddings = through_unit_(to_unit, own_unit, shrink)
+            to_embeddings = through_unit(to_unit, own_unit, shrink)
             if to_norms is not None:
                 to_embeddings.addcmul_(own_unit, to_norms.unsqueeze(1))
         return to_embeddings, to_weight, None, None, None, None

@@ -17,10 +17,10 @@ def split_length(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x * inverse, inverse
 
 
-def through_unit_(gradient: torch.Tensor, unit: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-    """Turn the gradient for z = x / |x| into the one for x, in place: (g - z (g . z)) / |x|."""
+def through_unit(gradient: torch.Tensor, unit: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
+    """Turn the gradient for z = x / |x| into the one for x: (g - z (g . z)) / |x|."""
     radial = torch.linalg.vecdot(gradient, unit).unsqueeze(1)
-    return gradient.addcmul_(unit, radial, value=-1.0).mul_(inverse)
+    return torch.addcmul(gradient, unit, radial, value=-1.0).mul_(inverse)
 
 
 class _UnitRows(torch.autograd.Function):
@@ -33,7 +33,8 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return through_unit_(gradient.clone(), *ctx.saved_tensors)
+        with torch.autocast(gradient.device.type, enabled=False):  # backward() may be called under autocast, too
+            return through_unit(gradient, *ctx.saved_tensors)
 
 
 def unit_rows(x: torch.Tensor) -> torch.Tensor:
