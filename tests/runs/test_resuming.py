@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.metrics_file import read_metrics
 from coreface.training.trainer import Trainer
 
+EVENTFUL = Path(__file__).parents[1] / "support" / "eventful.py"
 TIMES = ("images_per_second", "waiting")
 
 
@@ -259,13 +259,14 @@ def test_where_there_is_no_run(tmp_path, name, toy_folder):
 
 def test_a_second_process_is_refused(cut, recipe, screen):
     code = """
-import pathlib, sys, time
+import pathlib, sys
 from coreface.runs.status import run_lock
 with run_lock(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
-    other = subprocess.Popen([sys.executable, "-c", code, str(cut)], stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-c", code, str(cut)]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "locked\n"
         for call in (lambda: resume(cut, console=screen), lambda: train(recipe, cut, overwrite=True, console=screen)):
@@ -282,16 +283,25 @@ with run_lock(pathlib.Path(sys.argv[1])):
 
 def test_a_child_that_outlives_the_training_holds_no_lock(tmp_path):
     code = """
-import os, sys, time, pathlib
+import os, sys, pathlib
 from coreface.runs.status import run_lock
 with run_lock(pathlib.Path(sys.argv[1])):
     if os.fork() == 0:
-        time.sleep(20); os._exit(0)
-    os.kill(os.getpid(), 9)
+        print("child", flush=True)
+        sys.stdin.read()
+        os._exit(0)
+    os.waitpid(-1, 0)
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    with run_lock(tmp_path):
-        pass
+    words = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout.readline() == "child\n"  # by now it has let go
+        with pytest.raises(RunError, match="another process"), run_lock(tmp_path):
+            pass
+        parent.kill()
+        parent.wait()
+        with run_lock(tmp_path):
+            pass
+        parent.stdin.close()
 
 
 # First weights
@@ -440,48 +450,43 @@ def test_errors_of_the_machine_are_told_from_bad_input(monkeypatch, capsys, toy_
         assert err == f"coreface: {error}\n"
 
 
-# Real processes. The demo's network at its smallest: what is killed is the program as it is installed.
-
-
-ORL = ["--optimizer.epochs", "2", "--optimizer.batch_size", "60", "--data.image_size", "16", "--log_every", "1"]
-ORL += ["--stages", "[{from_epoch: 1}, {from_epoch: 2, views: 2, contrastive: {}}]", "--data.workers", "2"]
-
-
-def coreface(folder):
-    command = [sys.executable, "-m", "coreface", "train", str(find_recipe("orl_demo")), "--run", "run", *ORL]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # What was started in the background ignores Ctrl-C, and so would this.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for_rows(folder, count):
-    deadline = time.monotonic() + 120
-    while len(read_metrics(folder)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+# Real processes
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(tmp_path, number, name):
+def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(toy_folder, tmp_path, number, name):
     """As Ctrl-C on a terminal and the end of a service do: the loader's workers get it too."""
-    process = coreface(tmp_path)
-    wait_for_rows(tmp_path / "run", 3)
-    os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 128 + number
-    assert "Traceback" not in err
-    last = err.splitlines()[-1]
-    assert f"stopped by {name} after step" in last
+    stages = "[{from_epoch: 1}, {from_epoch: 2, views: 2, contrastive: {}}]"
+    (tmp_path / "small.yaml").write_text(
+        f"""
+model: {{backbone: mobilefacenet, embedding_size: 16}}
+data: {{train: {json.dumps(str(toy_folder))}, image_size: 16, workers: 2}}
+stages: {stages}
+optimizer: {{lr: 0.002, batch_size: 6, epochs: 2}}
+log_every: 1
+device: cpu
+""",
+        encoding="utf-8",
+    )
+    words = [EVENTFUL, number.name, 3, "train", "small.yaml", "--run", "run"]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        start_new_session=True,  # the signal goes to its group
+        # What was started in the background ignores Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == 128 + number, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert f"stopped by {name} after step 3 of 12" in last
     assert last.endswith("go on with: coreface train --resume run")
-    (newest, *_) = checkpoint_folders(tmp_path / "run" / "checkpoints")
-    assert f"after step {open_checkpoint(newest).step} of 10" in last
+    (newest,) = checkpoint_folders(tmp_path / "run" / "checkpoints")
+    assert open_checkpoint(newest).step == 3
 
 
 def test_a_disk_that_fills_leaves_the_last_good_checkpoint(cut, finished, screen):
