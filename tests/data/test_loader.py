@@ -281,6 +281,19 @@ def test_workers_end_with_the_loader(faces):
     assert not ours & set(multiprocessing.active_children())
 
 
+def test_workers_of_a_loader_in_a_cycle_end_with_it(faces):
+    """The garbage collector may close their queues before torch tells them to end; SIGTERM they ignore."""
+    before = set(multiprocessing.active_children())
+    for _ in range(3):
+        loader = FaceLoader(faces, 4, image_size=16, workers=1)
+        loader.itself = loader
+        next(loader.epoch(1))
+    assert len(set(multiprocessing.active_children()) - before) >= 1
+    del loader
+    gc.collect()
+    assert not set(multiprocessing.active_children()) - before
+
+
 def test_workers_end_with_the_program(tmp_path, write_faces):
     """They ignore the SIGTERM with which multiprocessing ends those of a program that still has its loader."""
     write_faces(tmp_path, [f"{person}/{i}.png" for person in "ab" for i in range(4)])

@@ -196,6 +196,7 @@ class FaceLoader:
             # dropout masks: a run that is resumed in mid-epoch would see other masks than one that was not.
             generator=torch.Generator(),
         )
+        self._end = weakref.finalize(self, _end_workers, self._loader, os.getpid())
         if workers:
             _with_workers.add(self)
 
@@ -285,12 +286,21 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
+def _end_workers(loader: "DataLoader[Any]", owner: int) -> None:
+    """End the workers while torch can still tell them to; afterwards it would send SIGTERM, which they ignore.
+
+    That is, before the garbage collector takes the loader's queues apart, and before multiprocessing, at the end of the
+    program, waits for them.
+    """
+    iterator = loader._iterator
+    if iterator is not None and os.getpid() == owner:  # a forked process has the same objects, but not the workers
+        iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
 _with_workers: "weakref.WeakSet[FaceLoader]" = weakref.WeakSet()
 
 
 @atexit.register
-def _end_workers() -> None:
-    # At the end of the program multiprocessing sends SIGTERM to the workers, which they ignore, and waits for them.
+def _end_all_workers() -> None:
     for loader in _with_workers:
-        if (iterator := loader._loader._iterator) is not None:
-            iterator._shutdown_workers()  # type: ignore[attr-defined]
+        loader._end()
