@@ -17,7 +17,8 @@ from timing import Noise, machine, seconds
 
 from coreface.training.checkpoint_state import module_tensors, optimizer_tensors
 from coreface.training.checkpoint_writer import CheckpointWriter
-from coreface.training.recipe import DataRecipe, ModelRecipe, OptimizerRecipe, Recipe
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe
 from coreface.training.trainer import Trainer
 
 IDENTITIES, EVERY = 10_572, 100

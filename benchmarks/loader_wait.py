@@ -16,7 +16,8 @@ import torch
 from timing import machine, synchronise
 
 from coreface.data import open_faces
-from coreface.training.recipe import DataRecipe, ModelRecipe, OptimizerRecipe, Recipe, StageRecipe
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 WARMUP = 2

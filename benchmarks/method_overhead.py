@@ -15,14 +15,8 @@ from timing import Noise, alternate, machine, ratio
 
 import coreface as cf
 from coreface.distributed.device import choose_device
-from coreface.training.recipe import (
-    ContrastiveRecipe,
-    DataRecipe,
-    ModelRecipe,
-    OptimizerRecipe,
-    Recipe,
-    StageRecipe,
-)
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import ContrastiveRecipe, DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 IDENTITIES, BATCH = 10_572, 32

@@ -18,7 +18,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import coreface as cf
-from coreface.training.recipe import DataRecipe, ModelRecipe, OptimizerRecipe, Recipe, StageRecipe
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 IDENTITIES = 10_572

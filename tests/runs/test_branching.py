@@ -17,8 +17,7 @@ from coreface.runs.run import resume, train
 from coreface.runs.status import is_finished
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.metrics_file import read_metrics
-from coreface.training.recipe import StageRecipe
-from coreface.training.recipe_file import recipe_from
+from coreface.training.recipe_sections import StageRecipe
 
 TIMES = ("images_per_second", "waiting")
 
@@ -124,10 +123,10 @@ def test_threads_belong_to_the_recipe(recipe, tmp_path, screen):
 
 
 def test_recipes_from_plain_values_are_those_of_a_file(recipe):
-    assert recipe_from(json.loads(json.dumps(recipe.to_dict())), "here") == recipe
+    assert cf.Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())), "here") == recipe
     with pytest.raises(RecipeError, match=r"^here: there is no field optimizer\.rate; did you mean"):
-        recipe_from({"optimizer": {"rate": 1}}, "here")
+        cf.Recipe.from_dict({"optimizer": {"rate": 1}}, "here")
     with pytest.raises(RecipeError, match=r"^here: .*lr"):
-        recipe_from({"optimizer": {"lr": -1}}, "here")
+        cf.Recipe.from_dict({"optimizer": {"lr": -1}}, "here")
     with pytest.raises(RecipeError, match="class to import"):
-        recipe_from({"class_path": "os.system"}, "here")
+        cf.Recipe.from_dict({"class_path": "os.system"}, "here")

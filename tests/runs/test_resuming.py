@@ -496,7 +496,7 @@ import resource, sys
 limit = 4000
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 from coreface.training.checkpoint_writer import CheckpointWriter
-from coreface.training.recipe import CheckpointRecipe
+from coreface.training.recipe_sections import CheckpointRecipe
 from coreface.errors import StorageError
 from pathlib import Path
 import torch

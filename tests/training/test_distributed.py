@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
-from coreface.training.recipe import (
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import (
     CheckpointRecipe,
     ClassifierRecipe,
     ContrastiveRecipe,
     DataRecipe,
     ModelRecipe,
     OptimizerRecipe,
-    Recipe,
     StageRecipe,
 )
 from support import run_jobs as jobs

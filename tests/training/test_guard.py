@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from coreface.errors import DataError, DivergedError
 from coreface.training.guard import NonFiniteGuard
-from coreface.training.recipe import ContrastiveRecipe, StageRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 from coreface.training.watch import Watch, mean_cosine
 
 TERM = StageRecipe(1, 2, 0.3, ContrastiveRecipe(weight=0.5, ema=0.5))

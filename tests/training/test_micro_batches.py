@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coreface.errors import RecipeError
-from coreface.training.recipe import ContrastiveRecipe, OptimizerRecipe, StageRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, OptimizerRecipe, StageRecipe
 
 PLAIN = [StageRecipe(1, 1, 0.0)]
 

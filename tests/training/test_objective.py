@@ -10,7 +10,8 @@ from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import CoReFaceLoss
 from coreface.losses.margins import ArcFace, CosFace
 from coreface.training.objective import Objective, build_margin
-from coreface.training.recipe import ContrastiveRecipe, MarginRecipe, Recipe, StageRecipe
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import ContrastiveRecipe, MarginRecipe, StageRecipe
 
 IDENTITIES = torch.tensor([0, 1, 1, 2, 3, 0, 2, 4])
 

@@ -5,14 +5,14 @@ import math
 import pytest
 
 from coreface.errors import CoreFaceError, RecipeError
-from coreface.training.recipe import (
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import (
     ContrastiveRecipe,
     DataRecipe,
     EvaluationRecipe,
     MarginRecipe,
     ModelRecipe,
     OptimizerRecipe,
-    Recipe,
     StageRecipe,
 )
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from coreface.models.registry import backbones
-from coreface.training.recipe import ContrastiveRecipe, Recipe, StageRecipe
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -16,7 +16,7 @@ from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.checkpoint_writer import CheckpointWriter, newest_checkpoint
 from coreface.training.metrics_file import read_metrics
 from coreface.training.random_state import RandomState, get_randomness, kept_randomness, set_randomness
-from coreface.training.recipe import CheckpointRecipe
+from coreface.training.recipe_sections import CheckpointRecipe
 from coreface.training.signals import StopSignals
 
 TIMES = ("images_per_second", "waiting")

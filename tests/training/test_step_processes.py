@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from coreface.training.recipe import (
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import (
     ClassifierRecipe,
     ContrastiveRecipe,
     DataRecipe,
     MarginRecipe,
     ModelRecipe,
     OptimizerRecipe,
-    Recipe,
     StageRecipe,
 )
 from support import step_jobs as jobs

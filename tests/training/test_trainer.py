@@ -12,7 +12,7 @@ from coreface.data import FaceLoader, RecordReader, RecordWriter, open_faces
 from coreface.errors import ConstantEmbeddingsError, DataError, EvaluationError, ModelError, RecipeError
 from coreface.models.encoder import FaceEncoder
 from coreface.models.views import RowMasks
-from coreface.training.recipe import ContrastiveRecipe, StageRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 from coreface.training.trainer import save_samples
 
 TIMES = ("images_per_second", "waiting")

@@ -41,12 +41,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _help() -> str:
     """Return the help: first this command's own options, then the fields of a recipe."""
+    from coreface.training.recipe import Recipe
     from coreface.training.recipe_file import fields_help
 
     parser = argparse.ArgumentParser("coreface train", usage=_USAGE, description=_TEXT, add_help=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, such as recipes/orl_demo.yaml")
     _add_options(parser)
-    return f"{parser.format_help()}\n{fields_help()}"
+    return f"{parser.format_help()}\n{fields_help(Recipe)}"
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -65,9 +66,7 @@ def _train(options: argparse.Namespace) -> None:
     from coreface.training.recipe import Recipe
 
     if options.print_config:
-        from coreface.training.recipe_file import recipe_text
-
-        print(recipe_text(Recipe.load(recipes[0], overrides)), end="")
+        print(Recipe.load(recipes[0], overrides).to_yaml(), end="")
         return
     folder = Path(options.resume or options.run or Path("runs") / Path(recipes[0]).stem)
     if options.resume is not None:

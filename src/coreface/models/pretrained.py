@@ -9,7 +9,7 @@ import json
 import os
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,14 +21,29 @@ from coreface.images.preprocessing import Preprocessing
 from coreface.models.backbone import STRIDE, Backbone
 from coreface.models.registry import backbones, build_backbone
 
-if TYPE_CHECKING:
-    from coreface.models.encoder import FaceEncoder
-
 CONFIG, PREPROCESS, WEIGHTS, README = "config.json", "preprocess.json", "model.safetensors", "README.md"
 _FORMAT = 1
 
 
-def content_digest(encoder: "FaceEncoder") -> str:
+class Encoder(Protocol):
+    """What is saved and loaded: `coreface.models.encoder.FaceEncoder` is one."""
+
+    backbone: Backbone
+    backbone_name: str
+    dropout: float
+    preprocessing: Preprocessing
+
+    @property
+    def embedding_size(self) -> int: ...
+
+    @property
+    def image_size(self) -> int: ...
+
+
+EncoderT = TypeVar("EncoderT", bound=Encoder)
+
+
+def content_digest(encoder: Encoder) -> str:
     """Return the SHA-256 of all that decides an embedding: configuration, preprocessing and every weight."""
     return _digest(_config(encoder), encoder.preprocessing, encoder.backbone.state_dict())
 
@@ -39,7 +54,7 @@ def saved_digest(folder: Path) -> str:
         return str((file.metadata() or {}).get("coreface_digest", ""))
 
 
-def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:
+def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     """Write an encoder to a folder, each file in one step, the weights last.
 
     Raises `ModelError` where there is a file in the place of the folder, or the weights are not float32.
@@ -62,7 +77,7 @@ def save(encoder: "FaceEncoder", folder: str | os.PathLike[str]) -> None:
     write_atomically(root / WEIGHTS, to_safetensors(state, {"format": "pt", "coreface_digest": digest}))
 
 
-def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "FaceEncoder":
+def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str]) -> EncoderT:
     """Read what `save` wrote. Raises `ModelError` on anything that is not exactly that."""
     root = Path(folder)
     if not root.is_dir():
@@ -92,7 +107,7 @@ def load(encoder_type: "type[FaceEncoder]", folder: str | os.PathLike[str]) -> "
     return encoder
 
 
-def load_insightface(encoder_type: "type[FaceEncoder]", path: str | os.PathLike[str], backbone: str) -> "FaceEncoder":
+def load_insightface(encoder_type: type[EncoderT], path: str | os.PathLike[str], backbone: str) -> EncoderT:
     """Read a public ``backbone.pth`` by name and shape. Raises `ModelError` where it is another network."""
     skeleton = _skeleton(backbone)
     try:
@@ -118,7 +133,7 @@ def load_insightface(encoder_type: "type[FaceEncoder]", path: str | os.PathLike[
     return encoder
 
 
-def _built(encoder_type: "type[FaceEncoder]", path: Path, **arguments: Any) -> "FaceEncoder":
+def _built(encoder_type: type[EncoderT], path: Path, **arguments: Any) -> EncoderT:
     try:
         # The first weights, drawn and thrown away, must not move the program's own random state.
         with torch.random.fork_rng(devices=[]):
@@ -146,7 +161,7 @@ def _skeleton(backbone: str) -> Backbone:
         return build_backbone(backbone)
 
 
-def _require_fit(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
+def _require_fit(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -> None:
     expected = encoder.backbone.state_dict()
     missing, surplus = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or surplus:
@@ -162,14 +177,14 @@ def _require_fit(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: P
             raise ModelError(f"{path}: {name} is {state[name].dtype}, expected {tensor.dtype}")
 
 
-def _fill(encoder: "FaceEncoder", state: dict[str, torch.Tensor], path: Path) -> None:
+def _fill(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -> None:
     try:
         encoder.backbone.load_state_dict(state, strict=True)
     except RuntimeError as error:  # tensors without plain values, such as sparse ones
         raise ModelError(f"{path}: weights that cannot be copied ({error})") from error
 
 
-def _config(encoder: "FaceEncoder") -> dict[str, Any]:
+def _config(encoder: Encoder) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "backbone": encoder.backbone_name,

@@ -23,8 +23,8 @@ from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically, write_lines
 from coreface.runs.status import ENVIRONMENT, LAUNCHERS, RECIPE, is_run
 from coreface.training.log import say
-from coreface.training.recipe import DataRecipe, Recipe
-from coreface.training.recipe_file import recipe_text
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import DataRecipe
 
 REPORT = "report.html"
 _TRACEBACK = re.compile(r"\.?rank_\d+\.attempt_\d+\.txt")  # in `FAILURES`; with the dot one that was cut short
@@ -89,7 +89,7 @@ def start_run(
         write_names(folder, faces.identity_names)
         if launchers:
             write_atomically(folder / LAUNCHERS, json.dumps(sorted(set(launchers))).encode())
-        write_atomically(folder / RECIPE, recipe_text(located(recipe)).encode())
+        write_atomically(folder / RECIPE, located(recipe).to_yaml().encode())
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): choose another folder with --run") from error
     write_notices(faces, folder, console)

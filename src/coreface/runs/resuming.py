@@ -21,7 +21,6 @@ from coreface.training.checkpoint_writer import CHECKPOINTS, newest_checkpoint
 from coreface.training.log import say
 from coreface.training.metrics_file import METRICS
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_file import recipe_text
 
 # What these change is how long the rest takes, what is written of it, and where the same faces lie.
 _FREE = (
@@ -88,7 +87,7 @@ def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, proces
         say(console, f"warning: {metrics} has {present} bytes, expected {kept} at least: rows are lost")
     elif present > kept:
         os.truncate(metrics, kept)
-    write_atomically(folder / RECIPE, recipe_text(recipe).encode())
+    write_atomically(folder / RECIPE, recipe.to_yaml().encode())
     if begins_anew(checkpoint, recipe):
         say(console, "warning: the optimizer is another one than before: its momentum begins anew")
     if (count := checkpoint.facts["processes"]) != processes:
@@ -121,7 +120,7 @@ def restart_folder(folder: Path, recipe: Recipe) -> None:
     (folder / METRICS).unlink(missing_ok=True)
     (folder / "unreadable.txt").unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    write_atomically(folder / RECIPE, recipe_text(recipe).encode())
+    write_atomically(folder / RECIPE, recipe.to_yaml().encode())
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -23,7 +23,7 @@ from coreface.training.checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
-from coreface.training.recipe import CheckpointRecipe
+from coreface.training.recipe_sections import CheckpointRecipe
 
 CHECKPOINTS = "checkpoints"  #: folder of the checkpoints inside a run
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from coreface.distributed.gradient_norm import clip_gradients, gradient_norm
-from coreface.training.recipe import OptimizerRecipe
+from coreface.training.recipe_sections import OptimizerRecipe
 
 
 def clip_by_recipe(

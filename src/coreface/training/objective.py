@@ -11,7 +11,8 @@ from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
 from coreface.losses.margins import ArcFace, CosFace, Margin
-from coreface.training.recipe import MarginRecipe, Recipe
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import MarginRecipe
 
 
 class Losses(NamedTuple):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from coreface.training.recipe import OptimizerRecipe
+from coreface.training.recipe_sections import OptimizerRecipe
 
 
 def build_optimizer(recipe: OptimizerRecipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

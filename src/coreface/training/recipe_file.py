@@ -14,20 +14,22 @@ import typing
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from coreface.errors import RecipeError
-from coreface.training.recipe import ContrastiveRecipe, Recipe, StageRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 
 _FORBIDDEN = ("class_path", "init_args")
 
+Recipe = TypeVar("Recipe")  # the dataclass `coreface.training.recipe.Recipe`
 
-def fields_help() -> str:
+
+def fields_help(recipe_type: type) -> str:
     """Return the part of `coreface train --help` that lists every field of a recipe."""
-    parser = _recipe_parser()
+    parser = _recipe_parser(recipe_type)
     parser.usage = argparse.SUPPRESS
     for action in parser._actions:
         # jsonargparse adds options of its own, which this command refuses: whole sections from files, list+.
@@ -40,10 +42,10 @@ def fields_help() -> str:
     return str(parser.format_help())
 
 
-def _recipe_parser() -> ArgumentParser:
+def _recipe_parser(recipe_type: type) -> ArgumentParser:
     parser = ArgumentParser(prog="coreface train", exit_on_error=False)
     parser.add_argument("--config", action="config")
-    parser.add_class_arguments(Recipe, as_group=False)
+    parser.add_class_arguments(recipe_type, as_group=False)
     return parser
 
 
@@ -57,63 +59,59 @@ def stage_parser() -> ArgumentParser:
     return parser
 
 
-def recipe_from(values: dict[str, Any], where: str) -> Recipe:
-    """Return the recipe that plain nested values, as they stand in a recipe file, are of; ``where`` begins errors.
+def recipe_from(recipe_type: type[Recipe], values: dict[str, Any], where: str) -> Recipe:
+    """Return the recipe of plain nested values, as they stand in a recipe file; ``where`` begins the errors.
 
     Raises:
         RecipeError: an unknown field, or a value out of range.
     """
-    _check_sections(Recipe, values, where, "")
-    parser = _recipe_parser()
+    _check_sections(recipe_type, values, where, "")
+    parser = _recipe_parser(recipe_type)
     try:
-        return _made(parser, parser.parse_object(values))
+        return _made(recipe_type, parser, parser.parse_object(values))
     except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
         raise RecipeError(f"{where}: {_one_line(error)}") from error
 
 
-def read_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """Read a recipe file and apply overrides. Errors: see `Recipe.load`."""
-    _check_sections(Recipe, _read_yaml(path), str(path), "")
+def read_recipe(recipe_type: type[Recipe], path: Path, overrides: Iterable[str]) -> Recipe:
+    """Read a recipe file and apply overrides. Errors: see `coreface.training.recipe.Recipe.load`."""
+    _check_sections(recipe_type, _read_yaml(path), str(path), "")
     given = _overrides(overrides)
-    _check_overrides(given)
+    _check_overrides(recipe_type, given)
     given = [(name, _all_of_stages(value) if name == "stages" else value) for name, value in given]
     try:
-        return _parsed(path, given)
+        return _parsed(recipe_type, path, given)
     except RecipeError as error:
-        raise RecipeError(f"{_place(path, given, str(error))}: {error}") from error
+        raise RecipeError(f"{_place(recipe_type, path, given, str(error))}: {error}") from error
 
 
-def _parsed(path: Path, given: list[tuple[str, str]]) -> Recipe:
-    parser = _recipe_parser()
+def _parsed(recipe_type: type[Recipe], path: Path, given: list[tuple[str, str]]) -> Recipe:
+    parser = _recipe_parser(recipe_type)
     try:
-        return _made(parser, parser.parse_args([f"--config={path}", *(f"--{name}={value}" for name, value in given)]))
+        words = [f"--config={path}", *(f"--{name}={value}" for name, value in given)]
+        return _made(recipe_type, parser, parser.parse_args(words))
     except RecipeError:
         raise
     except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
         raise RecipeError(_one_line(error)) from error
 
 
-def _place(path: Path, given: list[tuple[str, str]], message: str) -> str:
+def _place(recipe_type: type, path: Path, given: list[tuple[str, str]], message: str) -> str:
     """Say where the value lies that makes a recipe invalid: in its file, or among those given on the command line."""
     if any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", message) for name, _ in given):
         return "command line"
     try:
-        _parsed(path, [])
+        _parsed(recipe_type, path, [])
     except RecipeError:
         return str(path)
     return "command line"
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """Return a recipe as YAML, every field spelt out."""
-    return yaml.safe_dump(recipe.to_dict(), sort_keys=False, width=120)
-
-
-def _made(parser: ArgumentParser, values: Any) -> Recipe:
+def _made(recipe_type: type[Recipe], parser: ArgumentParser, values: Any) -> Recipe:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
         made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
-    return Recipe(**{field.name: made[field.name] for field in dataclasses.fields(Recipe)})
+    return recipe_type(**{name: made[name] for name in _fields(recipe_type)})
 
 
 def _read_yaml(path: Path) -> Any:
@@ -149,7 +147,7 @@ def _check_sections(section: type, values: Any, where: str, prefix: str) -> None
                 _check_sections(inner, item, where, f"{prefix}{key}.")
 
 
-def _overrides(words: list[str]) -> list[tuple[str, str]]:
+def _overrides(words: Iterable[str]) -> list[tuple[str, str]]:
     """Return the fields that ``--field value`` and ``--field=value`` name, with their values."""
     given = []
     rest = iter(words)
@@ -165,8 +163,8 @@ def _overrides(words: list[str]) -> list[tuple[str, str]]:
     return given
 
 
-def _check_overrides(given: list[tuple[str, str]]) -> None:
-    known = dict(_leaves(Recipe, ""))
+def _check_overrides(recipe_type: type, given: list[tuple[str, str]]) -> None:
+    known = dict(_leaves(recipe_type, ""))
     for name, value in given:
         if any(word in name for word in _FORBIDDEN):
             raise RecipeError(f"--{name} names a class to import; a recipe holds values only: remove it")
@@ -185,7 +183,7 @@ def _check_overrides(given: list[tuple[str, str]]) -> None:
         except (yaml.YAMLError, RecursionError) as error:
             raise RecipeError(f"--{name}: not YAML: {_one_line(error)}") from error
         # jsonargparse would import what an item of text names.
-        _check_sections(Recipe, {name: read} if name == "stages" else {}, "command line", "")
+        _check_sections(recipe_type, {name: read} if name == "stages" else {}, "command line", "")
         _require_value(read, known[name], f"--{name}")
 
 

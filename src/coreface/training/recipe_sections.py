@@ -1,0 +1,292 @@
+"""The sections of a recipe: plain dataclasses that check their values when they are made.
+
+The attribute descriptions are the help texts of the command line. Nothing here imports torch.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from coreface.errors import RecipeError
+
+
+def require(condition: bool, name: str, got: object, expected: str) -> None:
+    if not condition:
+        raise RecipeError(f"{name} is {got!r}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The encoder.
+
+    Attributes:
+        backbone: iresnet18, 34, 50, 100, 200 or mobilefacenet.
+        embedding_size: Numbers in an embedding.
+        view_statistics: Whether BatchNorm sees two views as two batches (separate, as published) or as one (joint).
+        sync_batchnorm: Whether BatchNorm takes its statistics over the images of all processes, or of its own.
+    """
+
+    backbone: str = "iresnet50"
+    embedding_size: int = 512
+    view_statistics: Literal["separate", "joint"] = "separate"
+    sync_batchnorm: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.embedding_size >= 1, "model.embedding_size", self.embedding_size, "at least 1")
+
+
+@dataclass(frozen=True)
+class MarginRecipe:
+    """The margin of the softmax over identities.
+
+    Attributes:
+        name: arcface, cosface, curricularface, magface or adaface.
+        scale: What cosines are multiplied by.
+        margin: Radians, for cosface a difference of cosines; null is the published one (0.5, 0.35, 0.5, 0.45 to 0.8,
+            0.4). Always null for magface, whose margin follows the length of the embedding.
+    """
+
+    name: Literal["arcface", "cosface", "curricularface", "magface", "adaface"] = "arcface"
+    scale: float = 64.0
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        require(0 < self.scale < math.inf, "classifier.margin.scale", self.scale, "a positive number")
+        finite = self.margin is None or math.isfinite(self.margin)
+        require(finite, "classifier.margin.margin", self.margin, "a number, or null")
+        follows = self.name != "magface" or self.margin is None
+        require(follows, "classifier.margin.margin", self.margin, "null for magface")
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """The identity centres.
+
+    Attributes:
+        margin: The margin-softmax.
+        sample_rate: Share of the identities that are not in the batch which a step compares with; 1 takes all.
+    """
+
+    margin: MarginRecipe = field(default_factory=MarginRecipe)
+    sample_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 < self.sample_rate <= 1, "classifier.sample_rate", self.sample_rate, "a share above 0, at most 1")
+
+
+@dataclass(frozen=True)
+class ContrastiveRecipe:
+    """The CoReFace term.
+
+    Attributes:
+        weight: Its weight in the loss, the lambda of the paper.
+        scale: What cosines are multiplied by.
+        margin: adaptive, or a fixed number.
+        ema: Weight of the new value in the running margin.
+        mask: What becomes of other images of the same identity, exclude or zero (as the authors' release).
+        protocol: Which cosines between the views enter.
+        gather: Compare with the images of all processes; false, as published, compares each process' own.
+    """
+
+    weight: float = 0.05
+    scale: float = 64.0
+    margin: Literal["adaptive"] | float = "adaptive"
+    ema: float = 0.99
+    mask: Literal["exclude", "zero"] = "exclude"
+    protocol: Literal["one_way", "two_way", "all", "half"] = "one_way"
+    gather: bool = False
+
+    def __post_init__(self) -> None:
+        usual = "a positive number (leave the term out to go without)"
+        require(0 < self.weight < math.inf, "contrastive.weight", self.weight, usual)
+        require(0 < self.scale < math.inf, "contrastive.scale", self.scale, "a positive number")
+        finite = isinstance(self.margin, str) or math.isfinite(self.margin)
+        require(finite, "contrastive.margin", self.margin, "adaptive, or a number")
+        require(0 <= self.ema <= 1, "contrastive.ema", self.ema, "a weight from 0 to 1")
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """A stretch of epochs, up to the next stage.
+
+    Attributes:
+        from_epoch: First epoch of the stage; epochs are numbered from 1.
+        views: Dropout views of every image, each classified. The contrastive term needs 2.
+        dropout: Rate of the masks on the features.
+        contrastive: The CoReFace term; null goes without.
+    """
+
+    from_epoch: int = 1
+    views: int = 1
+    dropout: float = 0.4
+    contrastive: ContrastiveRecipe | None = None
+
+    def __post_init__(self) -> None:
+        require(self.from_epoch >= 1, "stages.from_epoch", self.from_epoch, "at least 1")
+        require(self.views >= 1, "stages.views", self.views, "at least 1")
+        require(0 <= self.dropout < 1, "stages.dropout", self.dropout, "a rate from 0 to below 1")
+        if self.contrastive is not None:
+            require(self.views == 2, "stages.views", self.views, "2 where a stage has a contrastive term")
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """The optimizer and its schedule.
+
+    Attributes:
+        name: sgd or adamw.
+        lr: Learning rate after the warm-up.
+        momentum: Of SGD; the first beta of AdamW.
+        weight_decay: On every parameter, as published.
+        batch_size: Images a step, of all processes together.
+        epochs: Passes over the images, numbered from 1.
+        schedule: step drops the rate tenfold at the start of each of lr_drops; cosine and polynomial fall to 0.
+        lr_drops: Epochs at whose start the rate drops tenfold.
+        power: Of the polynomial.
+        warmup_epochs: The rate rises from 0 over so many epochs.
+        clip_norm: Largest norm of the gradient; null does not clip.
+        clip: What the norm is taken over, all parameters or those of the backbone (as the authors' release).
+        micro_batches: Parts of a batch that pass through the network one by one, for batches larger than the memory.
+        max_skips: Steps without a finite loss and gradient that may follow each other before training stops.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5.0e-4
+    batch_size: int = 128
+    epochs: int = 20
+    schedule: Literal["step", "cosine", "polynomial"] = "step"
+    lr_drops: list[int] = field(default_factory=list)
+    power: float = 2.0
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = 5.0
+    clip: Literal["all", "backbone"] = "all"
+    micro_batches: int = 1
+    max_skips: int = 10
+
+    def __post_init__(self) -> None:
+        require(0 < self.lr < math.inf, "optimizer.lr", self.lr, "a positive number")
+        require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "0 to below 1")
+        require(0 <= self.weight_decay < math.inf, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        require(self.batch_size >= 2, "optimizer.batch_size", self.batch_size, "at least 2")
+        require(self.epochs >= 1, "optimizer.epochs", self.epochs, "at least 1")
+        require(0 < self.power < math.inf, "optimizer.power", self.power, "a positive number")
+        require(
+            0 <= self.warmup_epochs < self.epochs,
+            "optimizer.warmup_epochs",
+            self.warmup_epochs,
+            "0 or more, and fewer than epochs",
+        )
+        require(
+            self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "positive, or null"
+        )
+        require(
+            1 <= self.micro_batches <= self.batch_size // 2,
+            "optimizer.micro_batches",
+            self.micro_batches,
+            "at least 1, and at least 2 images in each: BatchNorm has no statistics of one",
+        )
+        require(self.max_skips >= 1, "optimizer.max_skips", self.max_skips, "at least 1")
+        drops = self.lr_drops
+        require(
+            drops == sorted(set(drops)) and all(d >= 2 for d in drops),
+            "optimizer.lr_drops",
+            drops,
+            "rising epochs from 2",
+        )
+        require(not drops or self.schedule == "step", "optimizer.lr_drops", drops, "none unless schedule is step")
+
+    def images_per_process(self, world_size: int) -> int:
+        """Return how many images of a batch each process gets.
+
+        Raises:
+            RecipeError: the batch cannot be divided evenly.
+        """
+        unit = world_size * self.micro_batches
+        if world_size > 1 and (self.batch_size % unit or self.batch_size < 2 * unit):
+            cut = f" in {self.micro_batches} micro-batches" if self.micro_batches > 1 else ""
+            raise RecipeError(
+                f"optimizer.batch_size is {self.batch_size}, expected a multiple of {unit} that is at least "
+                f"{2 * unit}: it is divided among {world_size} processes{cut}, and BatchNorm needs 2 images"
+            )
+        return self.batch_size // world_size
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """The faces.
+
+    Attributes:
+        train: A folder <identity>/<image>, a RecordIO .rec, tar shards, or the word orl for the faces of the demo.
+        image_size: Side of the input in pixels, a multiple of 16.
+        workers: Processes that decode; 0 decodes in the training process.
+        flip: Mirror half of the images at random.
+        holdout: Identities kept from training to evaluate on, a number or a share below 1; 0 keeps none.
+        holdout_seed: Draws them; null takes them in the order of the source.
+        holdout_fold: Which slice of that order.
+        max_unreadable: Share of the images that may turn out unreadable before training stops.
+        alignment: How the crops were aligned (arcface) where no alignment.json beside them says it, as with public
+            RecordIO; it goes into the encoder, so that photographs are aligned alike.
+    """
+
+    train: str = ""
+    image_size: int = 112
+    workers: int = 2
+    flip: bool = True
+    holdout: int | float = 0
+    holdout_seed: int | None = 0
+    holdout_fold: int = 0
+    max_unreadable: float = 0.1
+    alignment: Literal["arcface"] | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.image_size >= 16 and self.image_size % 16 == 0, "data.image_size", self.image_size, "a multiple of 16"
+        )
+        require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        require(0 <= self.max_unreadable <= 1, "data.max_unreadable", self.max_unreadable, "a share from 0 to 1")
+        whole = isinstance(self.holdout, int) or 0 < self.holdout < 1
+        require(self.holdout >= 0 and whole, "data.holdout", self.holdout, "a whole number, or a share below 1")
+        seed = self.holdout_seed
+        require(seed is None or seed >= 0, "data.holdout_seed", seed, "0 or more, or null")
+        require(self.holdout_fold >= 0, "data.holdout_fold", self.holdout_fold, "0 or more")
+
+
+@dataclass(frozen=True)
+class EvaluationRecipe:
+    """What is measured while training goes on.
+
+    Attributes:
+        faces: Other people to evaluate on, a folder as data.train; null takes the held-out identities.
+        every: Epochs between evaluations; the last epoch is always evaluated.
+    """
+
+    faces: str | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "evaluation.every", self.every, "at least 1")
+
+
+@dataclass(frozen=True)
+class CheckpointRecipe:
+    """What is kept for the day the run is cut off.
+
+    Attributes:
+        every_minutes: Minutes between checkpoints, the most that is lost.
+        every_steps: Steps between them, whichever comes first; null goes by the minutes alone.
+        keep_last: How many are kept.
+        asynchronous: Write beside the training; false makes it wait.
+    """
+
+    every_minutes: float = 10.0
+    every_steps: int | None = None
+    keep_last: int = 2
+    asynchronous: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.every_minutes > 0, "checkpoint.every_minutes", self.every_minutes, "a positive number")
+        every = self.every_steps
+        require(every is None or every >= 1, "checkpoint.every_steps", every, "at least 1, or null")
+        require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1")
