@@ -52,15 +52,12 @@ def toy_folder(paint_faces: Callable[..., Path], tmp_path_factory: pytest.TempPa
     return paint_faces(tmp_path_factory.mktemp("toy") / "faces")
 
 
-@pytest.fixture(scope="module")
-def toy_backbone() -> Iterator[str]:
-    """The name of the smallest network that has all a backbone has; it is known in this process while a module runs."""
-    from coreface.models import registry
-    from support.toy_network import ENTRY  # not before the number of threads is set
+@pytest.fixture(scope="session")
+def toy_backbone() -> str:
+    """The name of the smallest network that has all a backbone has."""
+    import support.toy_network  # noqa: F401 (registers it; not before the number of threads is set)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._BACKBONES, "toy", ENTRY["toy"])
-        yield "toy"
+    return "toy"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def on_meta(name, *sizes):
 
 
 def test_every_backbone_has_a_reference():
-    assert coreface.backbones().keys() == LAYOUTS.keys()
+    assert coreface.backbones().keys() - {"toy"} == LAYOUTS.keys()  # which other tests may have registered
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -10,21 +10,19 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+import support.toy_network  # noqa: F401 (registers the backbone "toy")
 from coreface.data import open_faces
 from coreface.distributed.collectives import whole
 from coreface.distributed.processes import Processes
 from coreface.errors import CoreFaceError
-from coreface.models import registry
 from coreface.training import checkpoint_writer as checkpoints
 from coreface.training import trainer
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.checkpoint_state import module_tensors, optimizer_tensors
 from coreface.training.random_state import get_randomness
-from support.toy_network import ENTRY
 
 
 def prepare():
-    registry._BACKBONES.update(ENTRY)
     torch.set_num_threads(1)
     multiprocessing.current_process()._config["daemon"] = False  # which may not start the workers of a loader
 

@@ -25,6 +25,7 @@ from coreface.cli import (
 )
 from coreface.distributed.launch import is_leader
 from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
+from coreface.registry import import_module
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     try:
+        for module in options.imports:
+            import_module(module)
         found = options.run_command(options)
     except CoreFaceError as error:
         _say(error)

@@ -24,7 +24,14 @@ def add_command(
     """Add a command that calls ``run`` with its options; what it returns is the exit status, None for 0."""
     added = commands.add_parser(name, help=text, description=text)
     added.set_defaults(run_command=run, takes_more=False)
+    add_import_option(added)
     return added
+
+
+def add_import_option(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Add ``--import``: the command line alone may name a module to import, a file never."""
+    text = "import a module first, for the backbones, margins, readers and protocols that it registers; may be repeated"
+    parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=text)
 
 
 def print_evaluation(evaluation: "Evaluation") -> None:

@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from coreface.cli.terminal import print_evaluation, progress_console
+from coreface.cli.terminal import add_import_option, print_evaluation, progress_console
 from coreface.distributed.launch import is_leader
 from coreface.errors import RecipeError
 
-_USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--any.field VALUE ...]
-       coreface train --resume RUN [RECIPE] [--force] [--any.field VALUE ...]"""
+_USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--import MODULE]
+                      [--any.field VALUE ...]
+       coreface train --resume RUN [RECIPE] [--force] [--import MODULE] [--any.field VALUE ...]"""
 _TEXT = (
     "Train an encoder by a recipe, or go on with a run that was cut off. Any field of the recipe can be changed on the "
     "command line; all fields are listed below. Training in several processes: docs/scaling.md."
@@ -35,6 +36,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     text = "begin from the encoder of a run, a saved encoder, a checkpoint or a public InsightFace .pth"
     parser.add_argument("--init-from", metavar="PATH", help=text)
+    add_import_option(parser)
     text = "print the recipe with every field and exit"
     parser.add_argument("--print_config", action="store_true", help=text)
 

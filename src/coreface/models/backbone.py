@@ -47,3 +47,44 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def embedding_norm(self) -> nn.BatchNorm1d:
         """The BatchNorm of the embedding layer."""
+
+
+class ModuleBackbone(Backbone):
+    """Any module as a trunk, with an embedding layer of its own: a linear map and a BatchNorm.
+
+    Args:
+        module: maps images (batch, 3, size, size), normalised floats, to features; these are flattened.
+        features: numbers that come out of ``module`` for an image.
+        embedding_size: D.
+        image_size: side of the input, a multiple of 16 pixels.
+
+    Raises:
+        ModelError: a size is out of range.
+    """
+
+    def __init__(self, module: nn.Module, features: int, embedding_size: int = 512, image_size: int = 112) -> None:
+        super().__init__(embedding_size, image_size)
+        if features < 1:
+            raise ModelError(f"features is {features}, expected how many numbers the module returns for an image")
+        self.module = module
+        self.fc = nn.Linear(features, embedding_size)
+        self.features = nn.BatchNorm1d(embedding_size)
+        # As in IResNet: a learned weight could undo the margin by shrinking directions.
+        self.features.weight.requires_grad_(False)
+
+    def trunk(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.module(images).flatten(1)
+        if features.shape[1] != self.fc.in_features:
+            raise ModelError(
+                f"the trunk returned {features.shape[1]} features an image, expected {self.fc.in_features}: "
+                f"say features={features.shape[1]}"
+            )
+        return features
+
+    @property
+    def embedding_linear(self) -> nn.Linear:
+        return self.fc
+
+    @property
+    def embedding_norm(self) -> nn.BatchNorm1d:
+        return self.features

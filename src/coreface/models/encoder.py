@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from coreface.errors import InputError
+from coreface.errors import InputError, ModelError
 from coreface.images.alignment import UNKNOWN, Alignment
 from coreface.images.load import as_photographs, fit_square
 from coreface.images.preprocessing import Preprocessing, to_network_input
 from coreface.models import pretrained as weights
+from coreface.models.backbone import Backbone, ModuleBackbone
 from coreface.models.registry import build_backbone
 from coreface.models.views import RowMasks, ViewStatistics, dropout_views
 
@@ -22,25 +23,32 @@ class FaceEncoder(nn.Module):
     """A backbone with dropout views, and everything needed to use it on photographs.
 
     Args:
-        backbone: a name from `coreface.backbones`.
+        backbone: a name from `coreface.backbones`; or any module that maps images to features, which becomes a trunk
+            (`coreface.ModuleBackbone`); or a `coreface.Backbone` of these sizes.
         embedding_size: D, numbers in an embedding.
         image_size: side of the square input, a multiple of 16 pixels.
         dropout: rate of the masks on the features in training mode, 0 <= dropout < 1.
+        features: how many features a module returns for an image; only for a module.
 
     Attributes:
         alignment: how the crops were made that it is trained on; its template is ``unknown`` until somebody says.
 
     Raises:
         ModelError: an unknown backbone or a size out of range.
-        InputError: ``dropout`` is out of range.
+        InputError: ``dropout`` is out of range, or ``features`` is missing, or given without a module.
     """
 
     def __init__(
-        self, backbone: str = "iresnet50", embedding_size: int = 512, image_size: int = 112, dropout: float = 0.4
+        self,
+        backbone: str | nn.Module = "iresnet50",
+        embedding_size: int = 512,
+        image_size: int = 112,
+        dropout: float = 0.4,
+        *,
+        features: int | None = None,
     ) -> None:
         super().__init__()
-        self.backbone_name = backbone
-        self.backbone = build_backbone(backbone, embedding_size, image_size)
+        self.backbone_name, self.backbone = _backbone(backbone, embedding_size, image_size, features)
         self.dropout = _checked_rate(dropout)
         self.alignment = Alignment(UNKNOWN)
 
@@ -172,13 +180,19 @@ class FaceEncoder(nn.Module):
         weights.save(self, folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "FaceEncoder":
-        """Load what `save_pretrained` wrote. Nothing in the files is executed.
+    def from_pretrained(cls, folder: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> "FaceEncoder":
+        """Load what `save_pretrained` wrote. Nothing in the files is executed or imported.
+
+        Args:
+            folder: the folder of a saved encoder.
+            backbone: the module that it was made of, where no name stands for it, built anew. Its weights are replaced
+                by the saved ones.
 
         Raises:
-            ModelError: a file is missing or damaged, the weights do not fit, or the content digest differs.
+            ModelError: a file is missing or damaged, the weights do not fit, the content digest differs, or the
+                backbone is one that this program does not know; the message says which module registered it.
         """
-        return weights.load(cls, folder).eval()
+        return weights.load(cls, folder, backbone).eval()
 
     @classmethod
     def from_insightface(cls, path: str | os.PathLike[str], backbone: str) -> "FaceEncoder":
@@ -192,6 +206,29 @@ class FaceEncoder(nn.Module):
             ModelError: the file is no plain state_dict, or its names or shapes are another network's.
         """
         return weights.load_insightface(cls, path, backbone).eval()
+
+
+def _backbone(
+    backbone: str | nn.Module, embedding_size: int, image_size: int, features: int | None
+) -> tuple[str, Backbone]:
+    """Return the name that a saved encoder has for a backbone, and the backbone."""
+    bare = isinstance(backbone, nn.Module) and not isinstance(backbone, Backbone)
+    if bare and features is None:
+        raise InputError("features is missing: say how many features the module returns for an image")
+    if not bare and features is not None:
+        raise InputError(f"features is {features}, expected none: it belongs to a module that is no Backbone")
+    if not isinstance(backbone, nn.Module):
+        return backbone, build_backbone(backbone, embedding_size, image_size)
+    name = f"{weights.MODULE}{type(backbone).__name__}"
+    if not isinstance(backbone, Backbone):
+        assert features is not None  # checked above
+        return name, ModuleBackbone(backbone, features, embedding_size, image_size)
+    if (backbone.embedding_size, backbone.image_size) != (embedding_size, image_size):
+        raise ModelError(
+            f"the backbone has {backbone.embedding_size} numbers of {backbone.image_size} pixels, the encoder "
+            f"{embedding_size} of {image_size}: give both the same"
+        )
+    return name, backbone
 
 
 def _checked_rate(rate: float) -> float:

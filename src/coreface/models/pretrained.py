@@ -14,15 +14,19 @@ from typing import Any, Protocol, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
+from torch import nn
 
 from coreface.errors import CoreFaceError, InputError, ModelError
 from coreface.files import write_atomically
+from coreface.images.alignment import Alignment
 from coreface.images.preprocessing import Preprocessing
 from coreface.models.backbone import STRIDE, Backbone
-from coreface.models.registry import backbones, build_backbone
+from coreface.models.registry import BACKBONES, build_backbone
 
 CONFIG, PREPROCESS, WEIGHTS, README = "config.json", "preprocess.json", "model.safetensors", "README.md"
 _FORMAT = 1
+_REGISTERED_BY = "registered_by"
+MODULE = "module:"  #: begins the name of a backbone that is the caller's own module
 
 
 class Encoder(Protocol):
@@ -31,7 +35,10 @@ class Encoder(Protocol):
     backbone: Backbone
     backbone_name: str
     dropout: float
-    preprocessing: Preprocessing
+    alignment: Alignment
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
 
     @property
     def embedding_size(self) -> int: ...
@@ -71,26 +78,32 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise ModelError(f"{root}: a file is in the way, expected a folder or nothing") from error
     digest = _digest(config, preprocessing, state)
-    write_atomically(root / CONFIG, _json(config))
+    registered = _registered_by(encoder.backbone_name)
+    write_atomically(root / CONFIG, _json({**config, **registered}))
     write_atomically(root / PREPROCESS, _json(preprocessing.to_dict()))
-    write_atomically(root / README, _readme(config).encode())
+    write_atomically(root / README, _readme({**config, **registered}).encode())
     write_atomically(root / WEIGHTS, to_safetensors(state, {"format": "pt", "coreface_digest": digest}))
 
 
-def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str]) -> EncoderT:
+def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str], backbone: nn.Module | None = None) -> EncoderT:
     """Read what `save` wrote. Raises `ModelError` on anything that is not exactly that."""
     root = Path(folder)
     if not root.is_dir():
         kind = "a file" if root.exists() else "no such folder"
         raise ModelError(f"{root}: {kind}; expected a folder that save_pretrained wrote")
     config, preprocessing = _read_json(root / CONFIG), _read_preprocessing(root / PREPROCESS)
+    module = config.pop(_REGISTERED_BY, None)
     expected = {"format", "backbone", "embedding_size", "image_size", "dropout"}
     if config.keys() != expected or config["format"] != _FORMAT:
         raise ModelError(f"{root / CONFIG}: has {sorted(config)}, expected {sorted(expected)} and format {_FORMAT}")
     arguments = {key: value for key, value in config.items() if key != "format"}
-    # Names and shapes are compared before anything of the size that the configuration claims is allocated.
-    with torch.device("meta"):
-        skeleton = _built(encoder_type, root / CONFIG, **arguments)
+    if backbone is None:
+        _require_known(config["backbone"], module, root / CONFIG)
+        # Names and shapes are compared before anything of the size that the configuration claims is allocated.
+        with torch.device("meta"):
+            skeleton = _built(encoder_type, root / CONFIG, **arguments)
+    else:
+        skeleton = _built_of(encoder_type, root, arguments, backbone)
     skeleton.alignment = preprocessing.alignment
     if preprocessing != skeleton.preprocessing:
         raise ModelError(
@@ -99,11 +112,41 @@ def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str]) -> Encode
         )
     state, digest = _read_safetensors(root / WEIGHTS)
     _require_fit(skeleton, state, root / WEIGHTS)
-    encoder = _built(encoder_type, root / CONFIG, **arguments)
+    encoder = skeleton if backbone is not None else _built(encoder_type, root / CONFIG, **arguments)
     _fill(encoder, state, root / WEIGHTS)
     encoder.alignment = preprocessing.alignment
     if digest != content_digest(encoder):
         raise ModelError(f"{root}: the content digest differs: a file was damaged, edited or swapped; save it again")
+    return encoder
+
+
+def _require_known(backbone: object, module: object, path: Path) -> None:
+    """Raise `ModelError` where a saved encoder has a backbone that this program lacks, and say how to provide it."""
+    if not isinstance(backbone, str) or backbone in BACKBONES:
+        return
+    if backbone.startswith(MODULE):
+        raise ModelError(
+            f"{path}: the backbone is a module of class {backbone.removeprefix(MODULE)}, for which no name stands: build "
+            "one and give it to FaceEncoder.from_pretrained(folder, backbone=...)"
+        )
+    if isinstance(module, str):
+        raise ModelError(
+            f"{path}: the backbone {backbone!r} was registered by the module {module}, and no file makes coreface import "
+            f"one: give --import {module} again, or import it first in Python"
+        )
+
+
+def _built_of(encoder_type: type[EncoderT], root: Path, arguments: dict[str, Any], backbone: nn.Module) -> EncoderT:
+    """Return an encoder made of the caller's own module, under the name that it was saved with."""
+    features = None
+    if not isinstance(backbone, Backbone):
+        state, _ = _read_safetensors(root / WEIGHTS)
+        linear = state.get("fc.weight")  # of a ModuleBackbone
+        if linear is None or linear.ndim != 2:
+            raise ModelError(f"{root / WEIGHTS}: has no matrix fc.weight, so it is no encoder made of a bare module")
+        features = linear.shape[1]
+    encoder = _built(encoder_type, root / CONFIG, **{**arguments, "backbone": backbone}, features=features)
+    encoder.backbone_name = arguments["backbone"]
     return encoder
 
 
@@ -150,7 +193,8 @@ def _image_size(state: dict[str, torch.Tensor], features: int) -> int:
 
 
 def _guess(state: dict[str, torch.Tensor]) -> str:
-    fitting = [name for name in backbones() if _skeleton(name).state_dict().keys() == state.keys()]
+    own = [name for name in BACKBONES if BACKBONES.is_own(name)]
+    fitting = [name for name in own if _skeleton(name).state_dict().keys() == state.keys()]
     return f"; its names are those of {fitting[0]}" if fitting else ""
 
 
@@ -192,6 +236,13 @@ def _config(encoder: Encoder) -> dict[str, Any]:
         "image_size": encoder.image_size,
         "dropout": encoder.dropout,
     }
+
+
+def _registered_by(backbone: str) -> dict[str, str]:
+    """Return what a saved encoder says of a backbone that is not coreface's own; for messages, never to import it."""
+    if backbone not in BACKBONES or BACKBONES.is_own(backbone):
+        return {}
+    return {_REGISTERED_BY: BACKBONES.module(backbone)}
 
 
 def _read_preprocessing(path: Path) -> Preprocessing:
@@ -240,14 +291,18 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
 
 def _readme(config: dict[str, Any]) -> str:
     size = config["image_size"]
+    if _REGISTERED_BY in config:
+        first, backbone = f"import {config[_REGISTERED_BY]}  # which registers the backbone\n", ""
+    else:
+        first, backbone = "", ", backbone=module" if config["backbone"].startswith(MODULE) else ""
     return f"""# A face encoder
 
 {config["backbone"]}, {config["embedding_size"]} numbers an embedding, aligned faces of {size} x {size} pixels, RGB.
 
 ```python
 import coreface as cf
-
-encoder = cf.FaceEncoder.from_pretrained(".")
+{first}
+encoder = cf.FaceEncoder.from_pretrained("."{backbone})
 one, other = encoder.embed([cf.load_image("one.jpg"), cf.load_image("other.jpg")])
 print(one @ other)  # cosine similarity: higher is more alike
 ```
