@@ -61,10 +61,10 @@ class Registry(Generic[Entry]):
         """Return an entry. An unknown name raises the registry's error, which suggests the nearest one."""
         if name not in self._entries:
             near = difflib.get_close_matches(str(name), self._entries, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(self._entries)};"
+            advice = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(self._entries)}."
             raise self._error(
-                f"there is no {self.kind} {name!r}: {advice} to use one that a module of yours registers, give --import "
-                "MODULE, or import it first in Python"
+                f"there is no {self.kind} {name!r}: {advice} One that your own module registers needs --import MODULE, "
+                "in Python an import"
             )
         return self._entries[name][0]
 

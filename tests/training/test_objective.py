@@ -9,7 +9,8 @@ from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import CoReFaceLoss
 from coreface.losses.margins import ArcFace, CosFace
-from coreface.training.objective import Objective, build_margin
+from coreface.training.margin_options import build_margin
+from coreface.training.objective import Objective
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_sections import ContrastiveRecipe, MarginRecipe, StageRecipe
 

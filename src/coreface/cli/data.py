@@ -84,7 +84,7 @@ def _info(options: argparse.Namespace) -> None:
     if options.samples:
         write_atomically(Path(options.samples), sample_sheet(source))
     if options.json:
-        facts = {"format": _storage(source), **survey.to_dict(), "notices": notices, "samples": options.samples}
+        facts = {"format": _format(source), **survey.to_dict(), "notices": notices, "samples": options.samples}
         print(json.dumps(facts, indent=2))
         return
     _print_survey(options.path, source, survey)
@@ -96,7 +96,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _print_survey(path: str, source: "FaceSource", survey: "Survey") -> None:
     fewest, median, most = survey.images_per_identity
-    print(f"{path}: {_storage(source)}, {survey.images} images of {survey.identities} identities")
+    print(f"{path}: {_format(source)}, {survey.images} images of {survey.identities} identities")
     print(f"images per identity: {fewest} to {most}, median {median:g}")
     widest = max(count for _, _, count in survey.histogram)
     for low, high, count in survey.histogram:
@@ -227,3 +227,10 @@ def _storage(source: "FaceSource") -> "Storage":
     from coreface.data import RecordSource, ShardSource
 
     return "recordio" if isinstance(source, RecordSource) else "shards" if isinstance(source, ShardSource) else "folder"
+
+
+def _format(source: "FaceSource") -> str:
+    """Return the name of the reader that opened a source."""
+    from coreface.data.open import READERS
+
+    return next((name for name in READERS if READERS[name] is type(source)), "folder")

@@ -3,7 +3,7 @@
 from coreface.data.convert import Storage, convert_faces
 from coreface.data.folder import FolderSource
 from coreface.data.loader import FaceLoader
-from coreface.data.open import open_faces, open_pairs
+from coreface.data.open import open_faces, open_pairs, register_faces
 from coreface.data.orl import CREDIT, OrlSource
 from coreface.data.pairs.bin import write_bin
 from coreface.data.pairs.draw import draw_pairs
@@ -36,6 +36,7 @@ __all__ = [
     "draw_pairs",
     "open_faces",
     "open_pairs",
+    "register_faces",
     "require_identities",
     "sample_sheet",
     "split_by_identity",

@@ -60,6 +60,10 @@ class FolderSource(FaceSource):
         self._stray = tuple(stray)
         self._empty = tuple(empty)
 
+    @classmethod
+    def claims(cls, path: str) -> bool:
+        return Path(path).is_dir()
+
     def _decode(self, index: int) -> NDArray[np.uint8]:
         return load_image(self._root / self._paths[index])
 

@@ -57,6 +57,15 @@ class FaceSource(ABC):
         """The source that a selection was made from; any other source itself."""
         return self
 
+    @classmethod
+    def claims(cls, path: str) -> bool:
+        """Say whether this class reads what lies at a path (or is meant by a word); `open_faces` asks.
+
+        Returns:
+            False here: a class that `register_faces` is put on says otherwise.
+        """
+        return False
+
     def __len__(self) -> int:
         return len(self.identities)
 

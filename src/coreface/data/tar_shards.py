@@ -84,6 +84,11 @@ class ShardSource(FaceSource):
         super().__init__(identities, names)
         self.alignment = read_alignment(folder)
 
+    @classmethod
+    def claims(cls, path: str) -> bool:
+        where = Path(path)
+        return bool(shards_in(where)) if where.is_dir() else where.name.lower().endswith(SHARD_SUFFIXES)
+
     def encoded(self, index: int) -> bytes:
         start, size = int(self._starts[index]), int(self._sizes[index])
         try:

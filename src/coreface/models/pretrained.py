@@ -126,13 +126,13 @@ def _require_known(backbone: object, module: object, path: Path) -> None:
         return
     if backbone.startswith(MODULE):
         raise ModelError(
-            f"{path}: the backbone is a module of class {backbone.removeprefix(MODULE)}, for which no name stands: build "
-            "one and give it to FaceEncoder.from_pretrained(folder, backbone=...)"
+            f"{path}: the backbone is a module of class {backbone.removeprefix(MODULE)}, which has no name here: "
+            "build one and give it to FaceEncoder.from_pretrained(folder, backbone=...)"
         )
     if isinstance(module, str):
         raise ModelError(
-            f"{path}: the backbone {backbone!r} was registered by the module {module}, and no file makes coreface import "
-            f"one: give --import {module} again, or import it first in Python"
+            f"{path}: the backbone {backbone!r} was registered by the module {module}, which no file may make coreface "
+            f"import: give --import {module} again, or import it first in Python"
         )
 
 

@@ -18,7 +18,7 @@ from coreface.evaluation.verification import Verification, verify
 from coreface.models.encoder import FaceEncoder
 from coreface.models.pretrained import CONFIG, saved_digest
 from coreface.reports.page import Measured, Page, write_report
-from coreface.runs.folder import REPORT, environment, open_recipe_faces
+from coreface.runs.folder import REPORT, environment, open_recipe_faces, require_registered
 from coreface.runs.status import RECIPE, is_locked, is_run
 from coreface.training.initial_weights import ENCODER
 from coreface.training.log import say
@@ -225,6 +225,7 @@ def held_out(model: FaceEncoder | str | os.PathLike[str]) -> FaceSource:
     """
     if isinstance(model, FaceEncoder) or not (Path(model) / RECIPE).is_file():
         raise RunError("this encoder is no run, so nobody is held out: say whom to measure on with --faces PATH")
+    require_registered(Path(model))
     _, tested = open_recipe_faces(Recipe.load(Path(model) / RECIPE))
     if tested is None:
         raise RunError(f"{model} held nobody out: say whom to measure on with --faces PATH")

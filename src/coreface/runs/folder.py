@@ -17,16 +17,21 @@ from rich.console import Console
 from coreface._version import __version__
 from coreface.data import FaceSource, open_faces, require_identities, split_by_identity
 from coreface.data.labels import IDENTITIES, write_names
+from coreface.data.open import READERS
 from coreface.distributed.launch import resume_command
 from coreface.distributed.rendezvous import FAILURES
 from coreface.errors import CoreFaceError, RunError
 from coreface.files import write_atomically, write_lines
+from coreface.losses.registry import MARGINS
+from coreface.models.registry import BACKBONES
+from coreface.registry import Registry
 from coreface.runs.status import ENVIRONMENT, LAUNCHERS, RECIPE, is_run
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_sections import DataRecipe
 
 REPORT = "report.html"
+_REGISTERED = "registered"  # in environment.json
 _TRACEBACK = re.compile(r"\.?rank_\d+\.attempt_\d+\.txt")  # in `FAILURES`; with the dot one that was cut short
 
 
@@ -85,7 +90,9 @@ def start_run(
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
-        write_atomically(folder / ENVIRONMENT, json.dumps(environment(), indent=2).encode())
+        write_atomically(
+            folder / ENVIRONMENT, json.dumps({**environment(), **_strangers(recipe, faces)}, indent=2).encode()
+        )
         write_names(folder, faces.identity_names)
         if launchers:
             write_atomically(folder / LAUNCHERS, json.dumps(sorted(set(launchers))).encode())
@@ -163,6 +170,38 @@ def environment() -> dict[str, Any]:
     if torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name()
     return described
+
+
+def _strangers(recipe: Recipe, faces: FaceSource) -> dict[str, Any]:
+    """Return which module registered what a run is made of and is not coreface's own: information, never imported."""
+    reader = next((name for name in READERS if READERS[name] is type(faces.origin)), "folder")
+    used: tuple[tuple[Registry[Any], str], ...] = (
+        (BACKBONES, recipe.model.backbone),
+        (MARGINS, recipe.classifier.margin.name),
+        (READERS, reader),
+    )
+    modules = {f"{one.kind} {name}": one.module(name) for one, name in used if name in one and not one.is_own(name)}
+    return {_REGISTERED: modules} if modules else {}
+
+
+def require_registered(folder: Path) -> None:
+    """Check that this program knows all that a run is made of.
+
+    Raises:
+        RunError: a module that registered some of it has not been imported.
+    """
+    try:
+        modules = json.loads((folder / ENVIRONMENT).read_bytes()).get(_REGISTERED, {})
+    except (OSError, ValueError, AttributeError):
+        return
+    if not isinstance(modules, dict):
+        return
+    known = {f"{one.kind} {name}" for one in (BACKBONES, MARGINS, READERS) for name in one}
+    for missing in sorted(modules.keys() - known):
+        raise RunError(
+            f"{folder}: the {missing} was registered by the module {modules[missing]}, which no file may make coreface "
+            f"import: give --import {modules[missing]} again, or import it first in Python"
+        )
 
 
 def _processor() -> str:

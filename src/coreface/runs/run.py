@@ -19,7 +19,15 @@ from coreface.distributed.rendezvous import joined
 from coreface.errors import EvaluationError, RunError
 from coreface.models.encoder import FaceEncoder
 from coreface.runs.evaluation import Evaluation, HeldOut, run_page, write_report_where_possible
-from coreface.runs.folder import REPORT, begun_by, located, open_recipe_faces, require_free, start_run
+from coreface.runs.folder import (
+    REPORT,
+    begun_by,
+    located,
+    open_recipe_faces,
+    require_free,
+    require_registered,
+    start_run,
+)
 from coreface.runs.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
 from coreface.runs.status import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoint import Checkpoint
@@ -130,6 +138,7 @@ def resume(
     if not is_run(folder):
         state = "holds no run" if folder.is_dir() else "does not exist"
         raise RunError(f"{folder} {state}, so there is nothing to go on with; begin one with coreface train RECIPE")
+    require_registered(folder)
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
     recipe = located(recipe)

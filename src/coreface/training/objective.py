@@ -1,18 +1,15 @@
 """What is minimised: classification of every view, plus the weighted contrastive term."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from coreface.distributed.collectives import summed, world_size
-from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
-from coreface.losses.margins import ArcFace, CosFace, Margin
+from coreface.training.margin_options import build_margin
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import MarginRecipe
 
 
 class Losses(NamedTuple):
@@ -117,12 +114,3 @@ def mean_losses(parts: list[tuple[Losses, float]]) -> Losses:
         if contrasts
         else None,
     )
-
-
-def build_margin(recipe: MarginRecipe) -> Margin:
-    """Build the margin a recipe asks for."""
-    if recipe.name == "magface":
-        return MagFace(recipe.scale)
-    named = {"arcface": ArcFace, "cosface": CosFace, "curricularface": CurricularFace, "adaface": AdaFace}
-    margin: Callable[..., Margin] = named[recipe.name]
-    return margin(recipe.scale) if recipe.margin is None else margin(recipe.scale, recipe.margin)

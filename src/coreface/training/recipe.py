@@ -89,7 +89,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as nested plain values."""
-        return asdict(self)
+        plain = asdict(self)
+        margin = plain["classifier"]["margin"]
+        margin.update(margin.pop("options"))
+        return plain
 
     def to_yaml(self) -> str:
         """Return the whole recipe, defaults included, as YAML."""

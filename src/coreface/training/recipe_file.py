@@ -20,9 +20,11 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from coreface.errors import RecipeError
-from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
+from coreface.training.recipe_sections import ClassifierRecipe, ContrastiveRecipe, MarginRecipe, StageRecipe
 
 _FORBIDDEN = ("class_path", "init_args")
+_MARGIN = "classifier.margin."
+_PLAIN_MARGIN = ("name", "scale", "margin")  # fields of every margin's section; all others are options of one
 
 Recipe = TypeVar("Recipe")  # the dataclass `coreface.training.recipe.Recipe`
 
@@ -33,7 +35,7 @@ def fields_help(recipe_type: type) -> str:
     parser.usage = argparse.SUPPRESS
     for action in parser._actions:
         # jsonargparse adds options of its own, which this command refuses: whole sections from files, list+.
-        if action.dest in ("help", "config", "print_config") or action.metavar == "CONFIG":
+        if action.dest in ("help", "config", "print_config", f"{_MARGIN}options") or action.metavar == "CONFIG":
             action.help = argparse.SUPPRESS
         action.option_strings = [name for name in action.option_strings if not name.endswith("+")]
     for group in parser._action_groups:
@@ -66,52 +68,53 @@ def recipe_from(recipe_type: type[Recipe], values: dict[str, Any], where: str) -
         RecipeError: an unknown field, or a value out of range.
     """
     _check_sections(recipe_type, values, where, "")
-    parser = _recipe_parser(recipe_type)
     try:
-        return _made(recipe_type, parser, parser.parse_object(values))
-    except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
-        raise RecipeError(f"{where}: {_one_line(error)}") from error
+        return _parsed(recipe_type, values, [])
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def read_recipe(recipe_type: type[Recipe], path: Path, overrides: Iterable[str]) -> Recipe:
     """Read a recipe file and apply overrides. Errors: see `coreface.training.recipe.Recipe.load`."""
-    _check_sections(recipe_type, _read_yaml(path), str(path), "")
+    content = _read_yaml(path)
+    _check_sections(recipe_type, content, str(path), "")
     given = _overrides(overrides)
     _check_overrides(recipe_type, given)
     given = [(name, _all_of_stages(value) if name == "stages" else value) for name, value in given]
     try:
-        return _parsed(recipe_type, path, given)
+        return _parsed(recipe_type, content, given)
     except RecipeError as error:
-        raise RecipeError(f"{_place(recipe_type, path, given, str(error))}: {error}") from error
+        raise RecipeError(f"{_place(recipe_type, path, content, given, str(error))}: {error}") from error
 
 
-def _parsed(recipe_type: type[Recipe], path: Path, given: list[tuple[str, str]]) -> Recipe:
+def _parsed(recipe_type: type[Recipe], content: dict[str, Any], given: list[tuple[str, str]]) -> Recipe:
+    content, given, options = _margin_options_apart(content, given)
     parser = _recipe_parser(recipe_type)
     try:
-        words = [f"--config={path}", *(f"--{name}={value}" for name, value in given)]
-        return _made(recipe_type, parser, parser.parse_args(words))
+        words = [f"--config={yaml.safe_dump(content)}", *(f"--{name}={value}" for name, value in given)]
+        values = parser.parse_args(words)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
+            made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
+        sections = {name: made[name] for name in _fields(recipe_type)}
+        return recipe_type(**{**sections, "classifier": _with_margin_options(sections["classifier"], options)})
     except RecipeError:
         raise
     except Exception as error:  # argparse and jsonargparse raise several kinds, some not public
         raise RecipeError(_one_line(error)) from error
 
 
-def _place(recipe_type: type, path: Path, given: list[tuple[str, str]], message: str) -> str:
+def _place(
+    recipe_type: type, path: Path, content: dict[str, Any], given: list[tuple[str, str]], message: str
+) -> str:
     """Say where the value lies that makes a recipe invalid: in its file, or among those given on the command line."""
     if any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", message) for name, _ in given):
         return "command line"
     try:
-        _parsed(recipe_type, path, [])
+        _parsed(recipe_type, content, [])
     except RecipeError:
         return str(path)
     return "command line"
-
-
-def _made(recipe_type: type[Recipe], parser: ArgumentParser, values: Any) -> Recipe:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # older releases of jsonargparse know only the deprecated name
-        made = getattr(parser, "instantiate", parser.instantiate_classes)(values)
-    return recipe_type(**{name: made[name] for name in _fields(recipe_type)})
 
 
 def _read_yaml(path: Path) -> Any:
@@ -134,6 +137,8 @@ def _check_sections(section: type, values: Any, where: str, prefix: str) -> None
     for key, value in values.items():
         if key in _FORBIDDEN:
             raise RecipeError(f"{where}: {prefix}{key} names a class to import; a recipe holds values only: remove it")
+        if section is MarginRecipe and key not in _PLAIN_MARGIN:
+            continue  # an option of the margin, which knows it
         if key not in hints:
             raise RecipeError(f"{where}: there is no field {prefix}{key}; {_nearest(str(key), _fields(section))}")
         inner, many = _section_of(hints[key])
@@ -174,9 +179,9 @@ def _check_overrides(recipe_type: type, given: list[tuple[str, str]]) -> None:
             )
         if any(leaf.startswith(f"{name}.") for leaf in known):
             raise RecipeError(f"--{name} is a section: give its fields, such as --{min(_under(known, name))}")
-        if name not in known:
+        if name not in known and not _is_margin_option(name):
             raise RecipeError(f"command line: there is no field {name}; {_nearest(name, sorted(known))}")
-        if known[name] is str:
+        if known.get(name) is str:
             continue  # any text does
         try:
             read = yaml.safe_load(value)
@@ -184,7 +189,36 @@ def _check_overrides(recipe_type: type, given: list[tuple[str, str]]) -> None:
             raise RecipeError(f"--{name}: not YAML: {_one_line(error)}") from error
         # jsonargparse would import what an item of text names.
         _check_sections(recipe_type, {name: read} if name == "stages" else {}, "command line", "")
-        _require_value(read, known[name], f"--{name}")
+        if name in known:
+            _require_value(read, known[name], f"--{name}")
+
+
+def _is_margin_option(name: str) -> bool:
+    return name.startswith(_MARGIN) and name.removeprefix(_MARGIN) not in _PLAIN_MARGIN
+
+
+def _margin_options_apart(
+    content: dict[str, Any], given: list[tuple[str, str]]
+) -> tuple[dict[str, Any], list[tuple[str, str]], dict[str, Any]]:
+    """Return a checked recipe and its overrides without the options of the margin, and these: no fields, to a parser."""
+    classifier = content.get("classifier", {})
+    margin = classifier.get("margin", {})
+    options = {str(key): value for key, value in margin.items() if key not in _PLAIN_MARGIN}
+    if options:
+        plain = {key: value for key, value in margin.items() if key in _PLAIN_MARGIN}
+        content = {**content, "classifier": {**classifier, "margin": plain}}
+    options |= {name.removeprefix(_MARGIN): yaml.safe_load(text) for name, text in given if _is_margin_option(name)}
+    return content, [(name, text) for name, text in given if not _is_margin_option(name)], options
+
+
+def _with_margin_options(classifier: ClassifierRecipe, options: dict[str, Any]) -> ClassifierRecipe:
+    """Return the section with the options of its margin, which is built once, so that a mistake is found here."""
+    margin = dataclasses.replace(classifier.margin, options=options)
+    if margin.options or margin.name != MarginRecipe.name:  # the default one is known without torch
+        from coreface.training.margin_options import build_margin  # imports torch
+
+        build_margin(margin)
+    return dataclasses.replace(classifier, margin=margin)
 
 
 def _all_of_stages(text: str) -> str:

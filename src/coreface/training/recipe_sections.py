@@ -5,7 +5,7 @@ The attribute descriptions are the help texts of the command line. Nothing here 
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from coreface.errors import RecipeError
 
@@ -40,15 +40,18 @@ class MarginRecipe:
     """The margin of the softmax over identities.
 
     Attributes:
-        name: arcface, cosface, curricularface, magface or adaface.
+        name: arcface, cosface, curricularface, magface, adaface, or one that a module of yours has registered.
         scale: What cosines are multiplied by.
         margin: Radians, for cosface a difference of cosines; null is the published one (0.5, 0.35, 0.5, 0.45 to 0.8,
             0.4). Always null for magface, whose margin follows the length of the embedding.
+        options: Other parameters of the margin. In a recipe and on the command line they are fields like those above,
+            classifier.margin.lengths for example; docs/extending.md.
     """
 
-    name: Literal["arcface", "cosface", "curricularface", "magface", "adaface"] = "arcface"
+    name: str = "arcface"
     scale: float = 64.0
     margin: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(0 < self.scale < math.inf, "classifier.margin.scale", self.scale, "a positive number")

@@ -1,6 +1,7 @@
 """Faces in InsightFace's RecordIO: `train.rec`, `train.idx` and `property`."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,11 @@ class RecordSource(FaceSource):
         data = self._reader.plain_image(self._positions[index], self._labels[identity])
         image = decode_plain_jpeg(data, MAX_PIXELS) if data else None
         return super().__getitem__(index) if image is None else (image, identity)
+
+    @classmethod
+    def claims(cls, path: str) -> bool:
+        where = Path(path)
+        return any(where.glob("*.rec")) if where.is_dir() else where.suffix in (".rec", ".idx")
 
     def encoded(self, index: int) -> bytes:
         expected = self._labels[self.identities.item(index)]

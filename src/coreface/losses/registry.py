@@ -1,0 +1,52 @@
+"""The margins by name."""
+
+import inspect
+from collections.abc import Callable
+from typing import TypeVar
+
+from coreface.errors import InputError
+from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
+from coreface.losses.margins import ArcFace, CosFace, Margin
+from coreface.registry import Registry
+
+MarginClass = TypeVar("MarginClass", bound=type[Margin])
+
+MARGINS: Registry[type[Margin]] = Registry("margin", InputError)
+MARGINS.add("arcface", ArcFace, "cos(theta + m)")
+MARGINS.add("cosface", CosFace, "cos(theta) - m")
+MARGINS.add("curricularface", CurricularFace, "arcface; harder other identities count more as training goes on")
+MARGINS.add("magface", MagFace, "arcface with an m that grows with the length of the embedding")
+MARGINS.add("adaface", AdaFace, "an m that follows the length of the embedding among those of late")
+
+
+def register_margin(name: str, help: str) -> Callable[[MarginClass], MarginClass]:
+    """Make a margin known by name to recipes (``classifier.margin.name``). A decorator.
+
+    The parameters of its constructor become fields of ``classifier.margin`` in a recipe; numbers, text, true and false,
+    null, lists and tuples of these, and ``Literal`` are checked by the parameters' types.
+
+    Args:
+        name: letters, digits, ``_``, ``-`` and ``.``.
+        help: one line that says what it is.
+
+    Returns:
+        A decorator for a sub-class of `Margin` whose constructor has a parameter ``scale``.
+
+    Raises:
+        InputError: another margin has the name, or the class does not do.
+    """
+
+    def add(margin: MarginClass) -> MarginClass:
+        if not (isinstance(margin, type) and issubclass(margin, Margin)):
+            raise InputError(f"margin {name} is {margin!r}, expected a sub-class of coreface.Margin")
+        if "scale" not in inspect.signature(margin).parameters:
+            raise InputError(f"margin {name} has no parameter scale, expected one: recipes set it")
+        MARGINS.add(name, margin, help)
+        return margin
+
+    return add
+
+
+def margins() -> dict[str, str]:
+    """Return the names of the margins, each with one line of help."""
+    return MARGINS.help()
