@@ -1,8 +1,10 @@
 """What `import coreface` offers, and what it does not cost."""
 
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,23 @@ def test_every_public_name_is_there(name):
     if isinstance(value, type):
         assert value.__name__ == name
         assert value.__doc__
+
+
+def test_type_checkers_read_the_same_names_as_the_program():
+    """The package states its names twice: as imports for type checkers, and as a table that imports on first use."""
+    tree = ast.parse(Path(cf.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert alias.asname == alias.name  # or else mypy --strict takes the name for private
+            imported[alias.name] = node.module
+    assert imported.keys() == set(cf.__all__) - {"__version__"}
+    for name, module in imported.items():
+        home = importlib.import_module(module)
+        value = getattr(home, name, None) if module != "coreface" else importlib.import_module(f"coreface.{name}")
+        assert getattr(cf, name) is value
 
 
 def test_names_of_the_rooms():

@@ -1,125 +1,100 @@
 """coreface: face images with identities go in; a face encoder, its honest error rates and its thresholds come out."""
 
+# isort: skip_file
+# (it would make one statement of every name with an `as`)
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from coreface._version import __version__
+from coreface._version import __version__ as __version__
 
-# Names are imported on first use, so that `coreface --help` and `import coreface` stay quick without torch.
-_HOME = {
-    "ArcFace": "coreface.losses.margins",
-    "Calibrator": "coreface.evaluation.calibration",
-    "CosFace": "coreface.losses.margins",
-    "AdaFace": "coreface.losses.adaptive_margins",
-    "CurricularFace": "coreface.losses.adaptive_margins",
-    "MagFace": "coreface.losses.adaptive_margins",
-    "CoReFaceLoss": "coreface.losses.contrastive",
-    "MarginClassifier": "coreface.losses.classifier",
-    "FaceEncoder": "coreface.models.encoder",
-    "FacePipeline": "coreface.recognition.pipeline",
-    "Decision": "coreface.recognition.pipeline",
-    "RowMasks": "coreface.models.views",
-    "open_encoder": "coreface.models.open",
-    "backbones": "coreface.models.registry",
-    "Recipe": "coreface.training.recipe",
-    "train": "coreface.runs.run",
-    "resume": "coreface.runs.run",
-    "evaluate": "coreface.runs.evaluation",
-    "load_image": "coreface.images.load",
-    "CoreFaceError": "coreface.errors",
-    "TrainingStopped": "coreface.errors",
-    "StorageError": "coreface.errors",
-    "DivergedError": "coreface.errors",
-    "CheckpointError": "coreface.errors",
-    "DataError": "coreface.errors",
-    "EvaluationError": "coreface.errors",
-    "FaceError": "coreface.errors",
-    "ImageError": "coreface.errors",
-    "InputError": "coreface.errors",
-    "MissingExtraError": "coreface.errors",
-    "ModelError": "coreface.errors",
-    "RecipeError": "coreface.errors",
-    "RunError": "coreface.errors",
-}
-_ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "recognition", "training")
-
-__all__ = [
-    "AdaFace",
-    "ArcFace",
-    "Calibrator",
-    "CheckpointError",
-    "CoReFaceLoss",
-    "CoreFaceError",
-    "CosFace",
-    "CurricularFace",
-    "DataError",
-    "Decision",
-    "DivergedError",
-    "EvaluationError",
-    "FaceEncoder",
-    "FaceError",
-    "FacePipeline",
-    "ImageError",
-    "InputError",
-    "MagFace",
-    "MarginClassifier",
-    "MissingExtraError",
-    "ModelError",
-    "Recipe",
-    "RecipeError",
-    "RowMasks",
-    "RunError",
-    "StorageError",
-    "TrainingStopped",
-    "__version__",
-    "backbones",
-    "data",
-    "errors",
-    "evaluate",
-    "evaluation",
-    "images",
-    "load_image",
-    "losses",
-    "models",
-    "open_encoder",
-    "recognition",
-    "resume",
-    "train",
-    "training",
-]
-
-if TYPE_CHECKING:
-    from coreface import data, errors, evaluation, images, losses, models, recognition, training
-    from coreface.errors import (
-        CheckpointError,
-        CoreFaceError,
-        DataError,
-        DivergedError,
-        EvaluationError,
-        FaceError,
-        ImageError,
-        InputError,
-        MissingExtraError,
-        ModelError,
-        RecipeError,
-        RunError,
-        StorageError,
-        TrainingStopped,
+if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name public to them
+    from coreface import (
+        data as data,
+        errors as errors,
+        evaluation as evaluation,
+        images as images,
+        losses as losses,
+        models as models,
+        recognition as recognition,
+        training as training,
     )
-    from coreface.evaluation.calibration import Calibrator
-    from coreface.images.load import load_image
-    from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
-    from coreface.losses.classifier import MarginClassifier
-    from coreface.losses.contrastive import CoReFaceLoss
-    from coreface.losses.margins import ArcFace, CosFace
-    from coreface.models.encoder import FaceEncoder
-    from coreface.models.open import open_encoder
-    from coreface.models.registry import backbones
-    from coreface.models.views import RowMasks
-    from coreface.recognition.pipeline import Decision, FacePipeline
-    from coreface.runs.evaluation import evaluate
-    from coreface.runs.run import resume, train
-    from coreface.training.recipe import Recipe
+    from coreface.errors import (
+        CheckpointError as CheckpointError,
+        CoreFaceError as CoreFaceError,
+        DataError as DataError,
+        DivergedError as DivergedError,
+        EvaluationError as EvaluationError,
+        FaceError as FaceError,
+        ImageError as ImageError,
+        InputError as InputError,
+        MissingExtraError as MissingExtraError,
+        ModelError as ModelError,
+        RecipeError as RecipeError,
+        RunError as RunError,
+        StorageError as StorageError,
+        TrainingStopped as TrainingStopped,
+    )
+    from coreface.evaluation.calibration import Calibrator as Calibrator
+    from coreface.images.load import load_image as load_image
+    from coreface.losses.adaptive_margins import (
+        AdaFace as AdaFace,
+        CurricularFace as CurricularFace,
+        MagFace as MagFace,
+    )
+    from coreface.losses.classifier import MarginClassifier as MarginClassifier
+    from coreface.losses.contrastive import CoReFaceLoss as CoReFaceLoss
+    from coreface.losses.margins import ArcFace as ArcFace, CosFace as CosFace, Margin as Margin
+    from coreface.losses.registry import margins as margins, register_margin as register_margin
+    from coreface.models.backbone import Backbone as Backbone, ModuleBackbone as ModuleBackbone
+    from coreface.models.encoder import FaceEncoder as FaceEncoder
+    from coreface.models.open import open_encoder as open_encoder
+    from coreface.models.registry import backbones as backbones, register_backbone as register_backbone
+    from coreface.models.views import RowMasks as RowMasks
+    from coreface.recognition.pipeline import Decision as Decision, FacePipeline as FacePipeline
+    from coreface.runs.evaluation import evaluate as evaluate
+    from coreface.runs.run import resume as resume, train as train
+    from coreface.training.recipe import Recipe as Recipe
+
+# What the program reads: names are imported on first use, so that `coreface --help` and `import coreface` stay quick
+# without torch. Both lists name the same; a test compares them.
+_ROOMS = ("data", "errors", "evaluation", "images", "losses", "models", "recognition", "training")
+_PUBLIC = {
+    "coreface.errors": (
+        "CheckpointError",
+        "CoreFaceError",
+        "DataError",
+        "DivergedError",
+        "EvaluationError",
+        "FaceError",
+        "ImageError",
+        "InputError",
+        "MissingExtraError",
+        "ModelError",
+        "RecipeError",
+        "RunError",
+        "StorageError",
+        "TrainingStopped",
+    ),
+    "coreface.evaluation.calibration": ("Calibrator",),
+    "coreface.images.load": ("load_image",),
+    "coreface.losses.adaptive_margins": ("AdaFace", "CurricularFace", "MagFace"),
+    "coreface.losses.classifier": ("MarginClassifier",),
+    "coreface.losses.contrastive": ("CoReFaceLoss",),
+    "coreface.losses.margins": ("ArcFace", "CosFace", "Margin"),
+    "coreface.losses.registry": ("margins", "register_margin"),
+    "coreface.models.backbone": ("Backbone", "ModuleBackbone"),
+    "coreface.models.encoder": ("FaceEncoder",),
+    "coreface.models.open": ("open_encoder",),
+    "coreface.models.registry": ("backbones", "register_backbone"),
+    "coreface.models.views": ("RowMasks",),
+    "coreface.recognition.pipeline": ("Decision", "FacePipeline"),
+    "coreface.runs.evaluation": ("evaluate",),
+    "coreface.runs.run": ("resume", "train"),
+    "coreface.training.recipe": ("Recipe",),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted(["__version__", *_ROOMS, *_HOME])
 
 
 def __getattr__(name: str) -> Any:
