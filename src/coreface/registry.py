@@ -48,6 +48,10 @@ class Registry(Generic[Entry]):
             raise InputError(f"there is a {self.kind} {name!r} already, of {self.module(name)}: choose another name")
         self._entries[name] = (entry, help)
 
+    def remove(self, name: str) -> None:
+        """Forget an entry."""
+        del self._entries[name]
+
     def decorator(self, name: str, help: str) -> Callable[[Added], Added]:
         """Return a decorator that adds what it is put on, and leaves it as it is."""
 
