@@ -34,7 +34,6 @@ def workplace(paint_faces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stranger")
     paint_faces(folder / "photos", identities=8, images=4, size=32)
     shutil.make_archive(str(folder / "photos"), "zip", folder / "photos")
-    shutil.rmtree(folder / "photos")
     (folder / "my_faces.py").write_text("\n\n".join(blocks("python")), encoding="utf-8")
     (folder / "my_recipe.yaml").write_text(blocks("yaml")[0], encoding="utf-8")
     return folder
@@ -94,19 +93,20 @@ def test_without_the_import_the_message_names_the_module(workplace, done):
     lines = "\n".join(
         [
             "coreface train --resume runs/tiny --force --optimizer.epochs 3",
-            "coreface evaluate runs/tiny/encoder --faces photos.zip",
+            "coreface evaluate runs/tiny/encoder --faces photos",
             "coreface evaluate runs/tiny",
             "coreface report runs/tiny",
             "coreface calibrate runs/tiny",
             "coreface train my_recipe.yaml --run runs/second",
+            "coreface data check photos.zip",
         ]
     )
     finished = run(workplace, RUN, lines)
-    assert re.findall(r"^< (\d+)$", finished.stdout, flags=re.MULTILINE) == ["2"] * 6, finished.stderr
+    assert re.findall(r"^< (\d+)$", finished.stdout, flags=re.MULTILINE) == ["2"] * 7, finished.stderr
     said = finished.stderr.strip().splitlines()
-    assert len(said) == 6
+    assert len(said) == 7
     assert all("--import my_faces" in line for line in said[:5])
-    assert "--import MODULE" in said[5]
+    assert all("--import MODULE" in line for line in said[5:])
     assert "Traceback" not in finished.stderr
     assert not (workplace / "runs" / "second").exists()
 

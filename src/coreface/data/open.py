@@ -76,6 +76,11 @@ def open_faces(path: str | os.PathLike[str]) -> FaceSource:
     where = Path(path)
     if where.is_file() and where.suffix in _PAIR_SUFFIXES:
         raise DataError(f"{where}: a set of pairs has no identities to list; open it with open_pairs, or give --pairs")
+    if where.is_file():
+        raise DataError(
+            f"{where}: a file, expected a folder that holds <identity>/<image>, a .rec or a .tar; a reader that "
+            "your own module registers needs --import MODULE, in Python an import"
+        )
     return FolderSource(where)  # whose error says what is missing
 
 

@@ -104,9 +104,7 @@ def _parsed(recipe_type: type[Recipe], content: dict[str, Any], given: list[tupl
         raise RecipeError(_one_line(error)) from error
 
 
-def _place(
-    recipe_type: type, path: Path, content: dict[str, Any], given: list[tuple[str, str]], message: str
-) -> str:
+def _place(recipe_type: type, path: Path, content: dict[str, Any], given: list[tuple[str, str]], message: str) -> str:
     """Say where the value lies that makes a recipe invalid: in its file, or among those given on the command line."""
     if any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", message) for name, _ in given):
         return "command line"
@@ -200,7 +198,7 @@ def _is_margin_option(name: str) -> bool:
 def _margin_options_apart(
     content: dict[str, Any], given: list[tuple[str, str]]
 ) -> tuple[dict[str, Any], list[tuple[str, str]], dict[str, Any]]:
-    """Return a checked recipe and its overrides without the options of the margin, and these: no fields, to a parser."""
+    """Return a checked recipe and its overrides without the options of the margin, and these: no field is named so."""
     classifier = content.get("classifier", {})
     margin = classifier.get("margin", {})
     options = {str(key): value for key, value in margin.items() if key not in _PLAIN_MARGIN}
