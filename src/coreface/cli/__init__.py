@@ -23,6 +23,7 @@ from coreface.cli import (
     train,
     verify,
 )
+from coreface.cli.terminal import add_import_option
 from coreface.distributed.launch import is_leader
 from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
 from coreface.registry import import_module
@@ -45,14 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of a file may be what the terminal's encoding has no sign for
             stream.reconfigure(errors="backslashreplace")
-    parser = _parser()
-    options, rest = parser.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    if rest and not options.takes_more:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.rest = rest
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        for module in options.imports:
+        for module in _imports(words):
             import_module(module)
+        options = _parsed(words)
         found = options.run_command(options)
     except CoreFaceError as error:
         _say(error)
@@ -74,6 +72,23 @@ def _say(error: BaseException) -> None:
     silent = getattr(error, "silent", None)
     if is_leader() if silent is None else not silent:
         print(f"coreface: {error}", file=sys.stderr)
+
+
+def _imports(words: list[str]) -> list[str]:
+    """Return the modules to import, before all else: what they register may have options of its own."""
+    parser = argparse.ArgumentParser(prog="coreface", add_help=False, allow_abbrev=False)
+    add_import_option(parser)
+    imports: list[str] = parser.parse_known_args(words)[0].imports
+    return imports
+
+
+def _parsed(words: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    options, rest = parser.parse_known_args(words)
+    if rest and not options.takes_more:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
