@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from coreface.errors import RecipeError
-from coreface.training.recipe import (
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import (
     CheckpointRecipe,
     ClassifierRecipe,
     ContrastiveRecipe,
@@ -16,7 +17,6 @@ from coreface.training.recipe import (
     MarginRecipe,
     ModelRecipe,
     OptimizerRecipe,
-    Recipe,
     StageRecipe,
 )
 
