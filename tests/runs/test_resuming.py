@@ -20,7 +20,6 @@ from coreface.models.pretrained import content_digest
 from coreface.runs.folder import located, open_recipe_faces
 from coreface.runs.run import resume, train
 from coreface.runs.status import is_finished, run_lock, run_states
-from coreface.studies.demo import find_recipe
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.metrics_file import read_metrics
 from coreface.training.trainer import Trainer
