@@ -49,7 +49,7 @@ def test_train_evaluate_and_overwrite(place, paint_faces, capsys):
     assert main(["train", "r.yaml", "--data.holdout_seed", "null", "--data.holdout_fold", "2"]) == 0
     shown = capsys.readouterr()
     assert "a single image" in shown.err
-    assert "1 unreadable images are left out" in shown.err
+    assert "1 unreadable image left out" in shown.err
     assert "EER" in shown.out
     run = place / "runs" / "r"
     names = {entry.name for entry in run.iterdir()}

@@ -54,7 +54,7 @@ def test_check(run, tmp_path):
     assert status == 1
     assert "12 images that cannot be read:" in out
     assert "and 2 more: --json lists all" in out
-    assert "1 groups of the same image in several identities:" in out
+    assert "1 group of the same image in several identities:" in out
     assert "person00/0.png = " in out
     assert "4 identities with too few images:\n  person00: 6" in out
     status, out, _ = run("check", "photos", "--json")
@@ -71,7 +71,7 @@ def test_stray_files_are_noted_and_no_fault(run, tmp_path):
         0,
         "36 images of 6 identities, most of them 24 x 24\n"
         "note: 2 stray files: no image, or not in the folder of an identity:\n  person01/deep\n  readme.txt\n"
-        "note: 1 identity folders hold no image:\n  nobody\n"
+        "note: 1 identity folder without an image:\n  nobody\n"
         "nothing is wrong\n",
     )
     for number in range(11):
@@ -192,7 +192,7 @@ def test_help(run, capsys, command):
 
 
 def test_where_there_is_no_terminal_a_long_work_says_now_and_then_how_far_it_is(run, monkeypatch):
-    from coreface.cli import data
+    from coreface.cli import terminal
 
-    monkeypatch.setattr(data, "_PLAIN_EVERY", 0.0)
+    monkeypatch.setattr(terminal, "_PLAIN_EVERY", 0.0)
     assert run("convert", "photos", "b")[2] == "converting: 16 of 36 images\nconverting: 32 of 36 images\n"

@@ -77,7 +77,7 @@ def test_what_is_no_image_is_left_out_and_listed(tmp_path, write_faces):
     assert sorted(found["8 stray files: no image, or not in the folder of an identity"]) == sorted(
         (*stray, "text_only/x.txt")
     )
-    assert found["2 identity folders hold no image"] == ("nobody", "text_only")
+    assert found["2 identity folders without an image"] == ("nobody", "text_only")
     assert len(found) == 2
 
 
@@ -216,7 +216,7 @@ def test_identities_may_lie_deeper(tmp_path, write_faces):
     assert locations(source) == names
     found = messages(source)
     assert sorted(found["2 stray files: no image, or not in the folder of an identity"]) == ["1.png", "g1/notes.txt"]
-    assert found["1 identity folders hold no image"] == ("g2/empty",)
+    assert found["1 identity folder without an image"] == ("g2/empty",)
 
 
 def test_links_in_a_circle_end(tmp_path, write_faces):

@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(cut, finished
     assert rows(cut) == rows(finished.folder)
     said = screen.file.getvalue()
     assert str(cut / "checkpoints" / "step_3" / name) in said
-    assert "step_2: 2 of 4 steps are done" in said
+    assert "step_2: 2 of 4 steps done" in said
     assert (cut / "checkpoints" / "step_3.damaged").is_dir()
 
 

@@ -240,7 +240,7 @@ def test_oddities_of_the_faces_are_counted_and_listed(paint_faces, recipe, tmp_p
     said, notices = screen.file.getvalue(), (run.folder / "notices.txt").read_text()
     assert "warning: 1 identity has a single image" in said
     assert "warning: 1 stray file: no image, or not in the folder of an identity" in said
-    assert "1 unreadable images are left out" in said
+    assert "1 unreadable image left out" in said
     assert "person03" in notices
     assert "readme.txt" in notices
     assert "person04/1.png" in (run.folder / "unreadable.txt").read_text()

@@ -169,7 +169,7 @@ def test_a_process_that_dies_is_started_anew_with_the_others(recipe, tmp_path, f
     assert "process 0 has lost another of the 2, which died or was killed (" in line
     assert line.endswith("continue with: torchrun --nproc-per-node 2 -m coreface train --resume run")
     assert "gloo" in line  # what torch.distributed says of it: reset, closed, or a broken pipe
-    assert err.count("going on from run/checkpoints/step_4: 4 of 32 steps are done") == 1
+    assert err.count("going on from run/checkpoints/step_4: 4 of 32 steps done") == 1
     assert out.count("EER") == 1
     kept = (tmp_path / "run" / "failures" / "rank_0.attempt_0.txt").read_text(encoding="utf-8")
     assert kept.startswith("process 0 of 2, attempt 1\nTraceback")
@@ -229,7 +229,7 @@ def test_a_shard_that_is_not_whole_is_named_and_the_checkpoint_before_it_taken(c
     shown = console.file.getvalue()
     assert f"warning: {shard}: {text}" in shown
     assert "set aside as step_32.damaged" in shown
-    assert "step_28: 28 of 32 steps are done" in shown
+    assert "step_28: 28 of 32 steps done" in shown
     assert "trained by 2 processes, now by 1 process" in shown
     assert [row["step"] for row in rows(cut) if row["kind"] == "step"] == list(range(1, 33))
     assert [row["lr"] for row in rows(cut)[:32]] == [row["lr"] for row in rows(finished[0])[:32]]

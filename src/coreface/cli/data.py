@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from coreface.cli.terminal import add_command, show_progress
 from coreface.errors import InputError
+from coreface.plurals import counted
 
 if TYPE_CHECKING:
     from coreface.data import Check, FaceSource, PairSet, Storage, Survey
@@ -96,7 +97,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _print_survey(path: str, source: "FaceSource", survey: "Survey") -> None:
     fewest, median, most = survey.images_per_identity
-    print(f"{path}: {_format(source)}, {survey.images} images of {survey.identities} identities")
+    print(f"{path}: {_format(source)}, {counted(survey.images, 'image')} of {counted(survey.identities, 'identity')}")
     print(f"images per identity: {fewest} to {most}, median {median:g}")
     widest = max(count for _, _, count in survey.histogram)
     for low, high, count in survey.histogram:
@@ -105,7 +106,8 @@ def _print_survey(path: str, source: "FaceSource", survey: "Survey") -> None:
     read = survey.looked_at - survey.unreadable
     sizes = ", ".join(f"{size} ({count})" for size, count in list(survey.sizes.items())[:5])
     more = f" and {len(survey.sizes) - 5} other sizes" if len(survey.sizes) > 5 else ""
-    print(f"of {survey.looked_at} images looked at: {sizes or 'none readable'}{more}; {survey.grey} of {read} are grey")
+    looked_at = counted(survey.looked_at, "image")
+    print(f"of {looked_at} looked at: {sizes or 'none readable'}{more}; {survey.grey} of {read} are grey")
     if survey.unreadable:
         print(f"{survey.unreadable} of them cannot be read: see coreface data check")
 
@@ -123,7 +125,8 @@ def _info_of_pairs(pairs: "PairSet", options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(facts, indent=2))
         return
-    print(f"{options.path}: {len(pairs)} pairs of {pairs.num_images} images, {pairs.folds} folds")
+    of = f"{counted(len(pairs), 'pair')} of {counted(pairs.num_images, 'image')}"
+    print(f"{options.path}: {of}, {counted(pairs.folds, 'fold')}")
     print(f"{genuine} genuine, {len(pairs) - genuine} impostor")
 
 
@@ -141,16 +144,17 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _print_check(found: "Check") -> None:
-    print(f"{found.images} images of {found.identities} identities, most of them {found.size or 'unreadable'}")
-    for title, lines in (
-        ("images that cannot be read", found.unreadable),
-        ("groups of the same image within one identity", [" = ".join(group) for group in found.duplicates_within]),
-        ("groups of the same image in several identities", [" = ".join(group) for group in found.duplicates_across]),
-        ("identities with too few images", [f"{name}: {count}" for name, count in found.small]),
-        ("images of another size", [f"{place}: {size}" for place, size in found.other_sizes]),
+    of = f"{counted(found.images, 'image')} of {counted(found.identities, 'identity')}"
+    print(f"{of}, most of them {found.size or 'unreadable'}")
+    for noun, which, lines in (
+        ("image", "that cannot be read", found.unreadable),
+        ("group", "of the same image within one identity", [" = ".join(group) for group in found.duplicates_within]),
+        ("group", "of the same image in several identities", [" = ".join(group) for group in found.duplicates_across]),
+        ("identity", "with too few images", [f"{name}: {count}" for name, count in found.small]),
+        ("image", "of another size", [f"{place}: {size}" for place, size in found.other_sizes]),
     ):
         if lines:
-            _print_some(f"{len(lines)} {title}", lines)
+            _print_some(f"{counted(len(lines), noun)} {which}", lines)
     for notice in found.notices:
         _print_some(f"note: {notice.message}", notice.items)
     if found.good:
@@ -181,7 +185,7 @@ def _split(options: argparse.Namespace) -> None:
             with show_progress(f"writing {name}", len(part)) as progress:
                 convert_faces(part, folder / name, storage, progress=progress)
     for name, part in parts.items():
-        print(f"{out / name}: {len(part)} images of {part.num_identities} identities")
+        print(f"{out / name}: {counted(len(part), 'image')} of {counted(part.num_identities, 'identity')}")
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -198,7 +202,9 @@ def _convert(options: argparse.Namespace) -> None:
             shuffle=options.shuffle,
             progress=progress,
         )
-    print(f"{options.target}: {storage}, {len(source)} images of {source.num_identities} identities")
+    print(
+        f"{options.target}: {storage}, {counted(len(source), 'image')} of {counted(source.num_identities, 'identity')}"
+    )
 
 
 def _pairs(options: argparse.Namespace) -> None:
@@ -214,7 +220,8 @@ def _pairs(options: argparse.Namespace) -> None:
         pairs = draw_pairs(open_faces(options.path), options.count, folds=options.folds, seed=options.seed)
     write_bin(pairs, out)
     genuine = int(pairs.same.sum())
-    print(f"{out}: {len(pairs)} pairs of {pairs.num_images} images, {genuine} genuine, {pairs.folds} folds")
+    of = f"{counted(len(pairs), 'pair')} of {counted(pairs.num_images, 'image')}"
+    print(f"{out}: {of}, {genuine} genuine, {counted(pairs.folds, 'fold')}")
     if pairs.folds != FOLDS:
         print(f"note: a .bin does not say its folds; whoever reads it takes {FOLDS}", file=sys.stderr)
 

@@ -11,6 +11,7 @@ from coreface.data.crop_alignment import ALIGNMENT, REJECTS, SAMPLES, read_align
 from coreface.data.source import FaceSource, Notice
 from coreface.errors import DataError, ImageError
 from coreface.images.load import load_image
+from coreface.plurals import counted
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".pbm", ".pnm"}
@@ -84,7 +85,7 @@ class FolderSource(FaceSource):
                 Notice(f"{_stray(len(self._stray))}: no image, or not in the folder of an identity", self._stray)
             )
         if self._empty:
-            found.append(Notice(f"{len(self._empty)} identity folders hold no image", self._empty))
+            found.append(Notice(f"{counted(len(self._empty), 'identity folder')} without an image", self._empty))
         return found
 
 

@@ -11,6 +11,7 @@ from coreface.evaluation.metrics import TarAtFar
 from coreface.evaluation.metrics.uncertainty import Difference, Interval
 from coreface.evaluation.protocols.groups import FEWEST_ERRORS, GroupRate, GroupRates
 from coreface.evaluation.verification import Verification
+from coreface.plurals import counted
 from coreface.reports.terminal_table import Column, print_line, print_table
 
 NOT_RESOLVABLE = "not resolvable"
@@ -40,8 +41,8 @@ def print_verification(
         rate = f"{percent(accuracy.accuracy)} ± {100 * accuracy.standard_error:.2f}"
         rows.append(["accuracy", rate, percent_interval(verification.accuracy_interval), *[""] * 4])
         notes.append(
-            f"accuracy: {len(accuracy.folds)} folds, {len(accuracy.wrong)} of {accuracy.pairs} pairs wrong, thresholds "
-            f"{min(accuracy.thresholds):.4f} to {max(accuracy.thresholds):.4f}"
+            f"accuracy: {len(accuracy.folds)} folds, {len(accuracy.wrong)} of {counted(accuracy.pairs, 'pair')} wrong, "
+            f"thresholds {min(accuracy.thresholds):.4f} to {max(accuracy.thresholds):.4f}"
         )
     eer = verification.eer
     errors = str(round(eer.fmr * eer.impostor)), str(round(eer.fnmr * eer.genuine))
@@ -50,9 +51,13 @@ def print_verification(
     for tar, tar_interval in zip(verification.tar, verification.tar_intervals, strict=True):
         rows.append(_tar_row(tar, tar_interval))
     if not all(rate.resolvable for rate in verification.tar):
-        notes.append(f"{NOT_RESOLVABLE}: the rate allows no false match among {verification.impostor} impostor pairs")
+        notes.append(
+            f"{NOT_RESOLVABLE}: the rate allows no false match among {counted(verification.impostor, 'impostor pair')}"
+        )
     if verification.failures:
-        notes.append(f"{verification.failures} pairs have an image that could not be embedded; they score -1 and count")
+        notes.append(
+            f"{counted(verification.failures, 'pair')} with an image that could not be embedded, at a score of -1"
+        )
     if verification.interval_note:
         notes.append(f"Intervals: {verification.interval_note}.")
     print_table(
@@ -62,8 +67,8 @@ def print_verification(
             *(Column("false matches", detail=True), Column("false non-matches", detail=True)),
         ),
         rows,
-        title=f"{verification.identities} identities, {verification.images} images: {verification.genuine} genuine and "
-        f"{verification.impostor} impostor pairs",
+        title=f"{counted(verification.identities, 'identity')}, {counted(verification.images, 'image')}: "
+        f"{verification.genuine} genuine and {counted(verification.impostor, 'impostor pair')}",
         notes=notes,
         console=console,
     )
@@ -91,12 +96,13 @@ def print_searches(
         cells = [percent(curve.at(rank)) for curve in result.cmc(rank)]
         rows.append([f"closed set, rank {rank}", *cells, percent(result.mean_rate(rank))])
     notes = [
-        f"rank 1 among {one.distractors} distractors: {percent(one.rate)} of {one.searches} searches"
+        f"rank 1 among {counted(one.distractors, 'distractor')}: {percent(one.rate)} of "
+        f"{counted(one.searches, 'search')}"
         for one in distractors
     ]
     few = {one.non_mated for fpir in result.fpirs for one in result.open_set(fpir) if not one.resolvable}
     if few:
-        notes.append(f"{NOT_RESOLVABLE}: the rate allows no false alarm among {min(few)} non-mated searches")
+        notes.append(f"{NOT_RESOLVABLE}: the rate allows no false alarm among {counted(min(few), 'non-mated search')}")
     print_table(
         (Column("", left=True), *(f"gallery of {searches.gallery}" for searches in result.searches), "mean"),
         rows,
@@ -116,7 +122,7 @@ def print_groups(groups: GroupRates, console: Console | None = None) -> None:
     if said := [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None]:
         notes.append(f"largest over smallest: {', '.join(said)}")
     if groups.unlabelled:
-        notes.append(f"{groups.unlabelled} identities have no label and are counted nowhere in this table")
+        notes.append(f"{counted(groups.unlabelled, 'identity')} without a label, counted nowhere in this table")
     print_table(
         (Column("group", left=True), "identities", "FNMR", *(f"FMR with {name}" for name in groups.names)),
         rows,
@@ -150,7 +156,7 @@ def print_thresholds(
             notes.append(f"{rate} {at.target:g}: {at.badge}")
     if any(not at.resolvable for at in thresholds):
         notes.append(f"{NOT_RESOLVABLE}: too few impostor pairs")
-    people = f", {calibrator.identities} identities" if calibrator.identities else ""
+    people = f", {counted(calibrator.identities, 'identity')}" if calibrator.identities else ""
     where = f" for a gallery of {gallery}" if gallery is not None else ""
     print_table(
         (

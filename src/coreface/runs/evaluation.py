@@ -17,6 +17,7 @@ from coreface.evaluation.embedding_sources import EncoderSubject
 from coreface.evaluation.verification import Verification, verify
 from coreface.models.encoder import FaceEncoder
 from coreface.models.pretrained import CONFIG, saved_digest
+from coreface.plurals import counted
 from coreface.reports.page import Measured, Page, write_report
 from coreface.runs.folder import REPORT, environment, open_recipe_faces, require_registered
 from coreface.runs.status import RECIPE, is_locked, is_run
@@ -201,7 +202,7 @@ def evaluation_notes(evaluation: Evaluation) -> tuple[str, ...]:
     """Return what a reader of the numbers must know: the protocol, what is missing, whose faces they are."""
     notes = [PROTOCOL if evaluation.flip else PROTOCOL_UNFLIPPED]
     if count := len(evaluation.embedded.unreadable):
-        notes.append(f"{count} images could not be read and are in no pair.")
+        notes.append(f"{counted(count, 'image')} unreadable, in no pair.")
     if isinstance(evaluation.faces.origin, OrlSource):
         notes.append(CREDIT)
     return tuple(notes)

@@ -18,6 +18,7 @@ from coreface.distributed.processes import Processes
 from coreface.distributed.rendezvous import joined
 from coreface.errors import EvaluationError, RunError
 from coreface.models.encoder import FaceEncoder
+from coreface.plurals import counted
 from coreface.runs.evaluation import Evaluation, HeldOut, run_page, write_report_where_possible
 from coreface.runs.folder import (
     REPORT,
@@ -102,8 +103,9 @@ def train(
                 say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
             say(
                 console,
-                f"training {recipe.model.backbone} on {faces.num_identities} identities, {len(faces)} images, "
-                f"{trainer.total_steps} steps{_shared_out(recipe, processes)}; run folder {folder}",
+                f"training {recipe.model.backbone} on {counted(faces.num_identities, 'identity')}, "
+                f"{counted(len(faces), 'image')}, {counted(trainer.total_steps, 'step')}"
+                f"{_shared_out(recipe, processes)}; run folder {folder}",
             )
             return _train(trainer, held_out, folder, until_epoch, console, processes)
 
@@ -171,13 +173,16 @@ def _resume(
     trainer = _trainer(recipe, faces, folder, held_out, console, processes, checkpoint)
     if checkpoint is None:
         processes.on_leader(lambda: restart_folder(folder, recipe))
-        say(console, f"{folder} was cut off before its first checkpoint: it begins anew, {trainer.total_steps} steps")
+        say(
+            console,
+            f"{folder} was cut off before its first checkpoint: it begins anew, {counted(trainer.total_steps, 'step')}",
+        )
     else:
         found = checkpoint
         processes.on_leader(lambda: continue_folder(folder, recipe, found, processes.world_size, console))
         say(
             console,
-            f"going on from {checkpoint.folder}: {trainer.step} of {trainer.total_steps} steps are done"
+            f"going on from {checkpoint.folder}: {trainer.step} of {counted(trainer.total_steps, 'step')} done"
             f"{_shared_out(recipe, processes)}",
         )
     return _train(trainer, held_out, folder, until_epoch, console, processes)

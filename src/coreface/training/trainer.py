@@ -20,6 +20,7 @@ from coreface.errors import ConstantEmbeddingsError, DataError, DivergedError, E
 from coreface.files import write_lines
 from coreface.images.alignment import Alignment
 from coreface.models.encoder import FaceEncoder
+from coreface.plurals import counted
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_state import (
     begins_anew,
@@ -351,7 +352,7 @@ class Trainer:
         waiting = 100 * row["waiting"]
         state = f"loss {row['loss']:.3f}  {row['images_per_second']:.0f} images/s  waiting for data {waiting:.1f} %"
         if skipped:
-            state += f"  {skipped} steps skipped"
+            state += f"  {counted(skipped, 'step')} skipped"
         log.advance(self.step, self.epoch + 1, state)
 
     def _evaluate(self, epoch: int, log: RunLog, stop: StopSignals) -> None:
@@ -366,7 +367,8 @@ class Trainer:
             reason = str(error)
             early = self.step < _SETTLED_STEPS and epoch < self.recipe.optimizer.epochs
             if early and isinstance(error, ConstantEmbeddingsError):
-                reason = f"all images still get the same embedding, which is usual after no more than {self.step} steps"
+                steps = counted(self.step, "step")
+                reason = f"all images still get the same embedding, which is usual after no more than {steps}"
             log.row("evaluation", {**where, "error": reason})
             log.say(f"epoch {epoch}: not measured: {reason}")
             return
@@ -387,7 +389,7 @@ class Trainer:
         listed = path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
         if len(unreadable) > listed:
             write_lines(path, (unreadable[i] for i in sorted(unreadable)))
-            log.say(f"warning: {len(unreadable)} unreadable images are left out; they are listed in {path}")
+            log.say(f"warning: {counted(len(unreadable), 'unreadable image')} left out, listed in {path}")
 
     @contextlib.contextmanager
     def _own_randomness(self) -> Iterator[None]:

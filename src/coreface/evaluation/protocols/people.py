@@ -31,6 +31,7 @@ from coreface.evaluation.protocols.pairs import (
 from coreface.evaluation.results import MeasuredSearches, MeasuredSet
 from coreface.evaluation.templates import Templates, pool_templates
 from coreface.evaluation.verification import Verification, verify
+from coreface.plurals import counted
 
 TEMPLATE_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 _THRESHOLD_OF_SEARCHES = (
@@ -111,7 +112,7 @@ def measure_faces(
         "Intervals resample people."
     )
     if embedded.unreadable:
-        statement += f" {len(embedded.unreadable)} images could not be embedded and are in no pair."
+        statement += f" {counted(len(embedded.unreadable), 'image')} could not be embedded, in no pair."
     return MeasuredSet(
         name,
         verification,
