@@ -2,12 +2,24 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coreface.cli.embedding_options import add_embedding_options, open_faces_or_held_out, open_subject
-from coreface.cli.terminal import add_command, progress_console
-from coreface.errors import RecipeError
+from coreface.cli.embedding_options import (
+    add_embedding_options,
+    open_faces_or_held_out,
+    open_subject,
+    warn_of_trained,
+)
+from coreface.cli.pipeline_options import add_detector_options, add_face_options, open_pipeline
+from coreface.cli.terminal import add_command, progress_console, show_progress
+from coreface.errors import DataError, ModelError, RecipeError
+
+if TYPE_CHECKING:
+    from coreface.data.folder import FolderSource
+    from coreface.evaluation.calibration import Calibrator
 
 _FPIRS = (1e-1, 1e-2)
 
@@ -17,38 +29,44 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     calibrate = add_command(
         commands, "calibrate", _calibrate, "learn an encoder's thresholds from people, and keep them beside it"
     )
-    calibrate.add_argument("model", metavar="MODEL", help="a run folder, or the folder of a saved encoder")
+    calibrate.add_argument(
+        "model", metavar="MODEL", help="a run, a saved encoder; with --photos an .onnx file or sface"
+    )
     calibrate.add_argument(
         "--faces", metavar="PATH", help="a folder <identity>/<image>; default: whom the run held out"
     )
+    text = "photographs <identity>/<image> instead: calibrate detector, alignment and encoder together, for verify"
+    calibrate.add_argument("--photos", metavar="PATH", help=text)
+    text = "the file to write (default: calibration.json beside the encoder)"
+    calibrate.add_argument("--out", metavar="FILE", help=text)
     calibrate.add_argument("--show", action="store_true", help="print the calibration that is there; learn nothing")
     calibrate.add_argument(
         "--gallery", type=int, action="append", default=[], metavar="N", help="thresholds for a gallery of N people too"
     )
     add_embedding_options(calibrate)
+    text = "of an encoder that does not say how its crops were aligned: arcface"
+    calibrate.add_argument("--alignment", metavar="NAME", help=text)
+    add_face_options(calibrate, ("largest", "centre", "only"))
+    add_detector_options(calibrate)
     calibrate.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from coreface.evaluation.calibration import FMRS, Calibrator
-    from coreface.evaluation.protocols.people import calibrate
+    from coreface.evaluation.calibration import FMRS
+    from coreface.models.known import KNOWN
     from coreface.reports.tables import print_thresholds
-    from coreface.runs.evaluation import encoder_folder
 
-    folder = encoder_folder(Path(options.model))
-    subject = open_subject(options.model, options)
-    if subject.digest is None or any(size < 1 for size in options.gallery):
+    if any(size < 1 for size in options.gallery):
         raise RecipeError(f"--gallery is {options.gallery}, expected 1 or more people")
-    if options.show:
-        calibrator = Calibrator.load(folder, subject.digest)
-    else:
-        calibrator = calibrate(subject, open_faces_or_held_out(options.faces, options.model), progress_console())
-        calibrator.save(folder, subject.digest)
+    if options.photos and options.faces:
+        raise RecipeError("--photos and --faces exclude each other: photographs are aligned, faces are crops already")
+    whole = options.photos or options.model in KNOWN or Path(options.model).suffix.lower() == ".onnx"
+    calibrator, digest, path = _of_pipeline(options) if whole else _of_encoder(options)
     verification = [calibrator.threshold(fmr) for fmr in FMRS]
     galleries = {size: [calibrator.gallery_threshold(size, fpir) for fpir in _FPIRS] for size in options.gallery}
     if options.json:
         plain: dict[str, Any] = {
-            "encoder": subject.digest,
+            "encoder": digest,
             "verification": [at.to_dict() for at in verification],
             "galleries": {str(size): [at.to_dict() for at in found] for size, found in galleries.items()},
         }
@@ -58,4 +76,73 @@ def _calibrate(options: argparse.Namespace) -> None:
     for size, found in galleries.items():
         print_thresholds(found, calibrator, gallery=size)
     if not options.show:
-        print(f"calibration: {folder / 'calibration.json'}")
+        print(f"calibration: {path}")
+
+
+def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
+    """Return the calibration of an encoder on crops, its digest, and where it lies."""
+    from coreface.evaluation.calibration import CALIBRATION, Calibrator
+    from coreface.evaluation.protocols.people import calibrate
+    from coreface.runs.evaluation import encoder_folder
+
+    folder = encoder_folder(Path(options.model))
+    path = Path(options.out) if options.out else folder / CALIBRATION
+    subject = open_subject(options.model, options)
+    if subject.digest is None:
+        raise RecipeError(f"{options.model} is a file of embeddings, expected an encoder")
+    if not options.show:
+        calibrator = calibrate(subject, open_faces_or_held_out(options.faces, options.model), progress_console())
+        return calibrator, subject.digest, calibrator.save(path, subject.digest)
+    try:
+        return Calibrator.load(path, subject.digest), subject.digest, path
+    except ModelError:
+        if not path.is_file():
+            raise
+        return _of_pipeline(options)  # the one that is there may be that of a pipeline
+
+
+def _of_pipeline(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
+    """Return the calibration of detector, alignment and encoder on photographs, its digest, and where it lies."""
+    from collections import Counter
+
+    import numpy as np
+
+    from coreface.data.folder import FolderSource
+    from coreface.data.source import require_identities
+    from coreface.evaluation.protocols.people import calibrate_embeddings
+    from coreface.recognition.pipeline import calibration_place
+
+    chosen = {"face": options.face, "min_eyes": options.min_eyes, "flip": not options.no_flip}
+    pipeline = open_pipeline(options, calibration=options.out if options.show else None, **chosen)
+    if options.show:
+        if pipeline.calibration is None:
+            raise ModelError(f"no calibration for this pipeline ({pipeline.no_calibration})")
+        return pipeline.calibration, pipeline.contract_digest, Path(options.model)
+    if not options.photos:
+        raise RecipeError(f"{options.model} is calibrated on photographs: --photos FOLDER")
+    path = Path(options.out) if options.out else calibration_place(options.model)
+    people = FolderSource(options.photos)
+    require_identities(people, 2, "calibration")
+    warn_of_trained(people.identity_names, options.photos, options.model)
+    with show_progress("embedding", len(people)) as progress:
+        found = pipeline.embed(_counted(people, progress), on_error="record")
+    for error in found.failures.values():
+        print(f"coreface: left out: {error}", file=sys.stderr)
+    identities = people.identities[found.indices]
+    if len(np.unique(identities)) < 2:
+        raise DataError(f"{options.photos}: faces of fewer than two people were found; calibration needs many")
+    calibrator = calibrate_embeddings(found.embeddings, identities)
+    reasons = Counter(getattr(error, "reason", "unreadable") for error in found.failures.values())
+    about = {
+        "contract": pipeline.contract,
+        "people": len(np.unique(identities)),
+        "photographs": len(identities),
+        "left_out": dict(reasons),
+    }
+    return calibrator, pipeline.contract_digest, calibrator.save(path, pipeline.contract_digest, about)
+
+
+def _counted(people: "FolderSource", progress: Callable[[int], None]) -> Iterator[str]:
+    for index in range(len(people)):
+        progress(index)
+        yield people.locate(index)

@@ -20,7 +20,7 @@ from coreface.data.folder import FolderSource
 from coreface.data.open import open_faces
 from coreface.data.survey import sample_sheet
 from coreface.errors import DataError, FaceError, ImageError, InputError
-from coreface.files import write_atomically
+from coreface.files import escaped, write_atomically
 from coreface.images.alignment import Alignment
 from coreface.images.load import load_image
 from coreface.recognition.crops import MIN_EYES, Choice, Cropper
@@ -288,8 +288,8 @@ def _rejects_csv(rejected: list[dict[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["photograph", "reason", "message"])
-    writer.writerows([harmless(entry[name]) for name in ("name", "reason", "message")] for entry in rejected)
-    return text.getvalue().encode("utf-8", errors="backslashreplace")
+    writer.writerows([harmless(escaped(entry[name])) for name in ("name", "reason", "message")] for entry in rejected)
+    return text.getvalue().encode()
 
 
 def harmless(cell: str) -> str:

@@ -86,6 +86,10 @@ class FacePipeline:
         flip: add the embedding of the mirrored crop.
         calibration: what thresholds come from; None leaves it out.
 
+    Attributes:
+        contract: all that decides a score.
+        no_calibration: why there is no calibration, where there is none.
+
     Raises:
         ModelError: nobody has said how the encoder's crops were aligned, or there is no such detector.
         MissingExtraError: the package that brings a detector is not installed.
@@ -108,7 +112,7 @@ class FacePipeline:
         self.alignment = _chosen_alignment(encoder, alignment, self.detector)
         self.cropper = Cropper(self.detector, self.alignment, encoder.image_size, face, min_eyes)
         self._encoder_digest = encoder.digest
-        self._no_calibration = "there is none"
+        self.no_calibration = "there is none"
 
     @classmethod
     def from_pretrained(
@@ -146,7 +150,7 @@ class FacePipeline:
                     pipeline.calibration = Calibrator.load(path, pipeline.contract_digest)
                     break
                 except ModelError as error:
-                    pipeline._no_calibration = str(error)
+                    pipeline.no_calibration = str(error)
         return pipeline
 
     @property
@@ -238,7 +242,7 @@ class FacePipeline:
             raise InputError(f"threshold is {threshold}, expected a cosine from -1 to 1")
         if threshold is None and self.calibration is None:
             raise ModelError(
-                f"no calibration for this pipeline ({self._no_calibration}): make one on photographs of other people "
+                f"no calibration for this pipeline ({self.no_calibration}): make one on photographs of other people "
                 "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
             )
         at = None if threshold is not None or self.calibration is None else self.calibration.threshold(fmr)
@@ -250,6 +254,20 @@ class FacePipeline:
             return Decision(score >= threshold, score, threshold, None, None, None, "given", faces)
         match = None if at.threshold is None or at.standing == "undecidable" else score >= at.threshold
         return Decision(match, score, at.threshold, at.fmr, at.fmr_low, at.fmr_high, at.standing, faces)
+
+
+def calibration_place(model: str | os.PathLike[str]) -> Path:
+    """Return where a new calibration of a model belongs.
+
+    Raises:
+        ModelError: the model is known weights, beside which nobody may write.
+    """
+    path = Path(model)
+    if os.fspath(model) in KNOWN:
+        raise ModelError(f"{model} lies in a package: say where the calibration goes with --out FILE")
+    if not path.is_dir():
+        return path.with_suffix(f".{CALIBRATION}")
+    return (path / "encoder" if (path / "encoder").is_dir() else path) / CALIBRATION
 
 
 def calibration_places(model: str | os.PathLike[str]) -> Iterator[Path]:

@@ -267,11 +267,19 @@ def calibrate(subject: Subject, faces: FaceSource, console: Console | None = Non
     """
     require_identities(faces, 2, "calibration")
     embedded = subject.embed(faces, console)
-    identities = faces.identities[embedded.indices]
-    measured = verify(embedded.embeddings, identities, replicates=0, worst=0)
+    return calibrate_embeddings(embedded.embeddings, faces.identities[embedded.indices])
+
+
+def calibrate_embeddings(embeddings: NDArray[np.float32], identities: NDArray[np.int64]) -> Calibrator:
+    """Learn thresholds from embeddings (N, D) of people: every one against every other, and searches.
+
+    Raises:
+        EvaluationError: the embeddings cannot be measured.
+    """
+    measured = verify(embeddings, identities, replicates=0, worst=0)
     people, first = np.unique(identities, return_index=True)
     # The best other of everybody's search in all the others is a search without a mate in a gallery of one fewer.
-    searches = search_embeddings(embedded.embeddings, embedded.embeddings[first], identities, people)
+    searches = search_embeddings(embeddings, embeddings[first], identities, people)
     return Calibrator.fit(
         measured.genuine_scores,
         measured.impostor_scores,
