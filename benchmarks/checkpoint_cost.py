@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from timing import Noise, machine, seconds
 
+from coreface.training.checkpoint_facts import CheckpointFacts
 from coreface.training.checkpoint_state import module_tensors, optimizer_tensors
 from coreface.training.checkpoint_writer import CheckpointWriter
 from coreface.training.recipe import Recipe
@@ -40,16 +41,17 @@ def measure(batch: int, rounds: int) -> None:
             trainer.train_step(0, 1e-3, images, identities)
 
         modules = {"encoder": trainer.encoder, "objective": trainer.objective}
-        tensors = {**module_tensors(modules), **optimizer_tensors(trainer.optimizer, modules)}
+        tensors = {**module_tensors(modules), **optimizer_tensors(trainer.stepper.optimizer, modules)}
+        facts = CheckpointFacts()
         size = sum(tensor.nbytes for tensor in tensors.values())
         step()
         alone, beside, waited, whole = [], [], [], []
         with CheckpointWriter(Path(folder), recipe.checkpoint) as writer:
-            writer.save(0, tensors, {}, wait=True)  # the first one also makes room for the copies
+            writer.save(0, tensors, facts, wait=True)  # the first one also makes room for the copies
             writer.written()
             for number in range(1, rounds + 1):
                 alone.append(seconds(step))
-                start = seconds(lambda number=number: writer.save(2 * number, tensors, {}, wait=False))
+                start = seconds(lambda number=number: writer.save(2 * number, tensors, facts, wait=False))
                 steps = 0.0
                 count = 0
                 while not count or not (done := writer.written()):
@@ -57,7 +59,7 @@ def measure(batch: int, rounds: int) -> None:
                     count += 1
                 waited.append(start)
                 beside.append((steps, count, done[0].writing))
-                whole.append(seconds(lambda number=number: writer.save(2 * number + 1, tensors, {}, wait=True)))
+                whole.append(seconds(lambda number=number: writer.save(2 * number + 1, tensors, facts, wait=True)))
                 writer.written()
     usual = statistics.median(alone)
     slower = [steps - count * usual for steps, count, _ in beside]

@@ -107,7 +107,7 @@ def breakdown(trainer: Trainer, images: torch.Tensor, identities: torch.Tensor, 
         "trunk, both ways": lambda: forward().sum().backward(),
         "embedding layer": lambda: norm(linear(F.dropout(features, 0.4)).float()).sum().backward(),
         "classifier and loss": lambda: objective(0, [embedding], identities).total.backward(),
-        "clip and optimizer": lambda: (trainer.clip_gradients(), trainer.optimizer.step()),
+        "clip and optimizer": lambda: (trainer.clip_gradients(), trainer.stepper.optimizer.step()),
     }
     medians = {name: statistics.median([seconds(run) for _ in range(rounds)]) for name, run in parts.items()}
     whole = sum(taken for name, taken in medians.items() if name not in ("trunk, forward", "data (decode, collate)"))

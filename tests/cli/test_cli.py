@@ -82,7 +82,7 @@ def test_train_evaluate_and_overwrite(place, paint_faces, capsys):
         (["--optimizer.batch_size", "500"], "cannot fill one batch of 500"),
         (["--data.image_size", "20"], "data.image_size is 20, expected a multiple of 16"),
         (["--data.holdout", "8"], "leaves none to train on"),
-        (["--device", "toaster"], "device 'toaster' is not there"),
+        (["--device", "toaster"], "device 'toaster' is not available"),
         (["--run", "photos"], "photos exists and is no run"),
     ],
 )

@@ -181,8 +181,8 @@ def is_kept(seed, step, view, row, feature, rate):
     key = splitmix(seed + gamma)
     for counter in (step, view, row):
         key = splitmix(key + counter + gamma)
-    lot = splitmix(key + (feature // 2 + 1) * gamma) >> (32 * (feature % 2)) & 0xFFFFFFFF
-    with_sign = lot - (1 << 32) if lot >= 1 << 31 else lot
+    bits = splitmix(key + (feature // 2 + 1) * gamma) >> (32 * (feature % 2)) & 0xFFFFFFFF
+    with_sign = bits - (1 << 32) if bits >= 1 << 31 else bits
     return with_sign + (1 << 31) >= math.floor(rate * (1 << 32))
 
 
@@ -225,7 +225,7 @@ def test_keyed_masks_have_the_rate_and_are_independent():
         spread = math.sqrt(rate * (1 - rate))
         for axis, drawn in ((0, count), (1, size)):
             assert (mask.mean(axis) - (1 - rate)).abs().max() < 5 * spread / math.sqrt(drawn)
-            # The means of rows and columns scatter as those of independent lots do.
+            # The means of rows and columns scatter as those of independent bits do.
             assert mask.mean(axis).std().item() == pytest.approx(spread / math.sqrt(drawn), rel=0.2)
         centred = (mask - (1 - rate)) / spread
         for a, b in (

@@ -232,7 +232,7 @@ def test_where_all_are_damaged_nothing_is_touched(cut, screen):
         damage(cut / "checkpoints" / step / "__0_0.distcp")
     before = {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()}
     with pytest.raises(
-        CheckpointError, match=r"no checkpoint .* is whole; of the newest: .*step_3/__0_0.distcp: damaged"
+        CheckpointError, match=r"every checkpoint of .* is damaged; the newest: .*step_3/__0_0.distcp: damaged"
     ):
         resume(cut, console=screen)
     assert {path: path.read_bytes() for path in cut.rglob("*") if path.is_file()} == before
@@ -333,7 +333,7 @@ def test_what_it_was_given_is_said(finished, toy_recipe, tmp_path, paint_faces):
         tmp_path / "list.json": "a JSON file",
         finished.folder / "recipe.yaml": "a recipe or other YAML",
         finished.folder / "encoder" / "model.safetensors": "give the folder",
-        tmp_path / "words.pth": "no file of weights",
+        tmp_path / "words.pth": "not a file of weights",
         tmp_path / "other.pth": "is no toy",
     }
     for path, said in cases.items():
@@ -483,7 +483,7 @@ device: cpu
     assert "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert f"stopped by {name} after step 3 of 12" in last
-    assert last.endswith("go on with: coreface train --resume run")
+    assert last.endswith("continue with: coreface train --resume run")
     (newest,) = checkpoint_folders(tmp_path / "run" / "checkpoints")
     assert open_checkpoint(newest).step == 3
 
@@ -495,13 +495,14 @@ import resource, sys
 limit = 4000
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 from coreface.training.checkpoint_writer import CheckpointWriter
+from coreface.training.checkpoint_facts import CheckpointFacts
 from coreface.training.recipe_sections import CheckpointRecipe
 from coreface.errors import StorageError
 from pathlib import Path
 import torch
 try:
     with CheckpointWriter(Path(sys.argv[1]), CheckpointRecipe()) as writer:
-        writer.save(4, {"a": torch.zeros(9000)}, {}, wait=False)
+        writer.save(4, {"a": torch.zeros(9000)}, CheckpointFacts(), wait=False)
 except StorageError as error:
     print(error)
 """

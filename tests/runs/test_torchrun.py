@@ -112,7 +112,7 @@ def test_two_processes_print_and_write_once(finished):
     assert [row["kind"] for row in rows(folder)][-2:] == ["evaluation", "finished"]
     assert not (folder / "failures").exists()
     newest = open_checkpoint(checkpoint_folders(folder / "checkpoints")[0])
-    assert newest.facts["processes"] == 2
+    assert newest.facts.world_size == 2
     assert {"__0_0.distcp", "__1_0.distcp"} <= {path.name for path in newest.folder.iterdir()}
 
 
@@ -191,7 +191,7 @@ def test_a_signal_to_the_launcher_writes_a_checkpoint(recipe, tmp_path, finished
     _, _, err = launch(tmp_path, recipe, *words, event=(number, 2))
     (line,) = said(err)
     assert f"stopped by {name} after step 2 of 32" in line
-    assert line.endswith("go on with: torchrun --nproc-per-node 2 -m coreface train --resume run")
+    assert line.endswith("continue with: torchrun --nproc-per-node 2 -m coreface train --resume run")
     (newest,) = checkpoint_folders(tmp_path / "run" / "checkpoints")
     assert open_checkpoint(newest).step == 2
     code, _, err = launch(tmp_path, "--resume", "run")
@@ -238,7 +238,7 @@ def test_a_shard_that_is_not_whole_is_named_and_the_checkpoint_before_it_taken(c
 def test_where_no_checkpoint_is_whole_the_newest_is_named(cut):
     for folder in checkpoint_folders(cut / "checkpoints"):
         damage(folder / "__1_0.distcp", "missing")
-    with pytest.raises(CheckpointError, match=r"no checkpoint .* is whole; of the newest: .*step_32/__1_0.distcp"):
+    with pytest.raises(CheckpointError, match=r"every checkpoint of .* is damaged; the newest: .*step_32/__1_0.distcp"):
         resume(cut, console=Console(file=io.StringIO()))
 
 

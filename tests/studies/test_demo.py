@@ -37,7 +37,7 @@ class WatchedTrainer(Trainer):
     def train(self, until_epoch=None):
         if until_epoch is None:
             state = {**self.encoder.state_dict(), "centres": self.objective.classifier.weight}
-            momentum = self.optimizer.state_dict()["state"]
+            momentum = self.stepper.optimizer.state_dict()["state"]
             state |= {f"momentum {index}": entry["momentum_buffer"] for index, entry in momentum.items()}
             copied = {name: value.detach().clone() for name, value in state.items()}
             type(self).begun[f"{self._folder.parent.name}/{self._folder.name}"] = copied

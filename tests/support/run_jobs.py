@@ -64,7 +64,7 @@ def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=No
         losses, norm = step(stage, rate, images, identities)
         digests = [hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()[:12] for image in images]
         seen = list(zip(digests, identities.tolist(), strict=True))
-        view = made._stepper.view.numpy().copy()
+        view = made.stepper.view.numpy().copy()
         result["steps"].append({"step": number, "seen": seen, "loss": float(losses.total), "view": view})
         return losses, norm
 
@@ -74,10 +74,10 @@ def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=No
             made.train()
         except (CoreFaceError, KeyboardInterrupt) as error:
             result["error"] = (type(error).__name__, str(error))
-    guard = made._guard
+    guard = made.stepper.guard
     result |= {"end": state(made), "skipped": int(guard.skipped), "in_a_row": int(guard.in_a_row)}
     result |= {"step": made.step, "calls": calls, "screen": console.file.getvalue()}
-    with made._own_randomness():
+    with made._randomness.active():
         result["random"] = {
             name: value.numpy() for name, value in get_randomness(torch.device("cpu")).tensors().items()
         }
@@ -119,8 +119,8 @@ class Patched:
 def state(made):
     """Return all weights, buffers and the optimizer's memory, whole; what is each process's own as it is."""
     found = {
-        **module_tensors(made._stepper.modules),
-        **optimizer_tensors(made.optimizer, made._stepper.modules),
+        **module_tensors(made.stepper.modules),
+        **optimizer_tensors(made.stepper.optimizer, made.stepper.modules),
     }
     return {name: whole(value).numpy().copy() for name, value in found.items()}
 

@@ -18,6 +18,8 @@ from coreface.training.checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
+from coreface.training.checkpoint_facts import CheckpointFacts, MeterCounts, Origin
+from coreface.training.checkpoint_manifest import sealed
 
 TENSORS = {
     "encoder.weight": torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(1)).to(
@@ -32,19 +34,53 @@ TENSORS = {
 }
 
 
+FACTS = CheckpointFacts(
+    epoch=2,
+    batch=5,
+    rate=0.1,
+    meter=MeterCounts(3, 48),
+    metrics_bytes=1234,
+    unreadable={17: "Müller/3.jpg: cut off"},
+    world_size=4,
+    segments=2,
+    recipe={"optimizer": {"name": "sgd"}},
+    origin=Origin({"images": 48}, {"torch": "2"}),
+)
+
+
 @pytest.fixture
 def written(tmp_path):
-    return write_checkpoint(tmp_path / "checkpoints", 7, TENSORS, {"epoch": 2, "text": "Müller"})
+    return write_checkpoint(tmp_path / "checkpoints", 7, TENSORS, FACTS)
 
 
 def test_what_is_written_is_what_is_read(written):
     checkpoint = open_checkpoint(written)
-    assert (checkpoint.step, checkpoint.facts) == (7, {"epoch": 2, "text": "Müller"})
+    assert (checkpoint.step, checkpoint.facts) == (7, FACTS)
     read = checkpoint.read(checkpoint.layout)
     assert read.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
         assert read[name].dtype == tensor.dtype
         assert torch.equal(read[name], tensor)
+
+
+def test_the_manifest_keeps_the_names_of_format_2(written):
+    """Checkpoints that earlier versions wrote go on being read."""
+    manifest = json.loads((written / "manifest.json").read_text())
+    assert {name: manifest[name] for name in manifest if name not in ("layout", "files", "sha256")} == {
+        "format": 2,
+        "step": 7,
+        "epoch": 2,
+        "batch": 5,
+        "rate": 0.1,
+        "meter": {"steps": 3, "images": 48},
+        "metrics_bytes": 1234,
+        "unreadable": {"17": "Müller/3.jpg: cut off"},
+        "processes": 4,
+        "stretches": 2,
+        "recipe": {"optimizer": {"name": "sgd"}},
+        "faces": {"images": 48},
+        "environment": {"torch": "2"},
+    }
 
 
 def test_tensors_are_filled_in_place_and_in_their_own_layout(written):
@@ -118,7 +154,7 @@ def test_a_missing_file_is_named(written, name):
 
 def test_a_file_too_many_is_named(written):
     (written / "__1_0.distcp").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"__1_0\.distcp: is no part"):
+    with pytest.raises(CheckpointError, match=r"__1_0\.distcp: does not belong"):
         open_checkpoint(written)
 
 
@@ -139,13 +175,11 @@ class Planted:
 
 def reseal(folder, **changes):
     """Write the manifest anew, as an attacker can who may write the folder: every digest is right."""
-    from coreface.training import checkpoint
-
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["sha256"]
     others = [path for path in folder.iterdir() if path.name != "manifest.json"]
     manifest["files"] = {p.name: [p.stat().st_size, hashlib.sha256(p.read_bytes()).hexdigest()] for p in others}
-    (folder / "manifest.json").write_bytes(checkpoint._sealed({**manifest, **changes}))
+    (folder / "manifest.json").write_bytes(sealed({**manifest, **changes}))
 
 
 def test_a_pickle_planted_in_the_metadata_does_not_run(written, tmp_path):
@@ -185,11 +219,16 @@ def test_metadata_that_lead_out_of_the_folder_are_refused(written, tmp_path):
         {"layout": {"a": ["load", [1]]}},
         {"layout": {"a": ["float32", [-1, "x"]]}},
         {"step": "x"},
+        {"epoch": None},
+        {"meter": 3},
+        {"meter": {"steps": 1, "pictures": 2}},
+        {"unreadable": {"x": "y"}},
+        {"recipe": 5},
     ],
 )
 def test_a_manifest_of_nonsense_is_refused(written, changes):
     reseal(written, **changes)
-    with pytest.raises(CheckpointError, match="no manifest"):
+    with pytest.raises(CheckpointError, match="not the manifest"):
         open_checkpoint(written)
 
 
@@ -203,14 +242,14 @@ def test_a_manifest_of_another_version(written):
 
 
 def test_the_same_step_is_replaced(written):
-    write_checkpoint(written.parent, 7, {"encoder.count": torch.tensor(5)}, {})
+    write_checkpoint(written.parent, 7, {"encoder.count": torch.tensor(5)}, FACTS)
     assert open_checkpoint(written).read(["encoder.count"])["encoder.count"] == 5
     assert [path.name for path in written.parent.iterdir()] == ["step_7"]
 
 
 def test_checkpoints_are_listed_newest_first_and_nothing_else_is(written):
     for step in (100, 9):
-        write_checkpoint(written.parent, step, {"a": torch.zeros(1)}, {})
+        write_checkpoint(written.parent, step, {"a": torch.zeros(1)}, FACTS)
     (written.parent / "step_200").write_text("a file")
     (written.parent / "step_50.damaged").mkdir()
     (written.parent / ".step_300.99.tmp").mkdir()
@@ -230,10 +269,12 @@ FULL_DISK = """
 import resource, sys, torch
 from pathlib import Path
 from coreface.training.checkpoint import write_checkpoint
+from coreface.training.checkpoint_facts import CheckpointFacts
+facts = CheckpointFacts(recipe={"filler": "x" * 10_000})
 for limit in (0, 100, 5_000, 150_000):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
-        write_checkpoint(Path(sys.argv[1]), 8, {"a": torch.zeros(50_000)}, {"filler": "x" * 10_000})
+        write_checkpoint(Path(sys.argv[1]), 8, {"a": torch.zeros(50_000)}, facts)
     except OSError as error:
         print(limit, error.strerror, file=sys.stderr)
 """

@@ -109,7 +109,7 @@ def cut_off(together, count, recipe, source, folder):
     assert {own["step"] for own in results} == {STOPPED}
     assert {tuple(own["saved"]) for own in results} == {(f"step_{STOPPED}",)}
     saved = open_checkpoint(Path(folder) / "checkpoints" / f"step_{STOPPED}")
-    assert saved.facts["meter"] == {"steps": 1, "images": recipe.optimizer.batch_size}  # of all; a row ends an epoch
+    assert saved.facts.meter == (1, recipe.optimizer.batch_size)  # of all; a row ends an epoch
     return results
 
 
@@ -232,7 +232,7 @@ def test_what_any_process_cannot_read_is_listed(together, paint_faces, tmp_path)
     listed = (tmp_path / "run" / "unreadable.txt").read_text(encoding="utf-8")
     assert len(listed.splitlines()) == 4
     assert all(str(path) in listed for path in paths)
-    assert len(open_checkpoint(checkpoint_folders(tmp_path / "run" / "checkpoints")[0]).facts["unreadable"]) == 4
+    assert len(open_checkpoint(checkpoint_folders(tmp_path / "run" / "checkpoints")[0]).facts.unreadable) == 4
 
 
 def test_what_all_cannot_read_counts_together(together, paint_faces, tmp_path):

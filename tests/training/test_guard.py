@@ -19,7 +19,7 @@ def state(trainer):
     """All that a step may change, as copies."""
     found = {f"encoder.{name}": value.clone() for name, value in trainer.encoder.state_dict().items()}
     found |= {f"objective.{name}": value.clone() for name, value in trainer.objective.state_dict().items()}
-    for index, entry in trainer.optimizer.state_dict()["state"].items():
+    for index, entry in trainer.stepper.optimizer.state_dict()["state"].items():
         found |= {f"optimizer.{index}.{name}": torch.as_tensor(value).clone() for name, value in entry.items()}
     return found
 
@@ -56,7 +56,7 @@ def take_steps(trainer, batches, where, bad_steps, *, leave_out):
     parameter = trainer.encoder.backbone.embedding_linear.weight
     spoilt = SpoiltLoss(trainer.objective)
     if where == "loss":
-        trainer._stepper._objective = spoilt
+        trainer.stepper._objective = spoilt
     for number, (images, identities) in enumerate(batches):
         bad = number in bad_steps
         if bad and leave_out:
@@ -72,7 +72,7 @@ def take_steps(trainer, batches, where, bad_steps, *, leave_out):
         if hook is not None:
             hook.remove()
     if where == "loss":
-        trainer._stepper._objective = trainer.objective
+        trainer.stepper._objective = trainer.objective
 
 
 @pytest.mark.parametrize("clip", ["all", "backbone", None])
@@ -91,8 +91,8 @@ def test_a_run_with_bad_batches_is_one_without_them(tiny, change, make_trainer, 
     assert all(torch.isfinite(value).all() for value in after.values())
     assert_same(after, state(without))
     assert spoilt.objective.contrasts["0"].running_margin != 0
-    assert int(spoilt._guard.skipped) == 3
-    assert int(spoilt._guard.in_a_row) == 0
+    assert int(spoilt.stepper.guard.skipped) == 3
+    assert int(spoilt.stepper.guard.in_a_row) == 0
     assert spoilt.step == 6
 
 
@@ -104,14 +104,13 @@ def test_a_bad_step_changes_nothing_at_all(tiny, change, make_trainer):
     take_steps(trainer, batches, "input", {0, 1}, leave_out=False)
     assert_same(state(trainer), before)
     take_steps(trainer, batches, "input", set(), leave_out=False)
-    assert int(trainer._guard.skipped) == 2
+    assert int(trainer.stepper.guard.skipped) == 2
 
 
 def test_where_no_kernel_can_skip_the_step_is_not_taken(tiny, make_trainer):
     """As on a device without fused optimizers."""
     trainer = make_trainer(tiny)
-    trainer.optimizer = torch.optim.SGD(trainer.encoder.parameters(), lr=0.1, momentum=0.9)
-    trainer._stepper.optimizer = trainer.optimizer
+    trainer.stepper.optimizer = torch.optim.SGD(trainer.encoder.parameters(), lr=0.1, momentum=0.9)
     batches = list(trainer.loader.epoch(1))
     take_steps(trainer, batches, "input", set(), leave_out=False)
     before = state(trainer)
@@ -202,16 +201,16 @@ def test_constant_embeddings_are_named_once(tiny, change, make_trainer, rows, sc
 
 def test_a_loss_at_chance_is_named_after_the_warm_up_only():
     said = []
-    watch = Watch(100, lambda name, text: said.append(name))
+    watch = Watch(100)
     view = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
     for _ in range(5):
-        watch.look(4.6052, view, warming_up=True)
+        said += watch.look(4.6052, view, warming_up=True)
     for loss in (4.6, 4.5, 4.61, 4.61):
-        watch.look(loss, view, warming_up=False)
+        said += watch.look(loss, view, warming_up=False)
     assert said == []
-    watch.look(4.6, view, warming_up=False)
-    watch.look(4.6, view, warming_up=False)
-    assert said == ["frozen loss"]
+    said += watch.look(4.6, view, warming_up=False)
+    said += watch.look(4.6, view, warming_up=False)
+    assert [name for name, _ in said] == ["frozen loss"]
 
 
 def test_a_training_that_goes_well_is_not_warned_about(tiny, make_trainer, rows):

@@ -1,4 +1,4 @@
-"""Batches in parts: the same step as in one piece, wherever images do not see each other."""
+"""Micro-batches: the same step as with the whole batch, as long as images do not see each other."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_the_contrastive_term_sees_a_part_at_a_time_and_the_run_says_so(tiny, ch
     make_trainer(change(tiny, stages=term), "whole").train(until_epoch=1)
     assert "part" not in screen.text
     make_trainer(change(tiny, stages=term, optimizer__micro_batches=2), "split").train(until_epoch=1)
-    assert "2 parts of 9 images" in screen.text
+    assert "2 micro-batches of 9 images" in screen.text
     assert "contrastive term compares the images of a part with each other only" in screen.text
     whole, split = (sum(row["masked"] for row in rows("step", name)) for name in ("whole", "split"))
     assert 0 < split < whole  # pairs of one identity across the parts are not met

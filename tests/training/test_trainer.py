@@ -13,7 +13,7 @@ from coreface.errors import ConstantEmbeddingsError, DataError, EvaluationError,
 from coreface.models.encoder import FaceEncoder
 from coreface.models.views import RowMasks
 from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
-from coreface.training.trainer import save_samples
+from coreface.training.samples import save_samples
 
 TIMES = ("images_per_second", "waiting")
 
@@ -22,7 +22,7 @@ def weights(trainer):
     """Everything a trainer's future depends on, by name."""
     state = {f"encoder.{name}": value for name, value in trainer.encoder.state_dict().items()}
     state |= {f"objective.{name}": value for name, value in trainer.objective.state_dict().items()}
-    for index, entry in trainer.optimizer.state_dict()["state"].items():
+    for index, entry in trainer.stepper.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
     return state
 
@@ -166,8 +166,8 @@ def test_adamw_is_torch_s_with_momentum_as_its_first_beta(tiny, change, make_tra
     adamw = {"optimizer__name": "adamw", "optimizer__momentum": 0.7, "optimizer__weight_decay": 0.05}
     recipe = change(tiny, **adamw, optimizer__lr=2e-3, optimizer__epochs=6)
     trainer = make_trainer(recipe)
-    assert isinstance(trainer.optimizer, torch.optim.AdamW)
-    (group,) = trainer.optimizer.param_groups
+    assert isinstance(trainer.stepper.optimizer, torch.optim.AdamW)
+    (group,) = trainer.stepper.optimizer.param_groups
     assert group["betas"] == (0.7, 0.999)
     assert group["weight_decay"] == 0.05
     trainer.train()
@@ -177,7 +177,7 @@ def test_adamw_is_torch_s_with_momentum_as_its_first_beta(tiny, change, make_tra
 
 def test_every_weight_that_learns_is_decayed(tiny, make_trainer):
     trainer = make_trainer(tiny)
-    (group,) = trainer.optimizer.param_groups
+    (group,) = trainer.stepper.optimizer.param_groups
     learning = {id(p) for p in [*trainer.encoder.parameters(), *trainer.objective.parameters()] if p.requires_grad}
     assert {id(p) for p in group["params"]} == learning
     assert group["weight_decay"] == 5e-4
@@ -187,9 +187,11 @@ def test_the_rate_in_the_optimizer_is_the_one_that_is_logged(tiny, change, make_
     recipe = change(tiny, optimizer__warmup_epochs=1.0, optimizer__lr_drops=[3], optimizer__lr=0.04)
     trainer = make_trainer(recipe)
     used = []
-    step = trainer.optimizer.step
+    step = trainer.stepper.optimizer.step
     monkeypatch.setattr(
-        trainer.optimizer, "step", lambda: (used.append(trainer.optimizer.param_groups[0]["lr"]), step())
+        trainer.stepper.optimizer,
+        "step",
+        lambda: (used.append(trainer.stepper.optimizer.param_groups[0]["lr"]), step()),
     )
     trainer.train()
     assert used == pytest.approx([0, 0.02, 0.04, 0.04, 0.004, 0.004])
@@ -479,7 +481,7 @@ def test_the_same_embedding_for_all_is_no_collapse_in_the_first_steps(
     assert [row["error"] for row in rows("evaluation")] == expected
     for epoch, reason in enumerate(expected, 1):
         assert f"epoch {epoch}: not measured: {reason}\n" in screen.text
-    monkeypatch.setattr("coreface.training.trainer._SETTLED_STEPS", 4)
+    monkeypatch.setattr("coreface.training.progress._SETTLED_STEPS", 4)
     make_trainer(change(tiny, optimizer__epochs=epochs), "later", evaluator=measure).train()
     found = [row["error"] for row in rows("evaluation", "later")]
     assert found == ([early.format(2), late, late] if epochs == 3 else [late])

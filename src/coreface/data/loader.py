@@ -1,4 +1,4 @@
-"""From a source of faces to training batches, in an order that depends on (seed, epoch) and on nothing else."""
+"""From a source of faces to training batches, in an order that depends only on (seed, epoch)."""
 
 import atexit
 import os
@@ -20,14 +20,14 @@ from coreface.images.preprocessing import to_network_input
 
 
 class _Draw(NamedTuple):
-    """One image of an epoch: which, and whether it is mirrored."""
+    """One image of an epoch: its index, and whether it is mirrored."""
 
     image: int
     flip: bool
 
 
 class _Pixels(NamedTuple):
-    """A batch as it comes from a worker: uint8 (batch, size, size, 3), int64 (batch,), and what could not be read."""
+    """A batch from a worker: uint8 (batch, size, size, 3), int64 (batch,), and the messages of unreadable images."""
 
     images: torch.Tensor
     identities: torch.Tensor
@@ -80,11 +80,11 @@ class _Schedule(Sampler[list[_Draw]]):
 
 
 def _start_worker(_: int) -> None:
-    # The training process owns the cores: decoding must never take time from a step, and OpenCV and torch must not
-    # start a pool of threads in every worker.
+    # The training process has priority: decoding must not take time from a step, and OpenCV and torch must not start a
+    # pool of threads in every worker.
     os.nice(19)
-    # A Ctrl-C, and what ends a whole service, reaches all processes: the training process alone decides when to stop,
-    # and still needs its batches to finish the step. Workers end when it does.
+    # Ctrl-C, and SIGTERM to a whole service, reach the workers too. Only the training process decides when to stop, and
+    # it still needs batches to finish the step. Workers end when it does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
@@ -95,18 +95,18 @@ class FaceLoader:
     """Shuffled, randomly mirrored, normalised batches of a source, on a device.
 
     The order of the images and their flips are drawn from ``(seed, epoch)`` alone: neither the number of workers nor
-    the batch an epoch is entered at changes what any batch holds. The incomplete last batch of an epoch is dropped. An
-    image that cannot be read is left out of its batch and noted in `unreadable`; a batch left with fewer than two
-    images is passed over, since BatchNorm has no statistics of one.
+    the batch at which an epoch is entered changes what a batch holds. The incomplete last batch of an epoch is dropped.
+    An image that cannot be read is left out of its batch and kept in `unreadable`. A batch with fewer than two readable
+    images is skipped, because BatchNorm needs two.
 
-    Several processes that train together share every batch of what a single process would see in batches of
-    ``world_size`` times the size: the same images in the same order, for any number of processes. Where such a joint
-    batch passes through the network in ``parts``, every process has its share of each part. Every process yields the
-    same number of batches, all of full size: in the place of what cannot be read stands another image of the batch.
+    Several processes share the batches that a single process would see with a batch size ``world_size`` times as large:
+    the same images in the same order, for any number of processes. If such a joint batch is divided into micro-batches,
+    every process has its share of each. Every process yields the same number of batches, all of full size: an image
+    that cannot be read is replaced by another one of its batch.
 
-    A source that is best read in sequence (tar shards) is cut into ``stretches``, one a process unless said otherwise,
-    and every joint batch takes the same number of images from each: so a process reads its own shards. With the same
-    number of stretches, any number of processes sees the same batches.
+    A source that is best read in sequence (tar shards) is divided into segments, one per process unless `segments` is
+    set, and every joint batch takes the same number of images from each; so a process reads its own shards. With the
+    same number of segments any number of processes sees the same batches.
 
     Args:
         source: where the faces come from.
@@ -114,23 +114,23 @@ class FaceLoader:
         image_size: side of the square images, in pixels; others are padded and resized
             (`coreface.images.load.fit_square`).
         seed: of the order and the flips.
-        workers: processes that decode; 0 decodes in this one.
-        device: where the batches go. They travel as uint8.
+        workers: processes that decode; 0 decodes in this process.
+        device: of the batches. They are sent there as uint8.
         flip: mirror half of the images at random.
         rank: number of this process among those that train together, from 0.
-        world_size: how many they are.
+        world_size: number of these processes.
         max_unreadable: the share of the images of the source that may turn out unreadable before `epoch` raises.
-        parts: into how many a joint batch is cut.
+        micro_batches: into how many a joint batch is divided.
 
     Raises:
-        InputError: an argument is out of range, or parts do not divide the batch size of several processes.
+        InputError: an argument is out of range, or the micro-batches do not divide the batch of a process.
         DataError: the source cannot fill one batch of every process.
 
     Attributes:
-        unreadable: what could not be read so far: index of the image -> message.
-        next_batch: number, in its epoch, of the batch after the one that was yielded last: where `epoch` would go on.
-        rows: (batch_size,) int64, where in the joint batch the images of this process' batches stand.
-        stretches: of a source that is read in sequence; 1 of any other.
+        unreadable: images that could not be read so far: index -> message.
+        next_batch: number, in its epoch, of the batch after the last yielded one: where `epoch` would continue.
+        rows: (batch_size,) int64, the positions of this process's images in the joint batch.
+        segments: into how many a source that is read in sequence is divided; 1 for any other source.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class FaceLoader:
         rank: int = 0,
         world_size: int = 1,
         max_unreadable: float = 1.0,
-        parts: int = 1,
+        micro_batches: int = 1,
     ) -> None:
         if batch_size < 2:
             raise InputError(
@@ -161,8 +161,10 @@ class FaceLoader:
             raise InputError(f"rank is {rank} of {world_size} processes, expected 0 to {world_size - 1}")
         if not 0 <= max_unreadable <= 1:
             raise InputError(f"max_unreadable is {max_unreadable}, expected a share from 0 to 1")
-        if parts < 1 or (world_size > 1 and batch_size % parts):
-            raise InputError(f"parts is {parts}, expected a divisor of the {batch_size} images of a process")
+        if micro_batches < 1 or (world_size > 1 and batch_size % micro_batches):
+            raise InputError(
+                f"micro_batches is {micro_batches}, expected a divisor of the {batch_size} images of a process"
+            )
         if len(source) < batch_size * world_size:
             each = f" for each of {world_size} processes" if world_size > 1 else ""
             raise DataError(
@@ -175,10 +177,10 @@ class FaceLoader:
         self._seed = seed
         self._flip = flip
         self._world_size = world_size
-        self._parts = parts if batch_size % parts == 0 else 1
-        joint = np.arange(batch_size * world_size).reshape(self._parts, world_size, -1)
+        self._micro_batches = micro_batches if batch_size % micro_batches == 0 else 1
+        joint = np.arange(batch_size * world_size).reshape(self._micro_batches, world_size, -1)
         self.rows: NDArray[np.int64] = joint[:, rank].reshape(-1)
-        self.stretches = world_size if source.in_sequence else 1
+        self.segments = world_size if source.in_sequence else 1
         self._max_unreadable = max_unreadable
         self._device = torch.device(device)
         self._schedule = _Schedule()
@@ -192,8 +194,8 @@ class FaceLoader:
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             pin_memory=self._device.type == "cuda",
-            # Without one of its own, every epoch would draw from torch's global generator, and with it from the
-            # dropout masks: a run that is resumed in mid-epoch would see other masks than one that was not.
+            # Without its own generator every epoch would draw from torch's global one, and change the random numbers of
+            # the training: a run resumed within an epoch would differ from one that was not.
             generator=torch.Generator(),
         )
         self._end = weakref.finalize(self, _end_workers, self._loader, os.getpid())
@@ -205,31 +207,31 @@ class FaceLoader:
         return len(self._source) // self._world_size // self._batch_size
 
     def draws(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the order of this process' images in an epoch and whether each is mirrored, both of one length.
+        """Return the order of this process's images in an epoch and whether each is mirrored, both of the same length.
 
         Raises:
-            InputError: `stretches` does not divide the joint batch, or a part of it.
+            InputError: `segments` does not divide the joint batch, or a micro-batch.
         """
         rng = np.random.default_rng([self._seed, epoch])
         order = self._source.reading_order(rng)
         flips = rng.random(len(order)) < 0.5 if self._flip else np.zeros(len(order), dtype=np.bool_)
-        if self._world_size == 1 and self.stretches == 1:
+        if self._world_size == 1 and self.segments == 1:
             return order, flips
         places = self._places(len(order))[:, self.rows].reshape(-1)
         return order[places], flips[places]
 
     def _places(self, total: int) -> NDArray[np.int64]:
-        """Return where in the order of an epoch the images of every joint batch stand, (batches, joint batch size)."""
+        """Return the positions, in the order of an epoch, of the images of every joint batch, (batches, joint size)."""
         batches, joint = len(self), self._batch_size * self._world_size
-        if self.stretches == 1:
+        if self.segments == 1:
             return np.arange(batches * joint).reshape(batches, joint)
-        if joint % (self.stretches * self._parts):
+        if joint % (self.segments * self._micro_batches):
             raise InputError(
-                f"a batch of {joint} images in {self._parts} parts cannot be drawn from {self.stretches} stretches of "
-                "the shards in equal shares: take a multiple of their product"
+                f"a batch of {joint} images in {self._micro_batches} micro-batches cannot take equal shares from "
+                f"{self.segments} segments of the shards: make the batch size a multiple of their product"
             )
-        starts = np.arange(self.stretches) * (total // self.stretches)
-        within = np.arange(batches * joint // self.stretches).reshape(batches, self._parts, 1, -1)
+        starts = np.arange(self.segments) * (total // self.segments)
+        within = np.arange(batches * joint // self.segments).reshape(batches, self._micro_batches, 1, -1)
         return (starts.reshape(-1, 1) + within).reshape(batches, joint)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -243,7 +245,7 @@ class FaceLoader:
             DataError: more images cannot be read than ``max_unreadable`` allows.
         """
         if start < 0:
-            raise InputError(f"start is {start}, expected the number of a batch, from 0 on")
+            raise InputError(f"start is {start}, expected the number of a batch, 0 or more")
         order, flips = self.draws(number)
         size = self._batch_size
         self._schedule.batches = [

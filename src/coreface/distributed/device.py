@@ -1,4 +1,4 @@
-"""Which processor a run takes, and at what precision."""
+"""The device and the precision of a run."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from coreface.errors import RecipeError
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; ``auto`` takes a GPU where there is one.
+    """Return the device of a name; ``auto`` takes a GPU if there is one.
 
     Raises:
         RecipeError: there is no such device here.
@@ -24,20 +24,20 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(
-            f"device {name!r} is not there: expected auto, cpu, cuda or mps ({_first_line(error)})"
+            f"device {name!r} is not available: expected auto, cpu, cuda or mps ({_first_line(error)})"
         ) from error
     return device
 
 
 def choose_precision(name: Literal["auto", "float32", "bf16"], device: torch.device) -> torch.dtype:
-    """Return the precision of the trunk's products; ``auto`` takes bf16 where the processor has units for it."""
+    """Return the precision of the trunk's products; ``auto`` takes bf16 where the device has units for it."""
     if name == "auto":
         return torch.bfloat16 if has_bf16_units(device) else torch.float32
     return {"float32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Say whether bf16 products are faster than float32 there: elsewhere they are emulated, and many times slower."""
+    """Say whether the device computes bf16 products in hardware; elsewhere they are emulated, and many times slower."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":

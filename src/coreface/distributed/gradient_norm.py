@@ -1,4 +1,4 @@
-"""The length of a gradient whose parameters are partly spread over processes, and clipping by it."""
+"""The norm of a gradient whose parameters are partly sharded over processes, and clipping by it."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ from coreface.distributed.collectives import is_sharded, local, summed
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """Return the 2-norm of all gradients together, the same in every process.
 
-    A collective call where a parameter is sharded. Parameters that every process has a copy of count once: their
-    gradients have to be the same everywhere by now.
+    A collective call if a parameter is sharded. Parameters that every process has a copy of count once; their gradients
+    must be the same everywhere.
 
     Args:
-        parameters: whole ones and DTensors split by rows, in any order; those without a gradient are passed over.
+        parameters: whole ones and DTensors split by rows, in any order; those without a gradient are skipped.
 
     Returns:
         A scalar, float32 (float64 where a gradient is).

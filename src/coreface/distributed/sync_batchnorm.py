@@ -1,7 +1,7 @@
-"""BatchNorm over the images of all processes, with the weights, names and settings of the BatchNorm that was there.
+"""BatchNorm over the images of all processes, also on CPUs.
 
-What every process gets is what one process would get for the joined batch. The gradients of weight and bias are each
-process's own share, as those of all the weights of a trunk are: they are summed over the processes afterwards.
+Every process gets what one process would get for the joint batch. The gradients of weight and bias are the share of
+this process, like those of all weights of a trunk: they are summed over the processes later.
 """
 
 from typing import Any
@@ -20,16 +20,16 @@ from coreface.numerics.precision import at_least_float32
 def synchronise_batchnorm(module: nn.Module, group: dist.ProcessGroup | None = None) -> None:
     """Make every BatchNorm1d and BatchNorm2d of a module take its statistics over all processes in training mode.
 
-    The layers stay the objects they were, so that optimizers, hooks and state_dicts know no difference. In eval mode,
-    and where there is one process only, they do what they did and communicate nothing. In training mode every process
-    has to call the module, and its backward, equally often; how many images each has may differ, and be 0.
+    The layers stay the same objects with the same weights, names and settings, so optimizers, hooks and state_dicts
+    still fit. In eval mode, or in one process, they work as before and do not communicate. In training mode every
+    process has to call the module and its backward equally often. The numbers of images may differ, and may be 0.
 
-    Tensors on a GPU go through torch's own kernels, all others through torch.distributed and the formula of Chan, Golub
-    and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+    Tensors on a GPU use torch's own kernels. All others use torch.distributed and the formula of Chan, Golub and
+    LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
 
     Args:
-        module: changed in place; layers of other types, subclasses of BatchNorm included, are left alone.
-        group: the processes; None takes those of torch.distributed's default group.
+        module: changed in place; layers of other types, including subclasses of BatchNorm, are left alone.
+        group: of the processes; None takes torch.distributed's default group.
     """
     for layer in module.modules():
         if type(layer) in _SYNCHRONISED:
@@ -65,7 +65,7 @@ class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalised
 
     def _moved(self) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
-        """Count the batch; return the running statistics that it moves, and by which share."""
+        """Count the batch; return the running statistics that it updates, and the weight of the update."""
         if not self.track_running_stats:
             return None, None, 0.0
         momentum = self.momentum
@@ -93,24 +93,24 @@ _SYNCHRONISED: dict[type[nn.Module], type[nn.Module]] = {
 def _joint_statistics(
     x: torch.Tensor, group: dist.ProcessGroup | None, processes: int
 ) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Return over all processes: values a channel, their mean, the sum of their squared distances from it (float64)."""
+    """Return, over all processes, the values per channel, their mean and their sum of squared deviations (float64)."""
     channels = x.shape[1]
     count = x.numel() // channels
-    own = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x.device)
+    local = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x.device)
     if count:
-        # In two passes, the second of which corrects the first: five times faster on a CPU than torch.var_mean.
+        # Two passes, the second corrects the first: five times faster on a CPU than torch.var_mean.
         wide, axes = at_least_float32(x), _all_but_channels(x)
         centre = wide.mean(axes)
         distance = wide - _along_channels(centre, wide)
         rest = distance.mean(axes).double()
         squares = distance.square_().sum(axes) - count * rest.square()
-        own[0], own[1 : channels + 1], own[channels + 1 :] = count, centre + rest, squares.clamp_(min=0)
-    everyone = own.new_empty(processes, len(own))
-    dist.all_gather(list(everyone), own, group=group)
-    counts, means, squares = torch.split(everyone, [1, channels, channels], dim=1)
+        local[0], local[1 : channels + 1], local[channels + 1 :] = count, centre + rest, squares.clamp_(min=0)
+    gathered = local.new_empty(processes, len(local))
+    dist.all_gather(list(gathered), local, group=group)
+    counts, means, squares = torch.split(gathered, [1, channels, channels], dim=1)
     total = int(counts.sum())
     mean = (counts * means).sum(0) / max(total, 1)
-    # Distances between the means, not a difference of sums of squares: no digits cancel.
+    # Deviations of the means, not a difference of sums of squares, in which digits would cancel.
     return total, mean, squares.sum(0) + (counts * (means - mean).square()).sum(0)
 
 
@@ -148,10 +148,10 @@ class _Normalise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             sums = torch.stack([to_bias, to_weight]).double()
             dist.all_reduce(sums, group=ctx.group)
-            # Mean and variance answer to every x: this takes out of the gradient its mean and its share along x.
-            of_bias, of_weight = (_along_channels(part, to_out) for part in sums / ctx.count)
+            # Mean and variance depend on every x: subtract the mean of the gradient, and its component along x.
+            mean_bias, mean_weight = (_along_channels(part, to_out) for part in sums / ctx.count)
             slope = _along_channels(slope if weight is None else slope * weight, to_out)
-            to_x = normalised.mul_(-of_weight).add_(to_out).sub_(of_bias).mul_(slope).to(x.dtype)
+            to_x = normalised.mul_(-mean_weight).add_(to_out).sub_(mean_bias).mul_(slope).to(x.dtype)
         return (
             to_x,
             to_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None,

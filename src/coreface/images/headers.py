@@ -56,11 +56,11 @@ def image_size(data: bytes) -> ImageSize:
 
 
 def check_complete(data: bytes) -> None:
-    """Check that an encoded image is all there, as far as its format lets one tell without decoding it.
+    """Check that an encoded image is complete where OpenCV would decode a part of it without an error.
 
-    JPEG: each segment up to the end-of-image marker. PNG: each chunk up to ``IEND``, with its CRC. GIF: each block up
-    to the trailer. WebP: the RIFF length. TIFF: the strips or tiles of the first page. BMP and PNM: enough pixel data.
-    Bytes after the end do not matter.
+    JPEG: each segment up to the end-of-image marker. PNG: each chunk up to ``IEND``, with its CRC. TIFF: the strips or
+    tiles of the first page. PNM: enough pixel data. OpenCV itself refuses GIF, BMP and WebP that are cut off. Bytes
+    after the end do not matter.
 
     Raises:
         ImageError: a part is missing or damaged.
@@ -150,40 +150,13 @@ def _check_png(data: bytes) -> None:
         raise ImageError("the PNG holds no pixels; get a new copy")
 
 
-def _after_gif_palette(data: bytes, flags_at: int, start: int) -> int:
-    (flags,) = _unpack("B", data, flags_at)
-    return start + (3 << (flags % 8 + 1) if flags & 0x80 else 0)
-
-
-def _check_gif(data: bytes) -> None:
-    start = _after_gif_palette(data, 10, 13)
-    while (block := _unpack("c", data, start)[0]) != b";":
-        if block == b",":
-            start = _after_gif_palette(data, start + 9, start + 10) + 1
-        elif block == b"!":
-            start += 2
-        else:
-            raise ImageError(f"the GIF block at byte {start} is damaged; get a new copy")
-        while length := _unpack("B", data, start)[0]:
-            start += 1 + length
-        start += 1
-
-
-def _bmp_fields(data: bytes) -> tuple[int, int, int, int]:
-    """Width, height, bits per pixel and compression."""
+def _bmp_size(data: bytes) -> tuple[int, int]:
     (header_size,) = _unpack("<I", data, 14)
     if header_size == 12:
-        width, height, _, bits = _unpack("<HHHH", data, 18)
-        return width, height, bits, 0
-    width, height, _, bits, compression = _unpack("<iiHHI", data, 18)
-    return width, abs(height), bits, compression  # a negative height says that the rows run from the top
-
-
-def _check_bmp(data: bytes) -> None:
-    width, height, bits, compression = _bmp_fields(data)
-    (start,) = _unpack("<I", data, 10)
-    run_length_coded = compression in (1, 2)
-    _expect_bytes(data, start + (0 if run_length_coded else (width * bits + 31) // 32 * 4 * height))
+        width, height = _unpack("<HH", data, 18)
+        return width, height
+    width, height = _unpack("<ii", data, 18)
+    return width, abs(height)  # a negative height says that the rows run from the top
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -266,6 +239,10 @@ def _check_pnm(data: bytes) -> None:
     _expect_bytes(data, start + (binary_row * height if kind > 3 else text))
 
 
+def _left_to_opencv(_: bytes) -> None:
+    """Check nothing: OpenCV refuses what is cut off."""
+
+
 class _Format(NamedTuple):
     name: str
     signature: re.Pattern[bytes]
@@ -276,14 +253,9 @@ class _Format(NamedTuple):
 _FORMATS = (
     _Format("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg_size, _check_jpeg),
     _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png_size, _check_png),
-    _Format("GIF", re.compile(rb"GIF8[79]a"), lambda data: _unpack("<HH", data, 6), _check_gif),
-    _Format("BMP", re.compile(rb"BM"), lambda data: _bmp_fields(data)[:2], _check_bmp),
-    _Format(
-        "WebP",
-        re.compile(rb"RIFF....WEBP", re.DOTALL),
-        _webp_size,
-        lambda data: _expect_bytes(data, 8 + _unpack("<I", data, 4)[0]),
-    ),
+    _Format("GIF", re.compile(rb"GIF8[79]a"), lambda data: _unpack("<HH", data, 6), _left_to_opencv),
+    _Format("BMP", re.compile(rb"BM"), _bmp_size, _left_to_opencv),
+    _Format("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), _webp_size, _left_to_opencv),
     _Format("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff_size, _check_tiff),
     _Format("PNM", re.compile(rb"P[1-6]\s"), lambda data: _pnm_fields(data)[:2], _check_pnm),
 )

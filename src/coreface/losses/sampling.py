@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from coreface.distributed.collectives import local
-from coreface.numerics.random_bits import keyed, shifted
+from coreface.numerics.random_bits import random_bits, shifted
 
 
 def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, device: torch.device) -> torch.Tensor:
     """Choose rows start .. start + count - 1, each with probability ``rate``.
 
-    A row's lot is a hash of (seed, call, row), so that it is the same however the rows are split over processes.
+    The random bits of a row are a hash of (seed, call, row), the same however the rows are split over processes.
 
     Args:
         seed: any whole number.
@@ -25,8 +25,8 @@ def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, 
     Returns:
         (count,), bool.
     """
-    lot = keyed(seed, call, torch.arange(start, start + count, device=device))
-    return shifted(lot, 11) < int(rate * 2**53)
+    bits = random_bits(seed, call, torch.arange(start, start + count, device=device))
+    return shifted(bits, 11) < int(rate * 2**53)
 
 
 def update_own_rows(

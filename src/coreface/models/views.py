@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from coreface.errors import InputError
 from coreface.models.backbone import Backbone
 from coreface.numerics.precision import at_least_float32
-from coreface.numerics.random_bits import keyed, streams
+from coreface.numerics.random_bits import random_bit_rows, random_bits
 
 ViewStatistics = Literal["separate", "joint"]
 
@@ -59,9 +59,10 @@ class RowMasks(NamedTuple):
         if rate == 0:
             return features
         size = features.shape[1]
-        lots = streams(keyed(self.seed, self.step, view, self.rows), (size + 1) // 2).view(torch.int32)[:, :size]
-        # As whole numbers with a sign lots begin at -2**31; so many of the 2**32 lots lie below the bound.
-        kept = lots >= int(rate * 2**32) - 2**31
+        keys = random_bits(self.seed, self.step, view, self.rows)
+        bits = random_bit_rows(keys, (size + 1) // 2).view(torch.int32)[:, :size]
+        # As signed integers the bits begin at -2**31: a share ``rate`` of the 2**32 values is below the bound.
+        kept = bits >= int(rate * 2**32) - 2**31
         return features * kept.to(features.dtype).div_(1 - rate)
 
 

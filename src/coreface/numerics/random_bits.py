@@ -1,6 +1,6 @@
-"""Random numbers by a key: each is a hash of what it is for, whatever was drawn before it and by whom.
+"""Random bits by a key: each number is a hash of what it is for, whatever was drawn before and by which process.
 
-So several processes, each with its own part of the rows, draw what one process would draw for all of them.
+So several processes, each with a part of the rows, draw what one process would draw for all of them.
 
 Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014): SplitMix64.
 """
@@ -11,15 +11,15 @@ _WORD = 1 << 64
 _GAMMA = 0x9E3779B97F4A7C15
 
 
-def keyed(seed: int, *counters: int | torch.Tensor) -> torch.Tensor:
-    """Return a random number for every element of the counters.
+def random_bits(seed: int, *counters: int | torch.Tensor) -> torch.Tensor:
+    """Return 64 random bits for every element of the counters.
 
     Args:
-        seed: any whole number.
-        counters: whole numbers or int64 tensors that broadcast; their order matters.
+        seed: any integer.
+        counters: integers or int64 tensors that broadcast; their order matters.
 
     Returns:
-        int64, all 64 bits random, of the shape and on the device of the counters.
+        int64, of the shape and on the device of the counters.
     """
     key = mixed(torch.tensor(signed(seed)))
     for counter in counters:
@@ -27,7 +27,7 @@ def keyed(seed: int, *counters: int | torch.Tensor) -> torch.Tensor:
     return key
 
 
-def streams(keys: torch.Tensor, count: int) -> torch.Tensor:
+def random_bit_rows(keys: torch.Tensor, count: int) -> torch.Tensor:
     """Return the first ``count`` numbers of SplitMix64 from every key.
 
     Args:
@@ -35,7 +35,7 @@ def streams(keys: torch.Tensor, count: int) -> torch.Tensor:
         count: numbers wanted.
 
     Returns:
-        (n, count), int64, all 64 bits random.
+        (n, count), int64.
     """
     steps = torch.arange(1, count + 1, device=keys.device).mul_(signed(_GAMMA))
     return _finalised(keys[:, None] + steps)
@@ -47,7 +47,7 @@ def mixed(x: torch.Tensor) -> torch.Tensor:
 
 
 def _finalised(x: torch.Tensor) -> torch.Tensor:
-    """Mix the bits in place: the matrices of a large batch leave no room for many more of their size."""
+    """Mix the bits in place: the matrix of a large batch leaves no room for many more of its size."""
     x ^= shifted(x, 30)
     x *= signed(0xBF58476D1CE4E5B9)
     x ^= shifted(x, 27)
@@ -57,11 +57,11 @@ def _finalised(x: torch.Tensor) -> torch.Tensor:
 
 
 def shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift int64 to the right, zeros coming in, as if it had no sign."""
+    """Shift int64 to the right as if it were unsigned: zeros come in."""
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def signed(word: int) -> int:
-    """Return the int64 that has the last 64 bits of a whole number."""
+    """Return the int64 with the last 64 bits of an integer."""
     word %= _WORD
     return word - _WORD if word >= _WORD // 2 else word

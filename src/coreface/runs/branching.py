@@ -1,5 +1,6 @@
 """Runs that go on from the checkpoint of another run by a recipe of their own: shared first epochs, trained once."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def branch_run(checkpoint_folder: Path, folder: Path, recipe: Recipe, epoch: int
         RunError: the checkpoint is not of the end of that epoch, or holds what the recipe has not.
     """
     checkpoint = open_checkpoint(checkpoint_folder)
-    if checkpoint.facts["epoch"] + 1 != epoch or checkpoint.facts["processes"] != 1:
+    if checkpoint.facts.epoch + 1 != epoch or checkpoint.facts.world_size != 1:
         raise RunError(f"{checkpoint_folder} is not what one process wrote at the end of epoch {epoch}; train it again")
     faces, _ = open_recipe_faces(recipe)
     objective = Objective(recipe, recipe.model.embedding_size, faces.num_identities)
@@ -48,18 +49,18 @@ def branch_run(checkpoint_folder: Path, folder: Path, recipe: Recipe, epoch: int
     tensors = {name: value for name, value in own.items() if name not in checkpoint.layout}
     tensors |= checkpoint.read(checkpoint.layout)
     recipe = located(recipe)
-    if recipe.seed != checkpoint.facts["recipe"]["seed"]:
+    if recipe.seed != checkpoint.facts.recipe["seed"]:
         drawn = drawn_randomness(torch.device("cpu"), recipe.seed, checkpoint.step, 0)
         tensors |= {f"random.0.{name}": value for name, value in drawn.tensors().items()}
     start_run(recipe, folder, faces, console, overwrite=True)
     rows = (checkpoint_folder.parents[1] / METRICS).read_bytes()
     write_atomically(folder / METRICS, rows)
-    facts = {
-        **checkpoint.facts,
-        "epoch": epoch,
-        "batch": 0,
-        "metrics_bytes": len(rows),
-        "recipe": json.loads(json.dumps(recipe.to_dict())),
-    }
+    facts = dataclasses.replace(
+        checkpoint.facts,
+        epoch=epoch,
+        batch=0,
+        metrics_bytes=len(rows),
+        recipe=json.loads(json.dumps(recipe.to_dict())),
+    )
     # Last: with a checkpoint the run is one that can go on.
     write_checkpoint(folder / CHECKPOINTS, checkpoint.step, tensors, facts)

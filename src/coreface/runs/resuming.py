@@ -16,7 +16,8 @@ from coreface.files import write_atomically
 from coreface.runs.folder import environment
 from coreface.runs.status import RECIPE
 from coreface.training.checkpoint import Checkpoint, remove_leftovers
-from coreface.training.checkpoint_state import begins_anew
+from coreface.training.checkpoint_facts import Origin
+from coreface.training.checkpoint_state import optimizer_changed
 from coreface.training.checkpoint_writer import CHECKPOINTS, newest_checkpoint
 from coreface.training.log import say
 from coreface.training.metrics_file import METRICS
@@ -30,12 +31,12 @@ _FREE = (
 _ABSENT = "nothing"
 
 
-def training_facts(faces: FaceSource) -> dict[str, Any]:
-    """Return what every checkpoint of a training says of where it comes from: the faces, and the environment."""
+def training_origin(faces: FaceSource) -> Origin:
+    """Return what every checkpoint records of where it comes from: the faces, and the environment."""
     digest = hashlib.sha256(faces.identities.astype("<i8").tobytes())
     digest.update("\0".join(faces.identity_names).encode("utf-8", errors="surrogatepass"))
     described = {"images": len(faces), "identities": faces.num_identities, "sha256": digest.hexdigest()}
-    return {"faces": described, "environment": environment()}
+    return Origin(described, environment())
 
 
 def open_newest(folder: Path, console: Console) -> Checkpoint | None:
@@ -59,14 +60,14 @@ def open_newest(folder: Path, console: Console) -> Checkpoint | None:
 
 def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, folder: Path) -> None:
     """Raise `RunError`, with a list, where recipe or faces differ from the checkpoint's in what decides the result."""
-    before = dict(_leaves("", checkpoint.facts["recipe"]))
+    before = dict(_leaves("", checkpoint.facts.recipe))
     now = dict(_leaves("", json.loads(json.dumps(recipe.to_dict()))))
     different = [
         f"{name} was {before.get(name, _ABSENT)}, is {now.get(name, _ABSENT)}"
         for name in sorted(before.keys() | now.keys())
         if not name.startswith(_FREE) and before.get(name, _ABSENT) != now.get(name, _ABSENT)
     ]
-    trained, given = checkpoint.facts["faces"], training_facts(faces)["faces"]
+    trained, given = checkpoint.facts.origin.faces, training_origin(faces).faces
     if trained != given:
         counts = [f"{one['images']} images of {one['identities']} identities" for one in (trained, given)]
         other = counts[1] if counts[0] != counts[1] else "as many, but others or in another order"
@@ -80,7 +81,7 @@ def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, fold
 
 def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, processes: int, console: Console) -> None:
     """Put a run folder into the state it was in at a checkpoint, and say what may make the rest differ."""
-    kept = checkpoint.facts["metrics_bytes"]
+    kept = checkpoint.facts.metrics_bytes
     metrics = folder / METRICS
     present = metrics.stat().st_size if metrics.exists() else 0
     if present < kept:
@@ -88,16 +89,16 @@ def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, proces
     elif present > kept:
         os.truncate(metrics, kept)
     write_atomically(folder / RECIPE, recipe.to_yaml().encode())
-    if begins_anew(checkpoint, recipe):
+    if optimizer_changed(checkpoint, recipe):
         say(console, "warning: the optimizer is another one than before: its momentum begins anew")
-    if (count := checkpoint.facts["processes"]) != processes:
+    if (count := checkpoint.facts.world_size) != processes:
         say(
             console,
             f"note: this run was trained by {_processes(count)}, now by {_processes(processes)}: it sees the same "
             "batches in the same order, and what is lost are the last digits (and, where BatchNorm or the contrastive "
             "term takes a process for itself, more)",
         )
-    before, now = checkpoint.facts["environment"], environment()
+    before, now = checkpoint.facts.origin.environment, environment()
     different = [
         f"{name} {before.get(name, _ABSENT)}, now {now.get(name, _ABSENT)}"
         for name in sorted(before.keys() | now.keys())

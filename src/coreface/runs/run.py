@@ -29,7 +29,7 @@ from coreface.runs.folder import (
     require_registered,
     start_run,
 )
-from coreface.runs.resuming import continue_folder, open_newest, require_same, restart_folder, training_facts
+from coreface.runs.resuming import continue_folder, open_newest, require_same, restart_folder, training_origin
 from coreface.runs.status import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_writer import raise_storage_error
@@ -204,7 +204,7 @@ def _trainer(
         evaluator=held_out,
         console=console,
         checkpoint=checkpoint,
-        facts=training_facts(faces),
+        origin=training_origin(faces),
         processes=processes,
     )
 
@@ -226,10 +226,10 @@ def _shared_out(recipe: Recipe, processes: Processes) -> str:
     """Say what of a batch comes to each of several processes; the learning rate is that of the whole batch."""
     if processes.world_size == 1:
         return ""
-    batch = recipe.optimizer.batch_size
+    batch, count = recipe.optimizer.batch_size, processes.world_size
     return (
-        f", each of {batch} images, {batch // processes.world_size} for every one of {processes.world_size} processes, "
-        f"at a learning rate of {recipe.optimizer.lr:g}"
+        f", each of {batch} images, {batch // count} for every one of {count} processes, at a learning rate of "
+        f"{recipe.optimizer.lr:g}"
     )
 
 

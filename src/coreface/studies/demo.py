@@ -24,7 +24,7 @@ from coreface.reports.tables import percent_interval
 from coreface.reports.terminal_table import Column, print_table
 from coreface.runs.evaluation import Evaluation, evaluate, evaluation_notes, write_report_where_possible
 from coreface.runs.folder import REPORT, environment, open_recipe_faces, start_run
-from coreface.runs.resuming import training_facts
+from coreface.runs.resuming import training_origin
 from coreface.runs.status import RECIPE, run_lock
 from coreface.training.initial_weights import ENCODER
 from coreface.training.log import say
@@ -115,7 +115,7 @@ def _run_fold(recipe: Recipe, folder: Path, console: Console) -> Fold:
         for name, plan in (("coreface", recipe), ("twin", twin_recipe)):
             locks.enter_context(run_lock(folder / name))
             start_run(plan, folder / name, faces, console, overwrite=True)
-            trainers[name] = Trainer(plan, faces, folder / name, console=console, facts=training_facts(faces))
+            trainers[name] = Trainer(plan, faces, folder / name, console=console, origin=training_origin(faces))
         say(console, f"{folder}: stage 1, shared, on {faces.num_identities} people")
         trainers["coreface"].train(until_epoch=recipe.stages[last_stage].from_epoch - 1)
         trainers["twin"].take_over(trainers["coreface"])

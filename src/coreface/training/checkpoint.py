@@ -1,17 +1,16 @@
-"""A checkpoint on disk: tensors written by torch.distributed.checkpoint, and a manifest that vouches for every byte.
+"""A checkpoint on disk: tensors written by torch.distributed.checkpoint, and a manifest that covers every byte.
 
-One folder a checkpoint, ``step_<N>``: the ``.distcp`` files and the ``.metadata`` of torch.distributed.checkpoint, one
-file a process, and our ``manifest.json``. A folder of that name is whole: it is written under a temporary name, forced
-to the disk and renamed. The manifest lists size and SHA-256 of every file, and ends with its own. Reading checks all of
-them before anything else is done, and lets the metadata, a pickle, name nothing but what metadata consists of; the
-tensors themselves are read by torch.load(weights_only=True).
+One folder per checkpoint, ``step_<N>``: the ``.distcp`` files (one per process) and the ``.metadata`` of
+torch.distributed.checkpoint, and our ``manifest.json``. A folder of that name is complete: it is written under a
+temporary name, forced to the disk and renamed.
 
-Sharded tensors (DTensor) need no other format: their shards are chunks in the same metadata, written by every process
-and read back by any other number of them. Each process writes and digests its own file, and a share of what all have.
+Nothing in a checkpoint is executed. The manifest is checked before anything else is read. The metadata is a pickle: it
+may name nothing but what metadata consists of. The tensors are read by torch.load(weights_only=True).
+
+Sharded tensors (DTensor) use the same format: their shards are chunks in the same metadata, written by every process
+and read back by any number of them. Each process writes and digests its own file.
 """
 
-import hashlib
-import json
 import os
 import pickle
 import re
@@ -34,16 +33,13 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 from coreface.distributed.processes import Processes
 from coreface.errors import CheckpointError
 from coreface.files import force_to_disk
+from coreface.training.checkpoint_facts import CheckpointFacts
+from coreface.training.checkpoint_manifest import DTYPES, Files, Layout, Manifest, described
 
-MANIFEST = "manifest.json"
 _METADATA = ".metadata"
-_FORMAT = 2
 _NAME = re.compile(r"step_(\d+)$")
-_SEAL = "sha256"
-_ADVICE = "an older checkpoint may be whole"
-_CHUNK = 1 << 22
 
-# All that the metadata of tensors is made of; whatever else a pickle asks for is refused before it is looked up.
+# Everything that the metadata of tensors consists of. A pickle that names anything else is refused before the lookup.
 _ALLOWED = {
     "torch.distributed.checkpoint.metadata": {
         *("Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata"),
@@ -51,10 +47,7 @@ _ALLOWED = {
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.serialization": {"_get_layout"},
-    "torch": {
-        *("Size", "float64", "float32", "float16", "bfloat16", "bool"),
-        *("uint8", "int8", "int16", "int32", "int64"),
-    },
+    "torch": {"Size", *DTYPES},
 }
 
 
@@ -66,13 +59,13 @@ class Checkpoint:
         folder: where it lies.
         step: optimizer steps it was taken after.
         layout: name of every tensor -> its dtype and shape.
-        facts: what is no tensor: counters, recipe, versions; plain JSON values.
+        facts: everything that is not a tensor.
     """
 
     folder: Path
     step: int
-    layout: dict[str, tuple[torch.dtype, torch.Size]]
-    facts: dict[str, Any]
+    layout: Layout
+    facts: CheckpointFacts
 
     def read_into(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Fill tensors, in place, with those of the same names; the others in the checkpoint are not read.
@@ -103,26 +96,31 @@ class Checkpoint:
             )
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Return tensors by name, on the processor. Raises `CheckpointError` as `read_into` does."""
+        """Return tensors by name, on the CPU. Raises `CheckpointError` as `read_into` does."""
         tensors = {name: torch.empty(self.layout[name][1], dtype=self.layout[name][0]) for name in names}
         self.read_into(tensors)
         return tensors
+
+    def read_under(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Return all tensors whose names begin with ``prefix``, by the rest of their names, on the CPU."""
+        tensors = self.read(name for name in self.layout if name.startswith(prefix))
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def write_checkpoint(
     root: Path,
     step: int,
     tensors: Mapping[str, torch.Tensor],
-    facts: Mapping[str, Any],
+    facts: CheckpointFacts,
     processes: Processes | None = None,
 ) -> Path:
-    """Write ``root / "step_<N>"``, whole or not at all. What lay there under that name is replaced at the end.
+    """Write ``root / "step_<N>"``, whole or not at all. A folder that has that name already is replaced at the end.
 
     Args:
-        root: the folder of the checkpoints; made where it is missing. All processes see the same one.
+        root: the folder of the checkpoints; made if it is missing. All processes see the same one.
         step: N.
-        tensors: by name: shards on the processor, what all processes have alike, and what one of them has alone.
-        facts: counters and the like, plain JSON values; the leader's count.
+        tensors: by name: shards on the CPU, tensors that all processes have alike, and those that one of them has.
+        facts: everything else; those of the leader are written.
         processes: a collective call over these; None writes from this process alone.
 
     Raises:
@@ -142,9 +140,9 @@ def write_checkpoint(
                 process_group=processes.group,
                 no_dist=processes.world_size == 1,
             )
-        layout = {name: (_dtype_name(tensor.dtype), list(tensor.shape)) for name, tensor in tensors.items()}
-        parts = processes.on_all(lambda: (_own_files(temporary, processes), layout))
-        processes.on_leader(lambda: _finish(temporary, folder, parts, {"format": _FORMAT, "step": step, **facts}))
+        layout = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        parts = processes.on_all(lambda: (_local_files(temporary, processes), layout))
+        processes.on_leader(lambda: _finish(temporary, folder, step, facts, parts))
     except BaseException:
         if processes.is_leader:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -152,34 +150,31 @@ def write_checkpoint(
     return folder
 
 
-_Files = dict[str, tuple[int, str]]
-_Layout = dict[str, tuple[str, list[int]]]
+def _local_files(temporary: Path, processes: Processes) -> Files:
+    """Describe the files of this process; the leader's include the metadata."""
+    written = [*temporary.glob(f"__{processes.rank}_*.distcp")]
+    if processes.is_leader:
+        written += temporary.glob(_METADATA)
+    return {path.name: described(path) for path in sorted(written)}
 
 
-def _own_files(temporary: Path, processes: Processes) -> _Files:
-    """Describe what this process has written, and the leader also what holds it together."""
-    own = [*temporary.glob(f"__{processes.rank}_*.distcp"), *(temporary.glob(_METADATA) if processes.is_leader else ())]
-    return {path.name: _described(path) for path in sorted(own)}
-
-
-def _finish(temporary: Path, folder: Path, parts: list[tuple[_Files, _Layout]], manifest: dict[str, Any]) -> None:
+def _finish(
+    temporary: Path, folder: Path, step: int, facts: CheckpointFacts, parts: list[tuple[Files, Layout]]
+) -> None:
     """Write the manifest, and give the folder its name."""
-    files: _Files = {}
-    layout: _Layout = {}
-    for described, laid_out in parts:
-        files |= described
-        layout |= laid_out
+    files: Files = {}
+    layout: Layout = {}
+    for part_files, part_layout in parts:
+        files |= part_files
+        layout |= part_layout
     if unseen := sorted(files.keys() - {path.name for path in temporary.iterdir()}):
         raise CheckpointError(
-            f"{temporary / unseen[0]}: another process has written it, and it is not here: a run of several machines "
+            f"{temporary / unseen[0]}: another process has written it, and it is not here: a run on several machines "
             "needs a folder that all of them share"
         )
-    root = folder.parent
-    with (temporary / MANIFEST).open("wb") as file:
-        file.write(_sealed({**manifest, "layout": layout, "files": files}))
-        file.flush()
-        os.fsync(file.fileno())
+    Manifest(step, layout, files, facts).write(temporary)
     force_to_disk(temporary)
+    root = folder.parent
     if folder.exists():
         replaced = root / f".{folder.name}.replaced.tmp"
         folder.replace(replaced)
@@ -194,35 +189,15 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """Check every byte of a checkpoint and return it. Nothing in it is executed.
 
     Raises:
-        CheckpointError: a file is missing, damaged or not mentioned; the message names the first such file.
+        CheckpointError: a file is missing, damaged or unknown; the message names the first one.
     """
-    manifest = _read_manifest(folder)
-    try:
-        files = {str(name): (int(size), str(digest)) for name, (size, digest) in manifest.pop("files").items()}
-        layout = {
-            str(name): (_dtype(dtype), torch.Size(shape)) for name, (dtype, shape) in manifest.pop("layout").items()
-        }
-        checkpoint = Checkpoint(folder, int(manifest.pop("step")), layout, manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # sealed, but not by us
-        raise CheckpointError(f"{folder / MANIFEST}: is no manifest of a checkpoint ({error!r}); {_ADVICE}") from error
-    present = {path.name for path in folder.iterdir()} - {MANIFEST}
-    for name in sorted(present - files.keys()):
-        raise CheckpointError(f"{folder / name}: is no part of this checkpoint; {_ADVICE}")
-    for name, (size, digest) in files.items():
-        path = folder / name
-        try:
-            found = _described(path)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {_ADVICE}") from error
-        if found[0] != size:
-            raise CheckpointError(f"{path}: cut short or swapped: has {found[0]} bytes, expected {size}; {_ADVICE}")
-        if found[1] != digest:
-            raise CheckpointError(f"{path}: damaged (its SHA-256 is another than when it was written); {_ADVICE}")
-    return checkpoint
+    manifest = Manifest.read(folder)
+    manifest.check_files(folder)
+    return Checkpoint(folder, manifest.step, manifest.layout, manifest.facts)
 
 
 def checkpoint_folders(root: Path) -> list[Path]:
-    """Return the folders of checkpoints that were written to their end, newest first."""
+    """Return the folders of complete checkpoints, newest first."""
     if not root.is_dir():
         return []
     found = [(int(match[1]), path) for path in root.iterdir() if (match := _NAME.match(path.name)) and path.is_dir()]
@@ -230,11 +205,11 @@ def checkpoint_folders(root: Path) -> list[Path]:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Remove what a process that died in the middle of writing left behind; only for whoever owns the run."""
+    """Remove what a process that died while it wrote has left. Only for the process that has the lock of the run."""
     if not root.is_dir():
         return
     for path in root.glob(".step_*.replaced.tmp"):
-        # The process died between two renames: the old one is still the whole checkpoint of that step.
+        # The process died between two renames: the old folder is still the checkpoint of that step.
         if not (kept := root / path.name.removeprefix(".").removesuffix(".replaced.tmp")).exists():
             path.replace(kept)
     for path in root.glob(".step_*.tmp"):
@@ -268,7 +243,7 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 @contextmanager
 def _errors_of_torch(folder: Path) -> Iterator[None]:
-    """Turn what torch.distributed.checkpoint raises, a BaseException with all causes inside, into our own errors."""
+    """Turn the CheckpointException of torch, a BaseException that holds all causes, into our own errors."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -284,7 +259,7 @@ def _errors_of_torch(folder: Path) -> Iterator[None]:
 
 
 def _os_error_behind(error: BaseException) -> OSError | None:
-    """Find the full disk: torch.save fails once more on its way out, and hides it behind a RuntimeError."""
+    """Find the OSError: torch.save fails once more while it cleans up, and hides it behind a RuntimeError."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):
@@ -295,53 +270,3 @@ def _os_error_behind(error: BaseException) -> OSError | None:
 
 def _one_line(causes: list[BaseException]) -> str:
     return "; ".join(" ".join(f"{cause}".split()) or type(cause).__name__ for cause in causes)
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name) if name in _ALLOWED["torch"] else None
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"there is no type of numbers {name!r}")
-    return dtype
-
-
-def _described(path: Path) -> tuple[int, str]:
-    """Return size and SHA-256 of a file."""
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
-
-
-def _sealed(manifest: Mapping[str, Any]) -> bytes:
-    """Return a manifest as JSON whose last entry is the SHA-256 of all before it."""
-    digest = hashlib.sha256(json.dumps(manifest, allow_nan=False).encode()).hexdigest()
-    return json.dumps({**manifest, _SEAL: digest}, indent=1, allow_nan=False).encode()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        state = "" if folder.is_dir() else "no such folder; "
-        raise CheckpointError(f"{path}: missing; {state}expected a folder step_<N> of a run") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {_ADVICE}") from error
-    try:
-        manifest = json.loads(content)
-        whole = {key: value for key, value in manifest.items() if key != _SEAL}
-        sealed = _sealed(whole)
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged (it is not the JSON that was written); {_ADVICE}") from error
-    if content != sealed:  # to the byte: a changed space is a changed file
-        raise CheckpointError(f"{path}: damaged (its SHA-256 is another than when it was written); {_ADVICE}")
-    if (version := whole.pop("format", None)) != _FORMAT:
-        raise CheckpointError(f"{path}: has format {version!r}, expected {_FORMAT}: it is of another version")
-    return whole

@@ -1,4 +1,4 @@
-"""What of a training is tensors, by name: weights, buffers, the optimizer's memory; there and back."""
+"""The tensors of a training by name (weights, buffers, the optimizer's state), to and from a checkpoint."""
 
 from collections.abc import Iterator, Mapping
 
@@ -16,7 +16,7 @@ def module_tensors(modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
     """Return all parameters and buffers, by the name of their module and their own. Not copies.
 
     Raises:
-        CheckpointError: a state_dict holds something that is no tensor.
+        CheckpointError: a state_dict holds something that is not a tensor.
     """
     found: dict[str, torch.Tensor] = {}
     for prefix, module in modules.items():
@@ -30,10 +30,10 @@ def module_tensors(modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Return the optimizer's memory by the name of the parameter it belongs to. Not copies.
+    """Return the optimizer's state by the name of the parameter it belongs to. Not copies.
 
     Raises:
-        CheckpointError: it holds something that is no tensor.
+        CheckpointError: it holds something that is not a tensor.
     """
     found: dict[str, torch.Tensor] = {}
     for name, parameter in _parameters(modules):
@@ -58,40 +58,42 @@ def load_modules(checkpoint: Checkpoint, modules: Mapping[str, nn.Module]) -> No
     known = [name for name in checkpoint.layout if name.split(".")[0] in modules]
     for name in known:
         if name not in tensors:
-            raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe has not: it is of another one")
+            raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe does not have")
     checkpoint.read_into(tensors)
 
 
-def begins_anew(checkpoint: Checkpoint, recipe: Recipe) -> bool:
-    """Say whether the optimizer is another one than the checkpoint's, so that it has no use for its memory."""
-    return bool(checkpoint.facts["recipe"]["optimizer"]["name"] != recipe.optimizer.name)
+def optimizer_changed(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    """Say whether the recipe has another optimizer than the checkpoint, which cannot use the checkpoint's state."""
+    return bool(checkpoint.facts.recipe["optimizer"]["name"] != recipe.optimizer.name)
 
 
 def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> None:
-    """Fill the optimizer's memory.
+    """Fill the optimizer's state.
 
     Raises:
-        CheckpointError: it is of parameters that are not here.
+        CheckpointError: it belongs to parameters that are not here.
     """
     parameters = dict(_parameters(modules))
-    memory: dict[str, dict[str, torch.Tensor]] = {}
+    by_parameter: dict[str, dict[str, torch.Tensor]] = {}
     tensors: dict[str, torch.Tensor] = {}
     for name, (dtype, shape) in checkpoint.layout.items():
         if not name.startswith(_OPTIMIZER):
             continue
         owner, _, key = name.removeprefix(_OPTIMIZER).rpartition(".")
         if owner not in parameters:
-            raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe has not: it is of another one")
+            raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe does not have")
         parameter = parameters[owner].detach()
-        # What is shaped as the parameter is laid out, and sharded, as the parameter is.
+        # A tensor of the shape of its parameter also has the layout and the shards of the parameter.
         alike = shape == parameter.shape
         tensor = torch.empty_like(parameter, dtype=dtype) if alike else torch.empty(shape, dtype=dtype)
-        tensors[name] = memory.setdefault(owner, {})[key] = tensor
+        tensors[name] = by_parameter.setdefault(owner, {})[key] = tensor
     checkpoint.read_into(tensors)
     state = optimizer.state_dict()
     numbers = {id(parameter): number for number, parameter in enumerate(_in_order(optimizer))}
     state["state"] = {
-        numbers[id(parameters[owner])]: entry for owner, entry in memory.items() if id(parameters[owner]) in numbers
+        numbers[id(parameters[owner])]: entry
+        for owner, entry in by_parameter.items()
+        if id(parameters[owner]) in numbers
     }
     optimizer.load_state_dict(state)
 

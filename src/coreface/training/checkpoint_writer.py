@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when one is due, written beside the training, the newest few kept."""
+"""The checkpoints of a run: when one is due, writing them while training continues, keeping the newest few."""
 
 import errno
 import shutil
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -23,6 +23,7 @@ from coreface.training.checkpoint import (
     remove_leftovers,
     write_checkpoint,
 )
+from coreface.training.checkpoint_facts import CheckpointFacts
 from coreface.training.recipe_sections import CheckpointRecipe
 
 CHECKPOINTS = "checkpoints"  #: folder of the checkpoints inside a run
@@ -35,8 +36,8 @@ class Written:
 
     Attributes:
         step: optimizer steps it was taken after.
-        waited: seconds the training stood still for it.
-        writing: seconds until it was on the disk, most of them beside the training.
+        waited: seconds the training was held up.
+        writing: seconds until it was on the disk; training continued during most of them.
         size: bytes of its tensors.
     """
 
@@ -47,22 +48,22 @@ class Written:
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, in a thread of its own unless the recipe says otherwise. A context manager.
+    """Writes the checkpoints of a run, in a thread unless the recipe says otherwise. Use it as a context manager.
 
-    The tensors are copied while the training waits, and written while it goes on. A write that failed raises at the
-    next call, and at the end. Over several processes, making one, saving and waiting are collective calls.
+    The tensors are copied while the training waits, and written while it continues. A write that failed raises at the
+    next call, or at the end. Over several processes, making a writer, saving and waiting are collective calls.
 
     Args:
         run: the run folder.
         recipe: how often, and how many are kept.
-        step: the step of the checkpoint that the training goes on from; None where it begins.
+        step: the step of the checkpoint that the training resumes from; None for a new training.
         processes: those that train; None for this one alone.
     """
 
     def __init__(
         self, run: Path, recipe: CheckpointRecipe, step: int | None = None, processes: Processes | None = None
     ) -> None:
-        # The thread's talk must not mix with the training's.
+        # The collectives of the thread must not mix with those of the training.
         self._processes = (processes or Processes()).with_new_group()
         self._run = run
         self._root = run / CHECKPOINTS
@@ -94,14 +95,14 @@ class CheckpointWriter:
             return True
         return time.monotonic() - self._last_time >= 60 * self._recipe.every_minutes
 
-    def save(self, step: int, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any], *, wait: bool) -> None:
+    def save(self, step: int, tensors: Mapping[str, torch.Tensor], facts: CheckpointFacts, *, wait: bool) -> None:
         """Write a checkpoint.
 
         Args:
             step: optimizer steps done.
             tensors: by name; copied before this returns.
-            facts: plain JSON values.
-            wait: return when it is on the disk.
+            facts: everything that is not a tensor.
+            wait: return only when it is on the disk.
 
         Raises:
             StorageError: this one, or the one before, cannot be written.
@@ -112,7 +113,7 @@ class CheckpointWriter:
         copied = self._copy(tensors)
         copies = {name: with_layout_of(tensor, self._copies[name]) for name, tensor in tensors.items()}
         self._last_step, self._last_time = step, time.monotonic()
-        # No daemon: where the training ends by an error, the checkpoint on its way is still written to its end.
+        # Not a daemon: if the training ends with an error, the checkpoint is still written to its end.
         self._thread = threading.Thread(
             target=self._write, args=(step, copies, facts, copied, started), name="checkpoint"
         )
@@ -123,7 +124,7 @@ class CheckpointWriter:
         self._waited[step] = time.perf_counter() - started
 
     def written(self) -> list[Written]:
-        """Return what has been written since the last call.
+        """Return the checkpoints written since the last call.
 
         Raises:
             StorageError: a checkpoint could not be written.
@@ -136,7 +137,7 @@ class CheckpointWriter:
         self,
         step: int,
         tensors: Mapping[str, torch.Tensor],
-        facts: Mapping[str, Any],
+        facts: CheckpointFacts,
         copied: "torch.cuda.Event | None",
         started: float,
     ) -> None:
@@ -153,7 +154,7 @@ class CheckpointWriter:
             self._error = error
 
     def _copy(self, tensors: Mapping[str, torch.Tensor]) -> "torch.cuda.Event | None":
-        """Copy to the processor's memory, into the last checkpoint's copies where they fit."""
+        """Copy to CPU memory, reusing the copies of the last checkpoint where they fit."""
         copies: dict[str, torch.Tensor] = {}
         on_gpu = False
         for name, tensor in tensors.items():
@@ -166,13 +167,13 @@ class CheckpointWriter:
         self._copies = copies
         if not on_gpu:
             return None
-        # The next optimizer step waits in the same stream until the copies are made; only the writer waits for this.
+        # The next optimizer step is queued behind the copies in the same stream; only the writer waits for this event.
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event
 
     def wait(self) -> None:
-        """Return when the checkpoint on its way is on the disk, or has failed."""
+        """Return when the checkpoint that is being written is on the disk, or has failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -187,22 +188,22 @@ class CheckpointWriter:
 
 
 def raise_storage_error(run: Path, error: OSError) -> NoReturn:
-    """Raise `StorageError` where a run cannot be written: what happened, what is safe, how to go on.
+    """Raise `StorageError` for a run that cannot be written: what happened, what is safe, how to continue.
 
-    An error that is not the disk's is raised as it is.
+    An error that is not about the disk is raised as it is.
     """
     if error.errno not in _DISK:
         raise error
     newest = next(iter(checkpoint_folders(run / CHECKPOINTS)), None)
     safe = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
     raise StorageError(
-        f"{run}: the run cannot be written ({error.strerror}); {safe}; make room or mend the rights, then: "
-        f"{resume_command(run)}"
+        f"{run}: the run cannot be written ({error.strerror}); {safe}; free some space or correct the permissions, "
+        f"then: {resume_command(run)}"
     ) from error
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[tuple[Path, CheckpointError]]]:
-    """Return the newest whole checkpoint of a run, None where none was ever written, and what is wrong with newer ones.
+    """Return the newest intact checkpoint of a run, None if none was ever written, and what is wrong with newer ones.
 
     Raises:
         CheckpointError: there are checkpoints, and all of them are damaged.
@@ -215,5 +216,5 @@ def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[tuple[Path, Ch
         except CheckpointError as error:
             damaged.append((folder, error))
     if damaged:
-        raise CheckpointError(f"no checkpoint of {run} is whole; of the newest: {damaged[0][1]}")
+        raise CheckpointError(f"every checkpoint of {run} is damaged; the newest: {damaged[0][1]}")
     return None, []

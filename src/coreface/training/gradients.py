@@ -1,4 +1,4 @@
-"""The norm of the gradients of a training, and clipping by it."""
+"""The norm of a training's gradients, and clipping by it."""
 
 import torch
 from torch import nn
@@ -13,8 +13,8 @@ def clip_by_recipe(
     """Clip the gradients as the recipe says.
 
     Returns:
-        The norm over all gradients before clipping, which is not finite where a gradient is not; and the norm that was
-        clipped by, None where the recipe does not clip.
+        The norm over all gradients before clipping, which is not finite if a gradient is not; and the norm that was
+        clipped by, None if the recipe does not clip.
     """
     everything = [*encoder.parameters(), *objective.parameters()]
     if recipe.clip_norm is None:

@@ -1,8 +1,8 @@
-"""Steps with numbers that are not finite leave no trace: no weight, momentum, statistic or running margin moves.
+"""Steps with non-finite numbers leave no trace: no weight, momentum, statistic or running margin changes.
 
-Whether a step is good is known on the device only, and asking for it would stop a GPU at every step. So nothing is
-asked: buffers (BatchNorm's statistics, running margins) are copied before the step and chosen after it by torch.where,
-and the optimizers' fused kernels skip their update where their ``found_inf`` says so, as for torch.amp.GradScaler.
+Whether a step is finite is known on the device only, and reading it would stop a GPU at every step. So it is not read:
+buffers (BatchNorm's statistics, running margins) are copied before the step and selected after it by torch.where, and
+the fused kernels of the optimizers skip their update where ``found_inf`` is set, as for torch.amp.GradScaler.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-_Place = tuple[nn.Module, str]  # whose buffer, and its name: a module may put another tensor there on the way
+_Place = tuple[nn.Module, str]  # a buffer by its module and name: the module may replace the tensor during the step
 
 
 class NonFiniteGuard:
@@ -23,7 +23,7 @@ class NonFiniteGuard:
 
     Attributes:
         skipped: steps skipped so far, int64 scalar on the device.
-        in_a_row: steps skipped since the last good one, int64 scalar on the device.
+        in_a_row: steps skipped since the last finite one, int64 scalar on the device.
         last: whether the last step was skipped, a bool scalar on the device.
     """
 
@@ -36,7 +36,7 @@ class NonFiniteGuard:
         self._saved: list[_SameType] = []
 
     def before(self) -> None:
-        """Keep the buffers as they are before a step."""
+        """Copy the buffers before a step."""
         by_type: dict[torch.dtype, list[_Place]] = defaultdict(list)
         for parent in self._modules:
             for module in parent.modules():
@@ -46,7 +46,7 @@ class NonFiniteGuard:
         self._saved = [_SameType(places) for places in by_type.values()]
 
     def finish(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
-        """Take the optimizer's step where loss and gradient are finite, and undo the forward pass where they are not.
+        """Take the optimizer's step if loss and gradient are finite; otherwise undo the forward pass.
 
         Args:
             optimizer: holds the gradients.
@@ -61,7 +61,7 @@ class NonFiniteGuard:
                 optimizer.step()
             finally:
                 del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-        elif not bool(bad):  # no fused kernel on this device: here the answer has to be waited for
+        elif not bool(bad):  # without a fused kernel the host has to wait for the answer
             optimizer.step()
         for saved in self._saved:
             saved.restore(bad)
@@ -70,9 +70,17 @@ class NonFiniteGuard:
         self.in_a_row = torch.where(bad, self.in_a_row + 1, 0)
         self.last = bad
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the counts by name, for a checkpoint."""
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def restore(self, counts: dict[str, torch.Tensor]) -> None:
+        """Continue from what `tensors` returned."""
+        self.skipped, self.in_a_row = (counts[name].to(self._device) for name in ("skipped", "in_a_row"))
+
 
 class _SameType:
-    """A copy of the buffers of one dtype, end to end in one tensor: a few kernels, not one a buffer."""
+    """A copy of the buffers of one dtype, concatenated into one tensor: a few kernels instead of one per buffer."""
 
     def __init__(self, places: list[_Place]) -> None:
         self._places = places
@@ -80,7 +88,7 @@ class _SameType:
 
     def restore(self, bad: torch.Tensor) -> None:
         buffers = self._buffers()
-        # torch.cat widens: a running margin that became float64 on the way loses no digit.
+        # torch.cat promotes dtypes: a running margin that became float64 during the step loses no digit.
         after = torch.cat([buffer.reshape(-1) for buffer in buffers])
         chosen = torch.split(torch.where(bad, self._before, after), [buffer.numel() for buffer in buffers])
         pieces = [piece.view_as(buffer) for piece, buffer in zip(chosen, buffers, strict=True)]

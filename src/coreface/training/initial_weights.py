@@ -1,4 +1,4 @@
-"""Weights to begin from: of a run, a saved encoder, a checkpoint or a public file. The encoder's only."""
+"""Initial weights of an encoder: from a run, a saved encoder, a checkpoint or a public file."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import torch
 from coreface.errors import ModelError
 from coreface.models.encoder import FaceEncoder
 from coreface.models.pretrained import CONFIG, WEIGHTS
-from coreface.training.checkpoint import MANIFEST, open_checkpoint
+from coreface.training.checkpoint import open_checkpoint
+from coreface.training.checkpoint_manifest import MANIFEST
 from coreface.training.checkpoint_state import load_modules
 from coreface.training.checkpoint_writer import CHECKPOINTS, newest_checkpoint
 
@@ -18,7 +19,7 @@ _EXPECTED = (
 
 
 def load_initial_weights(encoder: FaceEncoder, path: Path) -> None:
-    """Fill an encoder with the weights of another. Nothing else is taken, and nothing in the files is executed.
+    """Copy the weights of another encoder. Nothing else is taken, and nothing in the files is executed.
 
     Args:
         encoder: of the same backbone and sizes.
@@ -26,7 +27,7 @@ def load_initial_weights(encoder: FaceEncoder, path: Path) -> None:
             a public InsightFace ``backbone.pth``.
 
     Raises:
-        ModelError: it is something else, which the message names, or the weights of another network.
+        ModelError: it is something else, which the message names, or another network.
         CheckpointError: the checkpoint is damaged, or of another network.
     """
     if path.is_file():
@@ -48,7 +49,7 @@ def load_initial_weights(encoder: FaceEncoder, path: Path) -> None:
 
 def _from_file(path: Path, backbone: str) -> FaceEncoder:
     if path.name == WEIGHTS or path.suffix == ".safetensors":
-        raise ModelError(f"init_from is {path}, the weights without their config.json: give the folder they lie in")
+        raise ModelError(f"init_from is {path}, weights without their config.json: give the folder they are in")
     with path.open("rb") as file:
         start = file.read(8)
     # A zip with a pickle inside, or a bare pickle as older torch wrote them.
@@ -60,7 +61,7 @@ def _from_file(path: Path, backbone: str) -> FaceEncoder:
             b"GIF8": "a GIF image",
         }
         kind = next((name for magic, name in kinds.items() if start.startswith(magic)), None)
-        kind = kind or ("a recipe or other YAML" if path.suffix in (".yaml", ".yml") else "no file of weights")
+        kind = kind or ("a recipe or other YAML" if path.suffix in (".yaml", ".yml") else "not a file of weights")
         raise ModelError(f"init_from is {path}, {kind}: {_EXPECTED}")
     return FaceEncoder.from_insightface(path, backbone)
 

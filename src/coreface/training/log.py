@@ -1,4 +1,4 @@
-"""What a run says and writes down: a progress bar or plain lines, `metrics.jsonl`, TensorBoard if installed."""
+"""What a run shows and writes: a progress bar or plain lines, `metrics.jsonl`, and TensorBoard if installed."""
 
 import json
 import math
@@ -19,13 +19,13 @@ _PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 
 
 class RunLog:
-    """Writes the rows of a run and shows how far it is. Use it as a context manager.
+    """Writes the rows of a run and shows its progress. Use it as a context manager.
 
     Args:
-        folder: the run folder, which exists; None writes and shows nothing, as processes do that do not lead.
+        folder: the run folder, which exists; None writes and shows nothing, for processes that are not the leader.
         total_steps: steps of the whole run.
         console: where to show progress; None shows it on standard error.
-        first_step: steps that were done before; what TensorBoard has of later ones is replaced.
+        first_step: steps done before; what TensorBoard has of later ones is replaced.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class RunLog:
         say(self._console, message)
 
     def warn(self, name: str, message: str) -> None:
-        """Show a warning and write it down as a row; ``name`` tells warnings apart."""
+        """Show a warning and write it as a row; ``name`` identifies the kind of warning."""
         self.say(f"warning: {name}: {message}")
         self.row("warning", {"name": name, "message": message})
 
     def checkpoints(self, written: Iterable[Written]) -> None:
-        """Write a row for every checkpoint that is on the disk now."""
+        """Write a row for every checkpoint that has reached the disk."""
         for one in written:
             self._written += 1
             self._waited += one.waited
             self.row("checkpoint", {"step": one.step, "waited": one.waited, "writing": one.writing, "bytes": one.size})
 
     def summary(self) -> None:
-        """Say what the checkpoints cost."""
+        """Show what the checkpoints cost."""
         if self._written:
             elapsed = time.monotonic() - self._started
             share = 100 * self._waited / elapsed
@@ -94,7 +94,7 @@ class RunLog:
             )
 
     def settle(self) -> int:
-        """Force the rows to the disk, and return how many bytes they are."""
+        """Force the rows to the disk, and return their size in bytes."""
         if not self._rows:
             return 0
         self._rows.flush()
@@ -102,7 +102,7 @@ class RunLog:
         return os.fstat(self._rows.fileno()).st_size
 
     def row(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Append one row to metrics.jsonl; what is not finite is written as null."""
+        """Append one row to metrics.jsonl; non-finite numbers are written as null."""
         if not self._rows:
             return
         row = {"kind": kind, **{key: _plain(value) for key, value in values.items()}}
@@ -114,7 +114,7 @@ class RunLog:
                     self._board.add_scalar(f"{kind}/{key}", value, row["step"])
 
     def advance(self, step: int, epoch: int, state: str) -> None:
-        """Show that ``step`` steps are done; ``state`` is a short text such as the loss and the images per second."""
+        """Show that ``step`` steps are done; ``state`` is a short text, such as loss and images per second."""
         if self._first_step is None:
             self._first_step = step - 1
         description = f"epoch {epoch}"
@@ -131,7 +131,7 @@ class RunLog:
 
 
 def say(console: Console, message: str) -> None:
-    """Show one line as it is: no markup, emoji or wrapping in a path or a message."""
+    """Show one line as it is, without markup, emoji or wrapping."""
     console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

@@ -1,12 +1,14 @@
-"""Means and times over the steps between two rows of metrics, without a synchronisation a step."""
+"""Means and times over the steps between two rows of metrics, without synchronising with the device at every step."""
 
 import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 
+from coreface.training.checkpoint_facts import MeterCounts
 from coreface.training.objective import Losses
 
 Batch = TypeVar("Batch")
@@ -14,33 +16,46 @@ Batch = TypeVar("Batch")
 _COUNTED = "counted"  # steps that were not skipped
 
 
+@dataclass
+class _Interval:
+    """What has been added up since the last row."""
+
+    steps: int = 0
+    images: int = 0
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    waited: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+
 class Meter:
-    """Sums what steps return; tensors stay on their device until `row` reads them."""
+    """Adds up what steps return. Tensors stay on their device until `row` reads them."""
 
     def __init__(self) -> None:
-        self.steps = 0
-        self._sums: dict[str, torch.Tensor] = {}
-        self._images = 0
-        self._waited = 0.0
-        self._started = time.perf_counter()
+        self._interval = _Interval()
+
+    @property
+    def steps(self) -> int:
+        """Steps since the last row."""
+        return self._interval.steps
 
     def timing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Pass batches on, and time how long each is waited for."""
+        """Pass batches on, and measure how long each is waited for."""
         source = iter(batches)
-        self._started = time.perf_counter()
+        self._interval.started = time.perf_counter()
         while True:
             asked = time.perf_counter()
             try:
                 batch = next(source)
             except StopIteration:
                 return
-            self._waited += time.perf_counter() - asked
+            self._interval.waited += time.perf_counter() - asked
             yield batch
 
     def add(
         self, losses: Losses, gradient_norm: torch.Tensor | None, images: int, skipped: torch.Tensor | None = None
     ) -> None:
-        """Add one step; where ``skipped``, a bool scalar, says so, its losses enter no mean."""
+        """Add one step. If ``skipped``, a bool scalar, is true, its losses enter no mean."""
+        interval = self._interval
         values = {"loss": losses.total.detach(), "classification": losses.classification}
         if losses.contrastive is not None and losses.contrast is not None:
             values |= {"contrastive": losses.contrastive, **losses.contrast._asdict()}
@@ -50,35 +65,33 @@ class Meter:
         for name, value in values.items():
             if skipped is not None:
                 value = torch.where(skipped, torch.zeros_like(value), value)
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self.steps += 1
-        self._images += images
+            interval.sums[name] = interval.sums[name] + value if name in interval.sums else value
+        interval.steps += 1
+        interval.images += images
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the sums by name, for a checkpoint between two rows."""
-        return dict(self._sums)
+        return dict(self._interval.sums)
 
-    def facts(self) -> dict[str, int]:
+    def counts(self) -> MeterCounts:
         """Return what else `restore` needs."""
-        return {"steps": self.steps, "images": self._images}
+        return MeterCounts(self._interval.steps, self._interval.images)
 
-    def restore(self, sums: dict[str, torch.Tensor], facts: dict[str, int]) -> None:
-        """Go on from what `tensors` and `facts` returned; the times start anew."""
-        self._sums = dict(sums)
-        self.steps, self._images = facts["steps"], facts["images"]
+    def restore(self, sums: dict[str, torch.Tensor], counts: MeterCounts) -> None:
+        """Continue from what `tensors` and `counts` returned. The times start at zero."""
+        self._interval = _Interval(counts.steps, counts.images, dict(sums))
 
     def row(self) -> dict[str, float]:
-        """Return the means since the last row, and start anew.
+        """Return the means since the last row, and begin the next interval.
 
         Returns:
             The losses and statistics by name, ``images_per_second``, and ``waiting``: the share of the time that was
             spent waiting for data.
         """
-        counted = float(self._sums.pop(_COUNTED))
-        row = {name: float(total) / counted if counted else math.nan for name, total in self._sums.items()}
-        now = time.perf_counter()
-        elapsed = now - self._started
-        row["images_per_second"] = self._images / elapsed
-        row["waiting"] = self._waited / elapsed
-        self.__init__()  # type: ignore[misc]
+        interval, self._interval = self._interval, _Interval()
+        counted = float(interval.sums.pop(_COUNTED))
+        row = {name: float(total) / counted if counted else math.nan for name, total in interval.sums.items()}
+        elapsed = time.perf_counter() - interval.started
+        row["images_per_second"] = interval.images / elapsed
+        row["waiting"] = interval.waited / elapsed
         return row

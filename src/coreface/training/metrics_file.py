@@ -1,4 +1,4 @@
-"""The rows of a run, `metrics.jsonl`, as they are read. Light: nothing here imports torch."""
+"""Reads the rows of a run, `metrics.jsonl`. Light: nothing here imports torch."""
 
 import contextlib
 import json
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.jsonl"  #: file of the rows inside a run
-FINISHED = "finished"  #: kind of the last row of a run that came to its end
+FINISHED = "finished"  #: kind of the last row of a finished run
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl; none where there is no such file.
+    """Return the rows of a run's metrics.jsonl; none if there is no such file.
 
-    Where the run goes on or was cut off the last row may be half written: what is no row is left out.
+    While a run trains, or if it was interrupted, the last line may be incomplete: lines that are not rows are left out.
     """
     path = folder / METRICS
     rows = []

@@ -1,4 +1,4 @@
-"""What is minimised: classification of every view, plus the weighted contrastive term."""
+"""The objective: classification of every view, plus the weighted contrastive term."""
 
 from typing import NamedTuple
 
@@ -24,15 +24,15 @@ class Losses(NamedTuple):
 class Objective(nn.Module):
     """L = mean over the views of M(h, y) + lambda L_con: docs/method.md, equations 1 and 5.
 
-    Over several processes, each with its part of a batch, a call is collective: the losses are those of the whole batch
-    (the contrastive ones without ``gather`` the means over the processes), and so are the gradients of what this
-    process holds. Gradients of what every process has a copy of are to be summed.
+    Over several processes, each with a part of the batch, a call is collective. The losses are those of the whole batch
+    (contrastive losses without ``gather`` are means over the processes), and so are the gradients of this process's
+    tensors. Gradients of parameters that every process has a copy of have to be summed.
 
     Args:
         recipe: its classifier and stages are built.
         embedding_size: D.
         identities: C.
-        device: of the identity centres, where they are spread over several processes.
+        device: of the identity centres, if they are sharded over several processes.
 
     Attributes:
         classifier: the identity centres, shared by all stages.
@@ -69,7 +69,7 @@ class Objective(nn.Module):
             views: tensors (batch, embedding_size), one a view.
             identities: (batch,), int64.
         """
-        # One call for all views: the mean over their rows is the mean of their means, and the centres are read once.
+        # One call for all views: the mean over all rows is the mean over the views, and the centres are read once.
         classification = self.classifier(torch.cat(views), identities.repeat(len(views)))
         if stage not in self._weights:
             return Losses(classification, classification.detach(), None, None)
@@ -83,28 +83,30 @@ class Objective(nn.Module):
         return Losses(total, classification.detach(), contrastive.detach(), statistics)
 
 
-def _over_processes(own: torch.Tensor, statistics: ContrastStatistics) -> tuple[torch.Tensor, ContrastStatistics]:
-    """Return the mean of everyone's loss, with the gradient of this process's share of it, and all statistics."""
+def _over_processes(loss: torch.Tensor, statistics: ContrastStatistics) -> tuple[torch.Tensor, ContrastStatistics]:
+    """Return the mean loss of all processes, with the gradient of this process's share, and their joint statistics."""
     count = world_size()
-    share = own / count
-    sums = summed(torch.stack([own.detach(), *(value.to(own.dtype) for value in statistics)]))
+    share = loss / count
+    sums = summed(torch.stack([loss.detach(), *(value.to(loss.dtype) for value in statistics)]))
     mean, positive, hardest, margin, _ = sums / count
     return share + (mean - share.detach()), ContrastStatistics(positive, hardest, margin, sums[4].long())
 
 
-def mean_losses(parts: list[tuple[Losses, float]]) -> Losses:
-    """Return the mean over the parts of a batch, each weighted by its share of the images; counts are added up."""
-    if len(parts) == 1:
-        return parts[0][0]
+def mean_losses(micro_batches: list[tuple[Losses, float]]) -> Losses:
+    """Return the mean over micro-batches, each weighted by its share of the images; counts are added up."""
+    if len(micro_batches) == 1:
+        return micro_batches[0][0]
 
     def mean(values: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([value * share for value, (_, share) in zip(values, parts, strict=True)]).sum()
+        return torch.stack([value * share for value, (_, share) in zip(values, micro_batches, strict=True)]).sum()
 
-    contrasts = [losses.contrast for losses, _ in parts if losses.contrast is not None]
+    contrasts = [losses.contrast for losses, _ in micro_batches if losses.contrast is not None]
     return Losses(
-        mean([losses.total for losses, _ in parts]),
-        mean([losses.classification for losses, _ in parts]),
-        mean([losses.contrastive for losses, _ in parts if losses.contrastive is not None]) if contrasts else None,
+        mean([losses.total for losses, _ in micro_batches]),
+        mean([losses.classification for losses, _ in micro_batches]),
+        mean([losses.contrastive for losses, _ in micro_batches if losses.contrastive is not None])
+        if contrasts
+        else None,
         ContrastStatistics(
             positive=mean([contrast.positive for contrast in contrasts]),
             hardest_negative=mean([contrast.hardest_negative for contrast in contrasts]),

@@ -1,6 +1,6 @@
-"""What every process has for itself: its random state, and the running margin of a contrastive term without ``gather``.
+"""State that each process has for itself: its random state, and the running margin of a term without ``gather``.
 
-A checkpoint has all of it, by rank. As many processes as before get theirs back; another number of them begins with
+A checkpoint holds all of it, by rank. The same number of processes gets its states back. Another number begins with
 random states drawn from seed and step, and with the mean of the margins.
 """
 
@@ -15,35 +15,34 @@ from coreface.training.objective import Objective
 from coreface.training.random_state import RandomState, drawn_randomness
 
 
-def own_tensors(objective: Objective, randomness: RandomState, processes: Processes) -> dict[str, torch.Tensor]:
-    """Return by name what a checkpoint needs of this process; over several a collective call.
+def local_tensors(objective: Objective, randomness: RandomState, processes: Processes) -> dict[str, torch.Tensor]:
+    """Return by name what a checkpoint needs from this process. Over several processes a collective call.
 
-    A margin that every process has for itself is there twice: as it is here, and, under the name it has as a buffer of
-    the module, as the mean over the processes.
+    A margin that each process has for itself is returned twice: as it is here, and, under its name as a buffer of the
+    module, as the mean over the processes.
     """
     tensors = {f"random.{processes.rank}.{name}": value for name, value in randomness.tensors().items()}
     if processes.world_size > 1:
-        for name, margin in _margins(objective):
+        for name, margin in _local_margins(objective):
             tensors[f"margin.{processes.rank}.{name}"] = margin
             tensors[name] = margin.clone()
             processes.average_([tensors[name]])
     return tensors
 
 
-def load_own(
+def load_local(
     checkpoint: Checkpoint, objective: Objective, processes: Processes, device: torch.device, seed: int
 ) -> RandomState:
-    """Fill the margins of this process, after those of the modules, and return its random state."""
-    if checkpoint.facts["processes"] != processes.world_size:
+    """Fill the margins of this process and return its random state. Call it after the modules have been loaded."""
+    if checkpoint.facts.world_size != processes.world_size:
         return drawn_randomness(device, seed, checkpoint.step, processes.rank)
     if processes.world_size > 1:
-        checkpoint.read_into({f"margin.{processes.rank}.{name}": margin for name, margin in _margins(objective)})
-    prefix = f"random.{processes.rank}."
-    states = checkpoint.read(name for name in checkpoint.layout if name.startswith(prefix))
-    return RandomState(**{name.removeprefix(prefix): value for name, value in states.items()})
+        margins = {f"margin.{processes.rank}.{name}": margin for name, margin in _local_margins(objective)}
+        checkpoint.read_into(margins)
+    return RandomState(**checkpoint.read_under(f"random.{processes.rank}."))
 
 
-def _margins(objective: Objective) -> Iterator[tuple[str, torch.Tensor]]:
+def _local_margins(objective: Objective) -> Iterator[tuple[str, torch.Tensor]]:
     for stage, contrast in objective.contrasts.items():
         assert isinstance(contrast, CoReFaceLoss)
         if not contrast.gather:

@@ -1,4 +1,4 @@
-"""The random state of a training: that of Python, NumPy and torch, kept apart from the program's own."""
+"""The random state of a training (Python, NumPy and torch), kept apart from that of the program."""
 
 import contextlib
 import random
@@ -20,8 +20,8 @@ class RandomState:
     Attributes:
         python: of the module random, (626,) int64: the words, the position, the version.
         numpy: of numpy.random, (625,) int64: the words, the position.
-        gauss: (4,) float64: whether random and numpy.random hold the second of a pair of normal numbers, and which.
-        torch: of torch's processor generator, uint8.
+        gauss: (4,) float64: for random and numpy.random, whether each holds a second normal number, and its value.
+        torch: of torch's CPU generator, uint8.
         device: of torch's generator on the GPU, uint8; None without one.
     """
 
@@ -44,7 +44,7 @@ def seed_randomness(seed: int) -> None:
 
 
 def drawn_randomness(device: torch.device, *key: int) -> RandomState:
-    """Return the state of all global generators after seeding them with what is drawn from a key; they do not move."""
+    """Return the state of all global generators after seeding with a number drawn from a key. They do not move."""
     with kept_randomness(device):
         seed_randomness(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1)
         return get_randomness(device)
@@ -64,7 +64,7 @@ def get_randomness(device: torch.device) -> RandomState:
 
 
 def set_randomness(state: RandomState, device: torch.device) -> None:
-    """Put all global generators into a state. What is None is left as it is."""
+    """Set the state of all global generators; None leaves one as it is."""
     words, numpy, gauss = state.python.tolist(), state.numpy.tolist(), state.gauss.tolist()
     random.setstate((words[-1], tuple(words[:-1]), gauss[1] if gauss[0] else None))
     numpy_words = np.array(numpy[:_TWISTER], dtype=np.uint32)
@@ -74,9 +74,38 @@ def set_randomness(state: RandomState, device: torch.device) -> None:
         torch.cuda.set_rng_state(state.device, device)
 
 
+class OwnRandomness:
+    """The random state of one training. It advances only while the training is active.
+
+    Args:
+        device: where the training runs.
+        seed: of the state it begins with.
+
+    Attributes:
+        state: the state that `active` continues from; None before the first time.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self._device, self._seed = device, seed
+        self.state: RandomState | None = None
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Set all global generators to this state; at the end keep the new state, and put that of the program back."""
+        with kept_randomness(self._device):
+            if self.state is None:
+                seed_randomness(self._seed)
+            else:
+                set_randomness(self.state, self._device)
+            try:
+                yield
+            finally:
+                self.state = get_randomness(self._device)
+
+
 @contextlib.contextmanager
 def kept_randomness(device: torch.device) -> Iterator[None]:
-    """Leave all global generators as they were before, whatever is drawn inside."""
+    """Put the state of all global generators back at the end."""
     before = get_randomness(device)
     try:
         yield

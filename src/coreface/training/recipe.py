@@ -27,10 +27,10 @@ class Recipe:
         model: The encoder.
         classifier: The identity centres and their margin.
         data: The faces.
-        stages: What is trained from which epoch on.
+        stages: What is trained, from which epoch on.
         optimizer: The optimizer and its schedule.
         evaluation: What is measured while training goes on.
-        checkpoint: What is kept for the day the run is cut off.
+        checkpoint: The checkpoints, from which an interrupted run resumes.
         init_from: A run, a saved encoder, a checkpoint, or a public InsightFace .pth, for the encoder's first weights.
         seed: Of weights, order, flips and dropout masks.
         precision: auto takes bf16 autocast where the processor has units for it, and float32 elsewhere.
@@ -68,7 +68,7 @@ class Recipe:
         return sum(stage.from_epoch <= epoch for stage in self.stages) - 1
 
     def never_reached(self) -> list[str]:
-        """Say which stages and drops of the rate lie beyond the last epoch."""
+        """Describe the stages and drops of the rate that come after the last epoch."""
         last = self.optimizer.epochs
         late = [f"the stage from epoch {stage.from_epoch}" for stage in self.stages if stage.from_epoch > last]
         late += [f"the drop of the rate at epoch {drop}" for drop in self.optimizer.lr_drops if drop > last]

@@ -119,7 +119,7 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe; the ones that come with coreface lie in recipes/") from error
+        raise RecipeError(f"{path}: no such recipe; those that come with coreface are in recipes/") from error
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read ({_one_line(error)})") from error
     except (yaml.YAMLError, RecursionError) as error:
@@ -156,7 +156,7 @@ def _overrides(words: Iterable[str]) -> list[tuple[str, str]]:
     rest = iter(words)
     for word in rest:
         if not word.startswith("--"):
-            raise RecipeError(f"{word!r} is no field of a recipe, expected --any.field VALUE")
+            raise RecipeError(f"{word!r} is not a field of a recipe, expected --any.field VALUE")
         name, equals, value = word[2:].partition("=")
         if not equals:
             value = next(rest, "--")

@@ -23,7 +23,7 @@ class ModelRecipe:
         backbone: iresnet18, 34, 50, 100, 200 or mobilefacenet.
         embedding_size: Numbers in an embedding.
         view_statistics: Whether BatchNorm sees two views as two batches (separate, as published) or as one (joint).
-        sync_batchnorm: Whether BatchNorm takes its statistics over the images of all processes, or of its own.
+        sync_batchnorm: Whether BatchNorm takes its statistics over the images of all processes, or of each alone.
     """
 
     backbone: str = "iresnet50"
@@ -67,7 +67,7 @@ class ClassifierRecipe:
 
     Attributes:
         margin: The margin-softmax.
-        sample_rate: Share of the identities that are not in the batch which a step compares with; 1 takes all.
+        sample_rate: Share of the identities outside the batch that a step compares with; 1 takes all.
     """
 
     margin: MarginRecipe = field(default_factory=MarginRecipe)
@@ -86,9 +86,9 @@ class ContrastiveRecipe:
         scale: What cosines are multiplied by.
         margin: adaptive, or a fixed number.
         ema: Weight of the new value in the running margin.
-        mask: What becomes of other images of the same identity, exclude or zero (as the authors' release).
-        protocol: Which cosines between the views enter.
-        gather: Compare with the images of all processes; false, as published, compares each process' own.
+        mask: How other images of the same identity are left out, exclude or zero (as in the authors' release).
+        protocol: Which cosines between the views are compared.
+        gather: Compare with the images of all processes; false, as published, with those of each process alone.
     """
 
     weight: float = 0.05
@@ -100,7 +100,7 @@ class ContrastiveRecipe:
     gather: bool = False
 
     def __post_init__(self) -> None:
-        usual = "a positive number (leave the term out to go without)"
+        usual = "a positive number (leave the term out for none)"
         require(0 < self.weight < math.inf, "contrastive.weight", self.weight, usual)
         require(0 < self.scale < math.inf, "contrastive.scale", self.scale, "a positive number")
         finite = isinstance(self.margin, str) or math.isfinite(self.margin)
@@ -110,13 +110,13 @@ class ContrastiveRecipe:
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """A stretch of epochs, up to the next stage.
+    """The epochs from one on, up to the next stage.
 
     Attributes:
         from_epoch: First epoch of the stage; epochs are numbered from 1.
-        views: Dropout views of every image, each classified. The contrastive term needs 2.
+        views: Dropout views of every image; each is classified. The contrastive term needs 2.
         dropout: Rate of the masks on the features.
-        contrastive: The CoReFace term; null goes without.
+        contrastive: The CoReFace term; null for none.
     """
 
     from_epoch: int = 1
@@ -141,16 +141,16 @@ class OptimizerRecipe:
         lr: Learning rate after the warm-up.
         momentum: Of SGD; the first beta of AdamW.
         weight_decay: On every parameter, as published.
-        batch_size: Images a step, of all processes together.
-        epochs: Passes over the images, numbered from 1.
+        batch_size: Images per step, of all processes together.
+        epochs: Passes over the images.
         schedule: step drops the rate tenfold at the start of each of lr_drops; cosine and polynomial fall to 0.
         lr_drops: Epochs at whose start the rate drops tenfold.
         power: Of the polynomial.
-        warmup_epochs: The rate rises from 0 over so many epochs.
+        warmup_epochs: Epochs over which the rate rises from 0.
         clip_norm: Largest norm of the gradient; null does not clip.
-        clip: What the norm is taken over, all parameters or those of the backbone (as the authors' release).
-        micro_batches: Parts of a batch that pass through the network one by one, for batches larger than the memory.
-        max_skips: Steps without a finite loss and gradient that may follow each other before training stops.
+        clip: What the norm is taken over, all parameters or those of the backbone (as in the authors' release).
+        micro_batches: Parts of a batch that pass through the network one at a time, for batches larger than the memory.
+        max_skips: Steps in a row without a finite loss and gradient after which training stops.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -226,8 +226,8 @@ class DataRecipe:
         workers: Processes that decode; 0 decodes in the training process.
         flip: Mirror half of the images at random.
         holdout: Identities kept from training to evaluate on, a number or a share below 1; 0 keeps none.
-        holdout_seed: Draws them; null takes them in the order of the source.
-        holdout_fold: Which slice of that order.
+        holdout_seed: Seed of the draw; null takes them in the order of the source.
+        holdout_fold: Number of the slice of that order.
         max_unreadable: Share of the images that may turn out unreadable before training stops.
         alignment: How the crops were aligned (arcface) where no alignment.json beside them says it, as with public
             RecordIO; it goes into the encoder, so that photographs are aligned alike.
@@ -261,7 +261,7 @@ class EvaluationRecipe:
     """What is measured while training goes on.
 
     Attributes:
-        faces: Other people to evaluate on, a folder as data.train; null takes the held-out identities.
+        faces: Other people to evaluate on, as for data.train; null takes the held-out identities.
         every: Epochs between evaluations; the last epoch is always evaluated.
     """
 
@@ -274,13 +274,13 @@ class EvaluationRecipe:
 
 @dataclass(frozen=True)
 class CheckpointRecipe:
-    """What is kept for the day the run is cut off.
+    """The checkpoints, from which an interrupted run resumes.
 
     Attributes:
-        every_minutes: Minutes between checkpoints, the most that is lost.
-        every_steps: Steps between them, whichever comes first; null goes by the minutes alone.
-        keep_last: How many are kept.
-        asynchronous: Write beside the training; false makes it wait.
+        every_minutes: Minutes between two checkpoints, the most that an interruption loses.
+        every_steps: Steps between two checkpoints, whichever comes first; null counts minutes only.
+        keep_last: Number of checkpoints that are kept.
+        asynchronous: Write while training continues; false makes it wait.
     """
 
     every_minutes: float = 10.0

@@ -1,4 +1,4 @@
-"""Batches as pictures: what the network saw."""
+"""Batches as pictures, to look at what the network saw."""
 
 from pathlib import Path
 

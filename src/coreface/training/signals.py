@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop meets between two steps, not as a death in the middle of one."""
+"""Ctrl-C and SIGTERM as requests that the training loop answers between two steps."""
 
 import contextlib
 import signal
@@ -13,13 +13,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Notes the first Ctrl-C or SIGTERM in `received`; a second one acts as it did before. A context manager.
+    """Keeps the first Ctrl-C or SIGTERM in `received`; a second one acts as it did before. Use as a context manager.
 
-    Python delivers signals to the main thread only; in any other this does nothing, and the program's own handling of
-    signals holds. A process of several that leaves by an error ignores SIGTERM from then on, see `ignore_termination`.
+    Python delivers signals to the main thread only. In another thread this does nothing, and the program's own handling
+    stays in place. One of several processes that leaves with an error ignores SIGTERM from then on, see
+    `coreface.distributed.launch.ignore_termination`.
 
     Attributes:
-        received: number of the signal that came; None so far.
+        received: number of the signal that came; None before.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                # A program that ignores Ctrl-C, such as one under nohup, goes on doing so.
+                # A program that ignores Ctrl-C, such as one under nohup, continues to ignore it.
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._receive)
         return self
@@ -45,7 +46,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def stopping_at_once(self) -> Any:
-        """Stop by `TrainingStopped` where the signal comes, in a stretch that may be left anywhere."""
+        """Raise `TrainingStopped` as soon as the signal comes, in code that may be left anywhere."""
         self._at_once = True
         try:
             if self.received is not None:

@@ -1,4 +1,4 @@
-"""One optimizer step: the same for one process, and for several that have a part of the batch each."""
+"""One optimizer step, in one process or in several that each have a part of the batch."""
 
 import contextlib
 import warnings
@@ -16,6 +16,14 @@ from coreface.distributed.sync_batchnorm import synchronise_batchnorm
 from coreface.losses.sampling import update_own_rows
 from coreface.models.encoder import FaceEncoder
 from coreface.models.views import RowMasks
+from coreface.training.checkpoint import Checkpoint
+from coreface.training.checkpoint_state import (
+    load_modules,
+    load_optimizer,
+    module_tensors,
+    optimizer_changed,
+    optimizer_tensors,
+)
 from coreface.training.gradients import clip_by_recipe
 from coreface.training.guard import NonFiniteGuard
 from coreface.training.objective import Losses, Objective, mean_losses
@@ -24,25 +32,26 @@ from coreface.training.recipe import Recipe
 
 
 class TrainingStep:
-    """Takes steps of one encoder and its objective.
+    """Takes optimizer steps for one encoder and its objective. Owns the optimizer and the guard.
 
     The gradients of the encoder are summed over the processes while they are computed (DistributedDataParallel); those
-    of the identity centres stay with the process that has the centres. BatchNorm's running statistics, where every
-    process has its own, are averaged after each step, so that they are the same everywhere.
+    of the identity centres stay with the process that has the centres. BatchNorm's running statistics, if each process
+    has its own, are averaged after each step, so that they are the same everywhere.
 
     Args:
         encoder: trained in place.
         objective: trained in place.
-        recipe: what to do.
+        recipe: of the training.
         device: where both are.
         precision: of the trunk's products; anything but float32 is autocast.
         processes: those that train.
-        rows: (batch,) int64, the places in the batch of all processes of the images that come to this one.
+        rows: (batch,) int64, the positions of this process's images in the batch of all processes.
 
     Attributes:
         modules: encoder and objective by name.
-        optimizer: over all that learns.
-        guard: undoes the steps that are not finite.
+        optimizer: of all parameters that learn.
+        precision: as given.
+        guard: undoes steps that are not finite.
         view: (batch, embedding_size), the first view of the last batch; empty before the first.
     """
 
@@ -65,58 +74,79 @@ class TrainingStep:
         self.guard = NonFiniteGuard(self.modules.values(), device)
         self.view = torch.empty(0)
         self._encoder, self._objective, self._recipe = encoder, objective, recipe
-        self._device, self._precision, self._processes, self._rows = device, precision, processes, rows
+        self._device, self.precision, self._processes, self._rows = device, precision, processes, rows
         self._views: nn.Module = _Views(encoder)
         if processes.world_size > 1:
             if recipe.model.sync_batchnorm:
                 synchronise_batchnorm(encoder)
             self._views = _summing_gradients(self._views, device)
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return weights, buffers, optimizer state and the guard's counts by name, for a checkpoint. Not copies."""
+        return {
+            **module_tensors(self.modules),
+            **optimizer_tensors(self.optimizer, self.modules),
+            **{f"guard.{name}": value for name, value in self.guard.tensors().items()},
+        }
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint. The state of another optimizer than the recipe's is left out."""
+        load_modules(checkpoint, self.modules)
+        if not optimizer_changed(checkpoint, self._recipe):
+            load_optimizer(checkpoint, self.optimizer, self.modules)
+        self.guard.restore(checkpoint.read_under("guard."))
+
     def take(
         self, number: int, stage: int, rate: float, images: torch.Tensor, identities: torch.Tensor
     ) -> tuple[Losses, torch.Tensor | None]:
-        """Take one optimizer step. Where the loss or a gradient is not finite, nothing changes but the guard's counts.
+        """Take one optimizer step. If the loss or a gradient is not finite, only the guard's counts change.
 
         Args:
-            number: of the step, from 0; those before it that were not skipped decide the dropout masks.
+            number: of the step, from 0. The number of steps before it that were not skipped decides the dropout masks.
             stage: index of the recipe's stage.
             rate: learning rate.
             images: (batch, 3, size, size), normalised, on the device.
             identities: (batch,), int64, on the device.
 
         Returns:
-            The losses of all processes' images together and, where the recipe clips, the norm of the gradient before.
+            The losses over the images of all processes and, if the recipe clips, the gradient's norm before clipping.
         """
         recipe = self._recipe.optimizer
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.guard.before()
+
+        # A batch larger than the memory passes through the network in micro-batches of at least two images.
         count = max(1, min(recipe.micro_batches, len(images) // 2))
-        parts = [x.tensor_split(count) for x in (images, identities, self._rows[: len(images)])]
-        # A step that was skipped leaves no trace, not even in the masks of the steps after it.
+        micro_batches = [x.tensor_split(count) for x in (images, identities, self._rows[: len(images)])]
+        # A skipped step leaves no trace, not even in the dropout masks of the steps after it.
         taken = number - self.guard.skipped
         losses = []
-        for part, (some, labels, rows) in enumerate(zip(*parts, strict=True), 1):
+        for micro_batch, (some, labels, rows) in enumerate(zip(*micro_batches, strict=True), 1):
             share = len(some) / len(images)
             with contextlib.ExitStack() as stack:
-                if part < count and isinstance(self._views, DistributedDataParallel):
+                # Gradients add up locally; the processes exchange them once, with the last micro-batch.
+                if micro_batch < count and isinstance(self._views, DistributedDataParallel):
                     stack.enter_context(self._views.no_sync())
                 masks = RowMasks(self._recipe.seed, taken, rows)
-                losses.append((self._pass(stage, some, labels, masks, share), share))
+                losses.append((self._forward_backward(stage, some, labels, masks, share), share))
         mean = mean_losses(losses)
         if not self._recipe.model.sync_batchnorm:
             self._processes.average_(self._encoder.buffers())
+
+        # The guard takes the step, or undoes the forward pass where the loss or a gradient is not finite.
         norm, clipped = clip_by_recipe(self._encoder, self._objective, recipe)
         self.guard.finish(self.optimizer, mean.total, norm)
         self.optimizer.zero_grad(set_to_none=True)
         return mean, clipped
 
-    def _pass(
+    def _forward_backward(
         self, stage: int, images: torch.Tensor, identities: torch.Tensor, masks: RowMasks, share: float
     ) -> Losses:
-        """Add to the gradients those of a part of the batch."""
+        """Add the gradients of a micro-batch, weighted by its share of the batch."""
         plan = self._recipe.stages[stage]
-        with torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32):
+        # Only the trunk runs in low precision. The losses choose theirs.
+        with torch.autocast(self._device.type, self.precision, enabled=self.precision != torch.float32):
             views = self._views(images, plan.views, plan.dropout, self._recipe.model.view_statistics, masks)
         losses: Losses = self._objective(stage, views, identities)
         (losses.total * share if share != 1 else losses.total).backward()  # type: ignore[no-untyped-call]
@@ -125,7 +155,7 @@ class TrainingStep:
 
 
 class _Views(nn.Module):
-    """The encoder's views as a forward pass, which is what DistributedDataParallel looks after."""
+    """The encoder's views as a forward pass, which is what DistributedDataParallel wraps."""
 
     def __init__(self, encoder: FaceEncoder) -> None:
         super().__init__()
@@ -138,14 +168,14 @@ class _Views(nn.Module):
 
 
 def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDataParallel:
-    # Where gradients may be missing, they are not laid out anew after the first step. How gloo adds up more than two
-    # numbers depends on where they lie: the first step after a checkpoint would differ in its last bits. One number
-    # that has no gradient keeps torch from warning that none is missing.
+    # DDP rearranges its buckets after the first step, unless gradients may be missing. The order in which gloo adds
+    # more than two numbers depends on their position in a bucket, so without this the first step after a resume would
+    # differ in its last bits. The parameter without a gradient keeps torch from warning that none is missing.
     fixed = device.type == "cpu"
     if fixed:
         module.register_parameter("without_gradient", nn.Parameter(torch.zeros(())))
     with warnings.catch_warnings():
-        # The name that newer versions of torch want is unknown to older ones.
+        # Newer versions of torch rename this argument; older ones do not know the new name.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         parallel = DistributedDataParallel(
             module,
@@ -156,7 +186,7 @@ def _summing_gradients(module: nn.Module, device: torch.device) -> DistributedDa
         )
 
     def add_up(_: object, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-        # The loss is already that of all processes: its gradients are the sum of their shares, not the mean.
+        # The loss is already that of all processes, so its gradients are the sum of their shares, not the mean.
         work = dist.all_reduce(bucket.buffer(), async_op=True)
         return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
 

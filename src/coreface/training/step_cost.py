@@ -1,9 +1,10 @@
-"""What a training step holds, sends and computes in each process: a formula, from the numbers that set its size.
+"""What a training step costs each process in memory, communication and operations, by a formula.
 
-It follows the code: `coreface.losses.margin_softmax` (one matrix of cosines, chunks),
-`coreface.distributed.collectives` (what is gathered and what is summed), `coreface.losses.sampling`. Processes have
-equally large batches; of the processes, the one with most rows counts. Left out are the activations of the trunk, its
-BatchNorm's exchange and the buffers of DDP and of the allocator: none of them depends on the number of identities.
+The formula follows the code: `coreface.losses.margin_softmax` (one matrix of cosines, chunks),
+`coreface.distributed.collectives` (what is gathered and what is summed), `coreface.losses.sampling`. All
+processes have batches of the same size, and the process with most rows counts. Not included are the activations of the
+trunk, the exchange of its BatchNorm, and the buffers of DDP and of the allocator: none of them depends on the number of
+identities.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Optimizer = Literal["sgd", "adamw"]
-_STATES = {"sgd": 1, "adamw": 2}  # matrices as large as the weights; SGD with momentum
+_STATES = {"sgd": 1, "adamw": 2}  # matrices of the size of the weights; SGD with momentum
 _WIDE = 4  # bytes of float32
 _INDEX = 8  # of int64
 # (gathered embeddings, D): unit vectors, their centres, the gradient, and the two that are scaled for it
@@ -23,7 +24,7 @@ class Trunk:
     """What the trunk with its embedding layer adds.
 
     Attributes:
-        parameters: numbers that learn; every process has a copy.
+        parameters: that learn; every process has a copy.
         flops_per_image: of forward and backward with all views.
     """
 
@@ -70,12 +71,12 @@ class Setting:
 
     @property
     def embeddings(self) -> int:
-        """Embeddings that every process compares its centres with: those of all processes and views."""
+        """Embeddings that every process compares with its centres: those of all processes and views."""
         return self.processes * self.batch * self.views
 
     @property
     def compared(self) -> float:
-        """Centres of a process that a step compares with, on average where images show everyone equally often."""
+        """Centres of a process that a step uses, on average, if all identities have equally many images."""
         absent = math.exp(self.processes * self.batch * math.log1p(-1 / self.identities)) if self.identities > 1 else 0
         return self.rows * (self.sample_rate + (1 - self.sample_rate) * (1 - absent))
 
@@ -88,12 +89,12 @@ class Memory:
         weights: centres and trunk.
         gradients: of both. A sampled classifier's is as large as its centres.
         states: the optimizer's.
-        cosines: the matrix that goes from forward to backward.
-        sample: copies of the sampled centres and of their gradient; 0 without sampling.
-        chunk: what exists a chunk of identities at a time.
+        cosines: the matrix kept from forward to backward.
+        sample: copies of the sampled centres and their gradient; 0 without sampling.
+        chunk: temporary matrices for one chunk of identities.
         embeddings: matrices of (all embeddings, D).
-        step: what the classifier adds at its peak. Without sampling, all of the last four. A sampled gradient becomes
-            one of all centres only when the cosines are gone: what the latter need beyond its memory counts.
+        step: what the classifier adds at its peak: without sampling the sum of the last four. A sampled gradient is
+            expanded to all centres only after the cosines have been freed, so of these only what exceeds it counts.
     """
 
     weights: float
@@ -107,7 +108,7 @@ class Memory:
 
     @property
     def held(self) -> float:
-        """Between two steps, once there are gradients."""
+        """Bytes held between two steps, once there are gradients."""
         return self.weights + self.gradients + self.states
 
     @property
@@ -118,7 +119,7 @@ class Memory:
 def memory(setting: Setting) -> Memory:
     """Return the memory of a process at the peak of the classifier's step."""
     size, sampled = setting.embedding_size, setting.sample_rate < 1
-    own = setting.rows * size + setting.trunk.parameters
+    weights = setting.rows * size + setting.trunk.parameters
     chunk_rows = min(max(1, setting.chunk // setting.embeddings), setting.compared)
     chunk = 2.0 * chunk_rows * setting.embeddings * _WIDE
     if setting.half:  # cosines as float32, and centres, derivatives and products in half precision
@@ -128,9 +129,9 @@ def memory(setting: Setting) -> Memory:
     embeddings = _EMBEDDING_MATRICES * setting.embeddings * size * _WIDE
     beside = sample + chunk + embeddings
     return Memory(
-        weights=own * _WIDE,
-        gradients=own * _WIDE,
-        states=own * _WIDE * _STATES[setting.optimizer],
+        weights=weights * _WIDE,
+        gradients=weights * _WIDE,
+        states=weights * _WIDE * _STATES[setting.optimizer],
         cosines=cosines,
         sample=sample,
         chunk=chunk,
@@ -141,7 +142,7 @@ def memory(setting: Setting) -> Memory:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step costs one process, in bytes or in operations, by what it is for."""
+    """What a step costs one process, in bytes or in operations, by purpose."""
 
     classifier: float
     contrast: float
@@ -153,15 +154,15 @@ class Cost:
 
 
 def bytes_sent(setting: Setting) -> Cost:
-    """Return the bytes a process sends in a step, rings assumed: gathering M takes (P - 1) / P M, summing twice that.
+    """Return the bytes a process sends in a step over rings: (P - 1) / P M to gather M bytes, twice that to sum them.
 
-    The margin is one that leaves the other cosines alone, such as ArcFace.
+    For a margin that does not change the other cosines, such as ArcFace.
     """
-    processes, everyone, size = setting.processes, setting.embeddings, setting.embedding_size
+    processes, embeddings, size = setting.processes, setting.embeddings, setting.embedding_size
     images = processes * setting.batch
     counts = processes * _INDEX
-    gathered = everyone * (size * _WIDE + _WIDE + _INDEX)  # unit vectors, lengths, identities
-    reduced = counts + everyone * (3 * _WIDE + size * _WIDE)  # target cosines, maxima, sums; the gradient
+    gathered = embeddings * (size * _WIDE + _WIDE + _INDEX)  # unit vectors, lengths, identities
+    reduced = counts + embeddings * (3 * _WIDE + size * _WIDE)  # target cosines, maxima, sums; the gradient
     classifier = _ring(processes, gathered, reduced)
     contrast = 0.0
     if setting.contrastive and setting.gather:
@@ -176,14 +177,14 @@ def _ring(processes: int, gathered: int, reduced: int) -> float:
 
 
 def flops(setting: Setting) -> Cost:
-    """Return the floating-point operations of a process in a step, a multiplication and an addition being two.
+    """Return the floating-point operations of a process in a step; a multiply-add counts as two.
 
-    Those in matrix products and convolutions; the rest is not counted.
+    Only matrix products and convolutions are counted.
     """
     size = setting.embedding_size
     candidates = setting.batch * (setting.processes if setting.gather else 1)
     return Cost(
-        classifier=3 * 2 * setting.compared * setting.embeddings * size,  # cosines, and a gradient for either factor
+        classifier=3 * 2 * setting.compared * setting.embeddings * size,  # the cosines, and a gradient for each factor
         contrast=3.0 * 2 * setting.batch * candidates * size if setting.contrastive else 0.0,
         trunk=float(setting.trunk.flops_per_image * setting.batch),
     )

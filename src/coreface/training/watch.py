@@ -1,7 +1,6 @@
-"""Signs that a training has gone wrong without a number that is not finite: each is said once, by its name."""
+"""Signs that a training has gone wrong although all numbers are finite. Each is reported once, by its name."""
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ _FROZEN_ROWS, _FROZEN_WITHIN = 3, 0.005
 
 
 def require_labels_in_range(faces: FaceSource) -> None:
-    """Raise `DataError` where an identity has no centre; on a GPU the run would die of it without a word."""
+    """Raise `DataError` if a label has no identity centre; on a GPU the run would crash without a message."""
     wrong = (faces.identities < 0) | (faces.identities >= faces.num_identities)
     if wrong.any():
         first = int(wrong.argmax())
@@ -25,40 +24,39 @@ def require_labels_in_range(faces: FaceSource) -> None:
 
 
 class Watch:
-    """Looks at every row of metrics.
+    """Looks at every row of metrics for signs that a training has gone wrong.
 
     Args:
         identities: C.
-        warn: is called with the name of a sign and a sentence on it, once a sign.
     """
 
-    def __init__(self, identities: int, warn: Callable[[str, str], None]) -> None:
+    def __init__(self, identities: int) -> None:
         self._chance = math.log(identities)
-        self._warn = warn
-        self._said: set[str] = set()
-        self._near_chance = 0
+        self._reported: set[str] = set()
+        self._near_chance = 0  # rows in succession
 
-    def look(self, classification: float, view: torch.Tensor, *, warming_up: bool) -> None:
-        """Look at the mean classification loss of a row and at one view (batch, embedding_size) of its last batch."""
+    def look(self, classification: float, view: torch.Tensor, *, warming_up: bool) -> list[tuple[str, str]]:
+        """Look at the mean classification loss of a row and at one view (batch, embedding_size) of its last batch.
+
+        Returns:
+            The name of each sign that is seen for the first time, and a sentence about it.
+        """
+        signs = {}
         near = abs(classification - self._chance) <= _FROZEN_WITHIN * self._chance
         self._near_chance = self._near_chance + 1 if near and not warming_up else 0
         if self._near_chance >= _FROZEN_ROWS:
-            self._say(
-                "frozen loss",
+            signs["frozen loss"] = (
                 f"the classification loss stays at {classification:.3f}, the logarithm of the number of identities: "
-                "nothing is told apart; the learning rate may be 0 or far too high, or the labels may be mixed up",
+                "the encoder tells nobody apart; the learning rate may be 0 or far too high, or the labels mixed up"
             )
         if len(view) >= 2 and (cosine := mean_cosine(view)) > _CONSTANT:
-            self._say(
-                "constant embeddings",
+            signs["constant embeddings"] = (
                 f"different images get the same embedding (mean cosine {cosine:.5f}): the encoder has collapsed; "
-                "begin anew with a lower learning rate or a warm-up",
+                "start again with a lower learning rate or a warm-up"
             )
-
-    def _say(self, name: str, text: str) -> None:
-        if name not in self._said:
-            self._said.add(name)
-            self._warn(name, text)
+        new = [(name, text) for name, text in signs.items() if name not in self._reported]
+        self._reported.update(signs)
+        return new
 
 
 def mean_cosine(view: torch.Tensor) -> float:

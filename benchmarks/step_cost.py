@@ -1,4 +1,7 @@
-"""The tables of docs/scaling.md, made from the formula: ``python tests/scaling_page.py`` prints them."""
+"""What a training step costs with many identities on many processes: the tables of docs/scaling.md.
+
+Nothing is measured: `coreface.training.step_cost` computes every row. Run: python benchmarks/step_cost.py
+"""
 
 from coreface.training.step_cost import Setting, Trunk, bytes_sent, flops, memory
 
@@ -7,11 +10,13 @@ PROCESSES = (1, 8, 64, 512)
 TRUNK = Trunk(parameters=65_155_648, flops_per_image=72_571_355_136)  # iresnet100, as measured_trunk counts it
 
 
-def tables():
+def tables() -> str:
+    """Return the tables for all and for a tenth of the identities, in Markdown."""
     return "\n\n".join(table(rate) for rate in (1.0, 0.1))
 
 
-def table(rate):
+def table(rate: float) -> str:
+    """Return the table for a sample rate."""
     lines = [
         f"### sample_rate {rate:g}",
         "",
@@ -31,8 +36,8 @@ def table(rate):
     return "\n".join(lines)
 
 
-def digits(number):
-    """Three digits, no exponent."""
+def digits(number: float) -> str:
+    """Return a number with three digits and no exponent."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
