@@ -6,7 +6,8 @@ FOLDS ?= 1
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # One thread a process: two test processes on two cores, each with threads of its own, would wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Each process begins with half of the files and takes from the other at the end: most fixtures of a file are made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-slow lint clean
 

@@ -60,15 +60,14 @@ def toy_backbone() -> str:
     return "toy"
 
 
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Any]]:
-    """Two and four processes that talk over gloo, by their number."""
-    from support.gloo import Processes  # not before the number of threads is set
+@pytest.fixture(scope="session")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Processes that talk over gloo, by their number; they are started when they are first asked for."""
+    from support.gloo import Groups  # not before the number of threads is set
 
-    made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in (2, 4)}
-    yield made
-    for processes in made.values():
-        processes.close()
+    groups = Groups(tmp_path_factory.mktemp("gloo"))
+    yield groups
+    groups.close()
 
 
 @pytest.fixture(scope="module")

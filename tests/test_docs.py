@@ -20,20 +20,23 @@ LINKED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [page for page in LINKED if page.name != "extending.md"]  # which tests/test_extending.py runs
 # What makes a command of the README a matter of seconds; it comes last, so it wins.
 SMALL = shlex.split(
-    "--model.backbone iresnet18 --data.image_size 16 --data.workers 0 --optimizer.epochs 5 --optimizer.batch_size 8 "
-    "--optimizer.lr_drops [2] --stages '[{from_epoch: 1}]'"
+    "--model.backbone mobilefacenet --data.image_size 16 --data.workers 0 --optimizer.epochs 8 "
+    "--optimizer.batch_size 8 --optimizer.lr 0.002 --optimizer.lr_drops [2] --stages '[{from_epoch: 1}]'"
 )
 
 
-def blocks(language):
+PROCESSES = ROOT / "docs" / "scaling.md"  # a page that needs no other
+
+
+def blocks(language, pages=PAGES):
     found = []
-    for page in PAGES:
+    for page in pages:
         found += re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     return found
 
 
-def commands():
-    return [line.strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
+def commands(pages=PAGES):
+    return [line.strip() for block in blocks("bash", pages) for line in block.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +73,8 @@ def test_make_targets_exist():
     assert named <= targets
 
 
-def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
-    monkeypatch.chdir(workplace)
-    for line in commands():
+def run(lines, capsys):
+    for line in lines:
         if line.startswith("make "):
             continue
         program, *words = shlex.split(line)
@@ -80,17 +82,28 @@ def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
             words += SMALL
         if program == "torchrun":
             launched = subprocess.run(
-                [sys.executable, "-m", "torch.distributed.run", *words], capture_output=True, text=True, timeout=120
+                [sys.executable, "-m", "torch.distributed.run", *words], capture_output=True, text=True, timeout=600
             )
             assert launched.returncode == 0, launched.stderr
             continue
         assert program == "coreface"
         assert main(words) == 0, capsys.readouterr().err
+
+
+def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    run(commands([page for page in PAGES if page != PROCESSES]), capsys)
     assert (workplace / "others.html").is_file()
     assert (workplace / "runs" / "mine" / "report.html").is_file()
     for example in blocks("python"):
         exec(compile(example, "README.md", "exec"), {})
     assert "cosine similarity" in capsys.readouterr().out
+
+
+def test_commands_of_several_processes(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    run(commands([PROCESSES]), capsys)
+    assert (workplace / "runs" / "shared" / "report.html").is_file()
 
 
 def test_recipe_examples_are_recipes(tmp_path):

@@ -1,4 +1,4 @@
-"""Processes that talk over gloo: started once for a test module, they run what they are handed."""
+"""Processes that talk over gloo: started once for all tests, they run what they are handed."""
 
 import datetime
 import multiprocessing
@@ -64,6 +64,22 @@ class Processes:
         for process in self._started:
             process.join(SECONDS)
             process.kill()
+
+
+class Groups(dict):
+    """``groups[count]`` -> `Processes`, started by the first call."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = folder
+
+    def __missing__(self, count):
+        self[count] = Processes(count, self._folder)
+        return self[count]
+
+    def close(self):
+        for processes in self.values():
+            processes.close()
 
 
 def split(rows, counts):

@@ -19,14 +19,6 @@ IN_PLACE = {torch.ops.aten.addmm_: lambda into, a, b, *_, **__: 2 * a[0] * a[1] 
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory):
-    made = {count: Processes(count, tmp_path_factory.mktemp("gloo")) for count in (1, 2, 4)}
-    yield made
-    for processes in made.values():
-        processes.close()
-
-
 def run(groups, count, job, *arguments):
     return groups[count](job, [(*arguments,)] * count)
 
