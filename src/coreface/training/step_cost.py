@@ -166,8 +166,8 @@ def bytes_sent(setting: Setting) -> Cost:
     classifier = _ring(processes, gathered, reduced)
     contrast = 0.0
     if setting.contrastive and setting.gather:
-        gathered = images * (2 * size * _WIDE + _INDEX)
-        reduced = counts + images * size * _WIDE + 5 * _WIDE + _INDEX  # the gradient of the candidates; four sums, loss
+        gathered = images * (size * _WIDE + _INDEX)
+        reduced = counts + images * size * _WIDE + 6 * _WIDE + _INDEX  # the gradient of the candidates; five sums, loss
         contrast = _ring(processes, gathered, reduced)
     return Cost(classifier, contrast, _ring(processes, 0, setting.trunk.parameters * _WIDE))
 
