@@ -130,14 +130,14 @@ class Empty(FolderSource):
 
 
 KILLED = """
-import sys, time
+import sys
 from coreface.data import FolderSource, convert_faces
 source = FolderSource(sys.argv[1])
 plain = source.encoded
 def slow(index):
     if index == 18:
         print("nearly done", flush=True)
-        time.sleep(60)
+        sys.stdin.read()  # nothing comes; it is killed here
     return plain(index)
 source.encoded = slow
 convert_faces(source, sys.argv[2], sys.argv[3])
@@ -147,7 +147,7 @@ convert_faces(source, sys.argv[2], sys.argv[3])
 @pytest.mark.parametrize("storage", KINDS)
 def test_killed_in_the_middle_and_started_again(photos, tmp_path, storage):
     command = [sys.executable, "-c", KILLED, str(tmp_path / "photos"), str(tmp_path / "out"), storage]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "nearly done\n"
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "out").exists()
