@@ -32,6 +32,7 @@ _SUFFIXES = {
     "WebP": ".webp",
     "TIFF": ".tif",
     "PNM": ".pnm",
+    "AVIF": ".avif",
 }
 
 

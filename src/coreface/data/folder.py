@@ -14,7 +14,10 @@ from coreface.images.load import load_image
 from coreface.plurals import counted
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".pbm", ".pnm"}
+    {
+        *(".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".gif"),
+        *(".pgm", ".ppm", ".pbm", ".pnm"),
+    }
 )
 
 

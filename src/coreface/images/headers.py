@@ -2,7 +2,8 @@
 
 A decoder allocates what a header asks for and hides what a damaged file lacks; both are settled here before it runs.
 Every loop moves forward through the bytes, and no allocation outgrows them. Sources: ITU-T T.81 annex B (JPEG), W3C PNG
-3rd edition, GIF89a, the Windows BITMAPINFOHEADER pages, RFC 9649 (WebP), TIFF 6.0, the netpbm format pages.
+3rd edition, GIF89a, the Windows BITMAPINFOHEADER pages, RFC 9649 (WebP), TIFF 6.0, AV1
+Image File Format 1.1 with ISO/IEC 14496-12 (AVIF), the netpbm format pages.
 """
 
 import re
@@ -43,7 +44,7 @@ def image_size(data: bytes) -> ImageSize:
     """Read the size of an encoded image from its header alone.
 
     Args:
-        data: JPEG, PNG, GIF, BMP, WebP, TIFF (either byte order) or PNM (P1 to P6); the header is enough.
+        data: JPEG, PNG, GIF, BMP, WebP, TIFF (either byte order), AVIF or PNM (P1 to P6); the header is enough.
 
     Raises:
         ImageError: the format is not one of these, or the header is cut off or makes no sense.
@@ -59,8 +60,8 @@ def check_complete(data: bytes) -> None:
     """Check that an encoded image is complete where OpenCV would decode a part of it without an error.
 
     JPEG: each segment up to the end-of-image marker. PNG: each chunk up to ``IEND``, with its CRC. TIFF: the strips or
-    tiles of the first page. PNM: enough pixel data. OpenCV itself refuses GIF, BMP and WebP that are cut off. Bytes
-    after the end do not matter.
+    tiles of the first page. PNM: enough pixel data. OpenCV itself refuses GIF, BMP, WebP and AVIF that are cut off.
+    Bytes after the end do not matter.
 
     Raises:
         ImageError: a part is missing or damaged.
@@ -239,6 +240,59 @@ def _check_pnm(data: bytes) -> None:
     _expect_bytes(data, start + (binary_row * height if kind > 3 else text))
 
 
+def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of the content of every box of an ISO media file in a stretch of bytes."""
+    while start + 8 <= end:
+        size, kind = _unpack(">I4s", data, start)
+        header = 8
+        if size == 1:
+            (size,) = _unpack(">Q", data, start + 8)
+            header = 16
+        stop = end if size == 0 else start + size
+        if not start + header <= stop <= end:
+            raise ImageError(f"the box at byte {start} is cut off or damaged; get a complete copy")
+        yield kind, start + header, stop
+        start = stop
+
+
+def _avif_properties(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Kind and start of the content of the properties of all items: sizes, turns and more."""
+
+    def inside(
+        parents: Iterator[tuple[bytes, int, int]], kind: bytes, skip: int = 0
+    ) -> Iterator[tuple[bytes, int, int]]:
+        for found, start, end in parents:
+            if found == kind:
+                yield from _boxes(data, start + skip, end)
+
+    top = inside(_boxes(data, 0, len(data)), b"meta", skip=4)
+    for kind, start, _ in inside(inside(top, b"iprp"), b"ipco"):
+        yield kind, start
+
+
+def _avif_size(data: bytes) -> tuple[int, int]:
+    """The largest of the image's items: colours, alpha, thumbnail, tiles, and the grid that the tiles make."""
+    sizes = [_unpack(">II", data, start + 4) for kind, start in _avif_properties(data) if kind == b"ispe"]
+    if not sizes:
+        raise ImageError("the AVIF header is damaged: it gives no size; get a new copy")
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+def avif_turns(data: bytes) -> int:
+    """Quarter turns against the clock that bring an AVIF upright: OpenCV leaves them to its caller.
+
+    Raises:
+        ImageError: it is mirrored or cropped by its header.
+    """
+    turns = 0
+    for kind, start in _avif_properties(data):
+        if kind in (b"imir", b"clap"):
+            raise ImageError("the AVIF is mirrored or cropped by its header, which is not read; save it again as PNG")
+        if kind == b"irot":
+            turns = _unpack("B", data, start)[0] & 3
+    return turns
+
+
 def _left_to_opencv(_: bytes) -> None:
     """Check nothing: OpenCV refuses what is cut off."""
 
@@ -257,6 +311,7 @@ _FORMATS = (
     _Format("BMP", re.compile(rb"BM"), _bmp_size, _left_to_opencv),
     _Format("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), _webp_size, _left_to_opencv),
     _Format("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff_size, _check_tiff),
+    _Format("AVIF", re.compile(rb"....ftyp(?:avif|(?:....){2,16}?avif)", re.DOTALL), _avif_size, _left_to_opencv),
     _Format("PNM", re.compile(rb"P[1-6]\s"), lambda data: _pnm_fields(data)[:2], _check_pnm),
 )
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from coreface.errors import ImageError, InputError
 from coreface.images.fast_jpeg import decode_plain_jpeg
 from coreface.images.headers import (
+    avif_turns,
     check_complete,
     image_size,
     still_png,
@@ -45,8 +46,8 @@ def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: 
     Args:
         source: a path; or an encoded image as ``bytes``, ``bytearray`` or ``memoryview``; or a PIL image; or an array,
             uint8 or uint16, of shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA. Files and bytes may be JPEG,
-            PNG, GIF, BMP, WebP, TIFF or PNM: grey, palette, alpha (dropped), CMYK, 8 or 16 bits a sample. Of several
-            frames or pages the first is taken.
+            PNG, GIF, BMP, WebP, TIFF, PNM, and AVIF where OpenCV has its decoder: grey, palette, alpha (dropped), CMYK,
+            8 or 16 bits a sample. Of several frames or pages the first is taken.
         max_bytes: largest encoded image in bytes, checked before a file is read.
         max_pixels: largest width times height, checked on the header before anything is decoded.
 
@@ -175,11 +176,14 @@ def _decode(name: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             data = still_png(data)
         elif image_format == "PNM":
             data += b"\n"  # OpenCV wants a gap after the last number of a PNM in text
-        image = _decoded(data)
+        # AVIF in 8 bits: OpenCV hands out 10 and 12 bits unscaled, and does not say which.
+        image = _decoded(data, cv2.IMREAD_COLOR if image_format == "AVIF" else _ANY_DEPTH_BGR)
         if image is None or image.shape[:2] not in ((height, width), (width, height)):
             raise ImageError(
                 f"the {image_format} is damaged or of a kind that OpenCV cannot read; save it again as PNG"
             )
+        if image_format == "AVIF":
+            image = np.rot90(image, avif_turns(data))
         return np.asarray(cv2.cvtColor(_to_eight_bits(image), cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -206,11 +210,11 @@ def silent_opencv() -> Iterator[None]:
             _opencv_log.setLogLevel(level)
 
 
-def _decoded(data: bytes) -> NDArray[Any] | None:
+def _decoded(data: bytes, flags: int) -> NDArray[Any] | None:
     """uint8 or uint16 BGR of shape (H, W, 3), upright; None if OpenCV cannot decode the data."""
     try:
         with silent_opencv():
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), _ANY_DEPTH_BGR)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         return None
     return image if image is not None and image.dtype in (np.uint8, np.uint16) else None
