@@ -109,12 +109,6 @@ def test_missing_surplus_and_misshapen(path, state):
             assert words in refused(path)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "backbone."])
-def test_prefixed_names_are_not_guessed(path, state, prefix):
-    torch.save({prefix + name: tensor for name, tensor in state.items()}, path)
-    assert "has no matrix" in refused(path)
-
-
 @pytest.mark.parametrize(
     "content",
     [

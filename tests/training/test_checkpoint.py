@@ -20,6 +20,7 @@ from coreface.training.checkpoint import (
 )
 from coreface.training.checkpoint_facts import CheckpointFacts, MeterCounts, Origin
 from coreface.training.checkpoint_manifest import sealed
+from coreface.training.checkpoint_state import load_modules, load_optimizer, module_tensors, optimizer_tensors
 
 TENSORS = {
     "encoder.weight": torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(1)).to(
@@ -290,3 +291,26 @@ def test_a_write_that_cannot_be_finished_leaves_only_what_was_whole(written):
     ]
     assert [path.name for path in written.parent.iterdir()] == ["step_7"]
     open_checkpoint(written)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_loaded(tmp_path, value):
+    """For a training that is resumed, and for one that begins from this checkpoint."""
+    modules = {"encoder": torch.nn.Linear(3, 2)}
+    tensors = module_tensors(modules)
+    tensors["encoder.bias"][1] = value
+    written = write_checkpoint(tmp_path, 7, tensors, FACTS)
+    with pytest.raises(CheckpointError, match=r"step_7: 1 of 2 numbers of encoder\.bias are not finite"):
+        load_modules(open_checkpoint(written), {"encoder": torch.nn.Linear(3, 2)})
+
+
+def test_momentum_that_is_not_finite_is_not_loaded(tmp_path):
+    modules = {"encoder": torch.nn.Linear(3, 2)}
+    optimizer = torch.optim.SGD(modules["encoder"].parameters(), lr=0.1, momentum=0.9)
+    modules["encoder"](torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    tensors = optimizer_tensors(optimizer, modules)
+    tensors["optimizer.encoder.weight.momentum_buffer"][0, 0] = float("nan")
+    written = write_checkpoint(tmp_path, 7, {**module_tensors(modules), **tensors}, FACTS)
+    with pytest.raises(CheckpointError, match=r"1 of 6 numbers of optimizer\.encoder\.weight\.momentum_buffer"):
+        load_optimizer(open_checkpoint(written), optimizer, modules)

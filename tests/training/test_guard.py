@@ -163,6 +163,14 @@ def test_skips_are_counted_and_enter_no_mean(tiny, change, make_trainer, rows, s
     assert "3 steps skipped" in screen.text
 
 
+def test_a_run_without_a_single_good_step_fails(tiny, make_trainer, rows):
+    trainer = make_trainer(tiny)
+    poison(trainer, set(range(trainer.total_steps)))
+    with pytest.raises(DivergedError, match="none of 6 steps had a finite loss"):
+        trainer.train()
+    assert not rows("finished")
+
+
 def test_too_many_in_a_row_end_the_training_with_advice(tiny, change, make_trainer, tmp_path):
     trainer = make_trainer(change(tiny, optimizer__max_skips=3, checkpoint__every_steps=1, optimizer__epochs=9))
     poison(trainer, {1, 3, 4, 5, 6})

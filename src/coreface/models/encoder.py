@@ -196,14 +196,18 @@ class FaceEncoder(nn.Module):
 
     @classmethod
     def from_insightface(cls, path: str | os.PathLike[str], backbone: str) -> "FaceEncoder":
-        """Load a public InsightFace ``backbone.pth``, strictly by name and shape. Nothing in the file is executed.
+        """Load weights of another project, such as InsightFace's ``backbone.pth``. Nothing in the file is executed.
+
+        Prefixes of names and the classifiers of checkpoints are taken off by the lists of
+        `coreface.models.weights_file`; what remains must fit by name and shape.
 
         Args:
             path: the file.
             backbone: which one it is, such as ``iresnet50``. Embedding and image size are read off the shapes.
 
         Raises:
-            ModelError: the file is no plain state_dict, or its names or shapes are another network's.
+            ModelError: the file holds no state_dict, its names or shapes are another network's, or a number is not
+                finite.
         """
         return weights.load_insightface(cls, path, backbone).eval()
 

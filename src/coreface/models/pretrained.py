@@ -22,6 +22,8 @@ from coreface.images.alignment import Alignment
 from coreface.images.preprocessing import Preprocessing
 from coreface.models.backbone import STRIDE, Backbone
 from coreface.models.registry import BACKBONES, build_backbone
+from coreface.models.weights_file import read_state_dict, without_prefix
+from coreface.numerics.finite import first_not_finite
 
 CONFIG, PREPROCESS, WEIGHTS, README = "config.json", "preprocess.json", "model.safetensors", "README.md"
 _FORMAT = 1
@@ -151,21 +153,11 @@ def _built_of(encoder_type: type[EncoderT], root: Path, arguments: dict[str, Any
 
 
 def load_insightface(encoder_type: type[EncoderT], path: str | os.PathLike[str], backbone: str) -> EncoderT:
-    """Read a public ``backbone.pth`` by name and shape. Raises `ModelError` where it is another network."""
+    """Read weights of other projects by name and shape. Raises `ModelError` where it is another network."""
     skeleton = _skeleton(backbone)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
-        raise ModelError(
-            f"{path}: not a plain file of weights, and nothing else is opened ({type(error).__name__})"
-        ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
-    ):
-        raise ModelError(f"{path}: holds {type(state).__name__}, expected a state_dict of name -> tensor")
+    saved = read_state_dict(path)
     linear = next(name for name, part in skeleton.named_modules() if part is skeleton.embedding_linear)
+    state = without_prefix(saved, skeleton.state_dict().keys(), f"{linear}.weight")
     weight = state.get(f"{linear}.weight")
     if weight is None or weight.ndim != 2:
         raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{_guess(state)}")
@@ -222,6 +214,8 @@ def _require_fit(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -
 
 
 def _fill(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -> None:
+    if bad := first_not_finite(state):
+        raise ModelError(f"{path}: {bad}: its training had diverged, or the file is damaged; take an earlier one")
     try:
         encoder.backbone.load_state_dict(state, strict=True)
     except RuntimeError as error:  # tensors without plain values, such as sparse ones

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from coreface.errors import CheckpointError
+from coreface.numerics.finite import first_not_finite
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.recipe import Recipe
 
@@ -52,14 +53,14 @@ def load_modules(checkpoint: Checkpoint, modules: Mapping[str, nn.Module]) -> No
     """Fill all parameters and buffers, in place.
 
     Raises:
-        CheckpointError: the names or shapes are not the same here and there.
+        CheckpointError: the names or shapes are not the same here and there, or a number is not finite.
     """
     tensors = module_tensors(modules)
     known = [name for name in checkpoint.layout if name.split(".")[0] in modules]
     for name in known:
         if name not in tensors:
             raise CheckpointError(f"{checkpoint.folder}: holds {name}, which this recipe does not have")
-    checkpoint.read_into(tensors)
+    _read_finite(checkpoint, tensors)
 
 
 def optimizer_changed(checkpoint: Checkpoint, recipe: Recipe) -> bool:
@@ -71,7 +72,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, mod
     """Fill the optimizer's state.
 
     Raises:
-        CheckpointError: it belongs to parameters that are not here.
+        CheckpointError: it belongs to parameters that are not here, or a number is not finite.
     """
     parameters = dict(_parameters(modules))
     by_parameter: dict[str, dict[str, torch.Tensor]] = {}
@@ -87,7 +88,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, mod
         alike = shape == parameter.shape
         tensor = torch.empty_like(parameter, dtype=dtype) if alike else torch.empty(shape, dtype=dtype)
         tensors[name] = by_parameter.setdefault(owner, {})[key] = tensor
-    checkpoint.read_into(tensors)
+    _read_finite(checkpoint, tensors)
     state = optimizer.state_dict()
     numbers = {id(parameter): number for number, parameter in enumerate(_in_order(optimizer))}
     state["state"] = {
@@ -96,6 +97,12 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, mod
         if id(parameters[owner]) in numbers
     }
     optimizer.load_state_dict(state)
+
+
+def _read_finite(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> None:
+    checkpoint.read_into(tensors)
+    if bad := first_not_finite(tensors):
+        raise CheckpointError(f"{checkpoint.folder}: {bad}: training had diverged by then; go on from an earlier one")
 
 
 def _parameters(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:

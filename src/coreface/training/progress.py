@@ -95,6 +95,14 @@ class Progress:
             f"{self._recipe.optimizer.lr / 10:g}"
         )
 
+    def require_good_step(self, step: int) -> None:
+        """Raise `DivergedError` where none of ``step`` steps had a finite loss and gradient, at the end of a run."""
+        if int(self._stepper.guard.skipped) == step:
+            raise DivergedError(
+                f"none of {counted(step, 'step')} had a finite loss and gradient, so nothing was learnt: look at the "
+                "images in samples.png, and try a lower optimizer.lr, or --precision float32"
+            )
+
     def evaluate(
         self, evaluator: Evaluator, encoder: FaceEncoder, log: RunLog, stop: StopSignals, *, step: int, epoch: int
     ) -> None:

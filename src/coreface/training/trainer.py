@@ -128,7 +128,7 @@ class Trainer:
 
         Raises:
             TrainingStopped: Ctrl-C or SIGTERM came; the step was finished and a checkpoint written.
-            DivergedError: too many steps in a row had no finite loss or gradient.
+            DivergedError: too many steps in a row, or all of them, had no finite loss or gradient.
             StorageError: the run folder can no longer be written.
         """
         last = self.recipe.optimizer.epochs if until_epoch is None else until_epoch
@@ -210,6 +210,8 @@ class Trainer:
     def _finish_epoch(self, log: RunLog, stop: StopSignals, checkpoints: CheckpointWriter, *, last: bool) -> None:
         """Evaluate if it is time to. The training's state does not change here, so a signal may stop it anywhere."""
         epoch = self.epoch + 1
+        if last:
+            self._progress.require_good_step(self.step)
         # Before the evaluation, which may be long: an interruption must not cost the epoch.
         if last and self._saved_step != self.step:
             self._save(log, checkpoints, wait=False)

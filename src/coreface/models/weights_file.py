@@ -1,0 +1,114 @@
+"""Weights as other projects save them: a state_dict, or one inside of a checkpoint, its names with a prefix or without.
+
+What is stripped follows the lists below and nothing else, and the rest must fit strictly. Nothing in a file is run.
+"""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from coreface.errors import ModelError
+
+#: Keys under which checkpoints hold the weights: Lightning and MagFace, arcface_torch, and training loops of one's own.
+CONTAINERS: Final = ("state_dict", "state_dict_backbone", "model_state_dict", "backbone", "model", "net")
+#: Words that DataParallel, DDP, torch.compile, Lightning, MagFace and AdaFace put before the names of a network.
+PREFIXES: Final = ("module.", "model.", "backbone.", "encoder.", "features.", "net.", "_orig_mod.")
+#: Beginnings of the names of classifiers that are saved beside a network and are no part of it.
+HEADS: Final = ("fc.", "head.", "classifier.", "parallel_fc.", "margin_softmax.", "module_partial_fc.")
+#: Classes that checkpoints hold beside the weights. Nothing of them is imported: a stand-in without behaviour is made.
+_BESIDE: Final = ("argparse.Namespace", "pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
+_COUNTER: Final = ".num_batches_tracked"
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read the weights in a file that torch.save wrote: name -> tensor, as they are there.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
+    try:
+        with torch.serialization.safe_globals([(_StandIn, name) for name in _beside(path)]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+        raise ModelError(
+            f"{path}: not a plain file of weights, and nothing else is opened ({type(error).__name__})"
+        ) from error
+    if _is_state_dict(content):
+        return dict(content)
+    if isinstance(content, Mapping):
+        for name in CONTAINERS:
+            if name in content and _is_state_dict(content[name]):
+                return dict(content[name])
+    held = f" with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) and content else ""
+    raise ModelError(
+        f"{path}: holds {type(content).__name__}{held}, expected a state_dict of name -> tensor, or one under "
+        f"{', '.join(CONTAINERS)}"
+    )
+
+
+def without_prefix(
+    state: Mapping[str, torch.Tensor], expected: Collection[str], anchor: str
+) -> dict[str, torch.Tensor]:
+    """Return the weights of a network under its own names.
+
+    The prefix is made of `PREFIXES`; of several, the one under which most names are the network's counts. Names of
+    `HEADS` that are no part of the network are left out, and counters of batches that an old torch did not save are
+    filled in. All other names stay, for the caller to refuse.
+
+    Args:
+        state: the weights as they are in the file.
+        expected: the network's names.
+        anchor: one of them, that every such file has.
+    """
+    prefixes = [name.removesuffix(anchor) for name in state if name.endswith(anchor)]
+    prefixes = [prefix for prefix in prefixes if not _unprefixed(prefix)] or [""]
+    prefix = max(prefixes, key=lambda one: sum(one + name in state for name in expected))
+    found = {name: state[prefix + name] for name in expected if prefix + name in state}
+    own_parts = tuple({f"{name.partition('.')[0]}." for name in expected})
+    for name, tensor in state.items():
+        inside = name.startswith(prefix) and name.removeprefix(prefix).startswith(own_parts)
+        if inside or not _unprefixed(name).startswith(HEADS):
+            found.setdefault(name.removeprefix(prefix), tensor)
+    for name in expected:
+        if name.endswith(_COUNTER) and name.removesuffix(_COUNTER) + ".running_mean" in found:
+            found.setdefault(name, torch.zeros((), dtype=torch.int64))
+    return found
+
+
+class _StandIn(dict[Any, Any]):
+    """Takes the place of an object beside the weights, and forgets all it is given."""
+
+    def __new__(cls, *arguments: object, **options: object) -> "_StandIn":
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _beside(path: str | os.PathLike[str]) -> list[str]:
+    try:
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(Path(path))
+    except Exception:  # no zip of torch.save, or damaged: torch.load says what of it
+        return []
+    return [name for name in unknown if name.startswith(_BESIDE)]
+
+
+def _is_state_dict(content: object) -> bool:
+    return isinstance(content, Mapping) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    )
+
+
+def _unprefixed(name: str) -> str:
+    """Return a name without the words of `PREFIXES` at its beginning."""
+    while (word := next((word for word in PREFIXES if name.startswith(word)), None)) is not None:
+        name = name.removeprefix(word)
+    return name
