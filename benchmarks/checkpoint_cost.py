@@ -1,4 +1,4 @@
-"""What checkpoints cost a training of iresnet50: one each 100 steps, written beside it, or while it waits.
+"""What a checkpoint every 100 steps costs a training: written beside it, or while it waits.
 
 python benchmarks/checkpoint_cost.py                the time of 100 steps is that of a few, times 100 / their number
 python benchmarks/checkpoint_cost.py --rounds 3     fewer
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from timing import Noise, machine, seconds
+from timing import PRECISIONS, Noise, Precision, machine, seconds
 
 from coreface.training.checkpoint_facts import CheckpointFacts
 from coreface.training.checkpoint_state import module_tensors, optimizer_tensors
@@ -25,11 +25,12 @@ from coreface.training.trainer import Trainer
 IDENTITIES, EVERY = 10_572, 100
 
 
-def measure(batch: int, rounds: int) -> None:
+def measure(backbone: str, batch: int, precision: Precision, rounds: int) -> None:
     recipe = Recipe(
-        model=ModelRecipe(backbone="iresnet50"),
+        model=ModelRecipe(backbone=backbone),
         data=DataRecipe(train="noise", workers=0),
         optimizer=OptimizerRecipe(batch_size=batch, epochs=1),
+        precision=precision,
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(recipe, Noise(IDENTITIES, IDENTITIES), Path(folder))
@@ -65,7 +66,8 @@ def measure(batch: int, rounds: int) -> None:
     slower = [steps - count * usual for steps, count, _ in beside]
     shares = [100 * max(0.0, wait + extra) / (EVERY * usual) for wait, extra in zip(waited, slower, strict=True)]
     print(
-        f"\niresnet50, batch {batch}, {size / 1e6:.0f} MB of tensors, a checkpoint each {EVERY} steps, {rounds} rounds"
+        f"\n{backbone}, batch {batch}, {trainer.precision}, {size / 1e6:.0f} MB of tensors, a checkpoint each {EVERY} "
+        f"steps, {rounds} rounds"
     )
     print(f"  a step alone                        {usual:8.3f} s")
     print(f"  the copy, while the training waits  {statistics.median(waited):8.3f} s")
@@ -81,6 +83,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=128 if torch.cuda.is_available() else 16)
+    parser.add_argument("--backbone", default="iresnet50")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     options = parser.parse_args()
     print(machine())
-    measure(options.batch, options.rounds)
+    measure(options.backbone, options.batch, options.precision, options.rounds)

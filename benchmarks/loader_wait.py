@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from timing import machine, synchronise
+from timing import PRECISIONS, machine, synchronise
 
 from coreface.data import open_faces
 from coreface.training.recipe import Recipe
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("path", help="faces: whatever `coreface train` takes")
     parser.add_argument("--backbone", default="iresnet18")
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12)
     options = parser.parse_args()
@@ -37,6 +38,7 @@ def main() -> None:
         data=DataRecipe(train=options.path, workers=options.workers),
         stages=[StageRecipe(dropout=0.4)],
         optimizer=OptimizerRecipe(batch_size=options.batch, epochs=1),
+        precision=options.precision,
     )
     waits, steps = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -59,8 +61,9 @@ def main() -> None:
     shares = [wait / step for wait, step in zip(waits[WARMUP:], steps[WARMUP:], strict=True)]
     middle = statistics.median(steps[WARMUP:])
     print(
-        f"{options.backbone}, batch {options.batch}, {options.workers} workers: a step {middle:.3f} s "
-        f"({options.batch / middle:.1f} images/s); waiting {sum(waits[WARMUP:]) / sum(steps[WARMUP:]):.2%} of it "
+        f"{options.backbone}, batch {options.batch}, {trainer.precision}, {options.workers} workers: "
+        f"a step {middle:.3f} s ({options.batch / middle:.1f} images/s); "
+        f"waiting {sum(waits[WARMUP:]) / sum(steps[WARMUP:]):.2%} of it "
         f"(single steps {min(shares):.2%} to {max(shares):.2%}; the first batch came after {waits[0]:.2f} s)"
     )
 

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 from coreface.data import FaceSource
 from coreface.runs.folder import environment
+
+Precision = Literal["auto", "float32", "bf16"]  # of the trunk's products, as in a recipe
+PRECISIONS = get_args(Precision)
 
 
 def synchronise() -> None:
@@ -39,8 +43,18 @@ def alternate(runs: dict[str, Callable[[], object]], rounds: int, warmup: int = 
 
 def ratio(times: dict[str, list[float]], ours: str, other: str) -> str:
     """The median over the rounds of ours / other, each pair measured side by side, and its range."""
-    pairs = [a / b for a, b in zip(times[ours], times[other], strict=True)]
+    pairs = ratios(times, ours, other)
     return f"{statistics.median(pairs):.3f} ({min(pairs):.3f} to {max(pairs):.3f})"
+
+
+def against_bound(times: dict[str, list[float]], ours: str, other: str, bound: float) -> str:
+    """The same, and whether its median keeps to a bound."""
+    kept = statistics.median(ratios(times, ours, other)) <= bound
+    return f"{ratio(times, ours, other)}   bound {bound:.2f}: {'kept' if kept else 'EXCEEDED'}"
+
+
+def ratios(times: dict[str, list[float]], ours: str, other: str) -> list[float]:
+    return [a / b for a, b in zip(times[ours], times[other], strict=True)]
 
 
 def matrix_peak(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:

@@ -2,7 +2,7 @@
 
 The naive step: float32, NCHW, eager, arccos, a one-hot matrix for the margin, the optimizer parameter by parameter.
 
-    python benchmarks/train_throughput.py [--backbones iresnet18 iresnet50] [--batch 32] [--compile]
+    python benchmarks/train_throughput.py [--backbones iresnet18 iresnet50] [--batch 32] [--precision bf16] [--compile]
 """
 
 import argparse
@@ -13,11 +13,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import Noise, alternate, machine, matrix_peak, ratio, seconds
+from timing import PRECISIONS, Noise, Precision, alternate, machine, matrix_peak, ratio, seconds
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import coreface as cf
+from coreface.models.views import RowMasks, dropout_views
+from coreface.training.gradients import clip_by_recipe
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
@@ -47,12 +49,13 @@ class NaiveStep:
         loss.item()
 
 
-def our_trainer(backbone: str, batch: int, folder: Path, *, compiled: bool) -> Trainer:
+def our_trainer(backbone: str, batch: int, precision: Precision, folder: Path, *, compiled: bool) -> Trainer:
     recipe = Recipe(
         model=ModelRecipe(backbone=backbone),
         data=DataRecipe(train="noise", workers=0),
         stages=[StageRecipe(dropout=0.4)],
         optimizer=OptimizerRecipe(batch_size=batch, epochs=1),
+        precision=precision,
         compile=compiled,
     )
     trainer = Trainer(recipe, Noise(IDENTITIES, IDENTITIES), folder)
@@ -61,9 +64,9 @@ def our_trainer(backbone: str, batch: int, folder: Path, *, compiled: bool) -> T
     return trainer
 
 
-def measure(backbone: str, batch: int, rounds: int, *, compiled: bool) -> None:
+def measure(backbone: str, batch: int, rounds: int, precision: Precision, *, compiled: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        trainer = our_trainer(backbone, batch, Path(folder), compiled=False)
+        trainer = our_trainer(backbone, batch, precision, Path(folder), compiled=False)
         images, identities = next(trainer.loader.epoch(1))
         naive = NaiveStep(backbone, images.device)
         contiguous = images.contiguous()
@@ -72,7 +75,7 @@ def measure(backbone: str, batch: int, rounds: int, *, compiled: bool) -> None:
             "coreface": lambda: trainer.train_step(0, 1e-3, images, identities),
         }
         if compiled:
-            fast = our_trainer(backbone, batch, Path(folder), compiled=True)
+            fast = our_trainer(backbone, batch, precision, Path(folder), compiled=True)
             steps["coreface, compiled"] = lambda: fast.train_step(0, 1e-3, images, identities)
         times = alternate(steps, rounds)
         with FlopCounterMode(display=False) as counter:
@@ -92,22 +95,31 @@ def measure(backbone: str, batch: int, rounds: int, *, compiled: bool) -> None:
 
 def breakdown(trainer: Trainer, images: torch.Tensor, identities: torch.Tensor, rounds: int) -> None:
     """Time the parts of our step one by one, each with its own backward pass."""
-    encoder, objective = trainer.encoder, trainer.objective
+    encoder, objective, recipe = trainer.encoder, trainer.objective, trainer.recipe
+    backbone = encoder.backbone
+    masks = RowMasks(recipe.seed, 0, torch.arange(len(images), device=images.device))
 
-    def forward() -> torch.Tensor:
-        with torch.autocast(images.device.type, trainer.precision, enabled=trainer.precision != torch.float32):
-            return encoder.backbone.trunk(images)
+    def autocast() -> torch.autocast:
+        return torch.autocast(images.device.type, trainer.precision, enabled=trainer.precision != torch.float32)
 
-    features = forward().detach().requires_grad_()
-    linear, norm = encoder.backbone.embedding_linear, encoder.backbone.embedding_norm
-    embedding = norm(linear(F.dropout(features, 0.4)).float()).detach().requires_grad_()
+    def trunk() -> torch.Tensor:
+        with autocast():
+            return backbone.trunk(images)
+
+    features = trunk().detach().requires_grad_()
+
+    def embedding_layer() -> torch.Tensor:
+        with autocast():
+            return dropout_views(backbone, features, 1, recipe.stages[0].dropout, masks=masks)[0]
+
+    embedding = embedding_layer().detach().requires_grad_()
     parts: dict[str, Callable[[], object]] = {
         "data (decode, collate)": lambda: next(trainer.loader.epoch(1)),
-        "trunk, forward": forward,
-        "trunk, both ways": lambda: forward().sum().backward(),
-        "embedding layer": lambda: norm(linear(F.dropout(features, 0.4)).float()).sum().backward(),
+        "trunk, forward": trunk,
+        "trunk, both ways": lambda: trunk().sum().backward(),
+        "embedding layer": lambda: embedding_layer().sum().backward(),
         "classifier and loss": lambda: objective(0, [embedding], identities).total.backward(),
-        "clip and optimizer": lambda: (trainer.clip_gradients(), trainer.stepper.optimizer.step()),
+        "clip and optimizer": lambda: (clip_by_recipe(encoder, objective, recipe.optimizer), trainer.stepper.optimizer.step()),
     }
     medians = {name: statistics.median([seconds(run) for _ in range(rounds)]) for name, run in parts.items()}
     whole = sum(taken for name, taken in medians.items() if name not in ("trunk, forward", "data (decode, collate)"))
@@ -120,8 +132,9 @@ if __name__ == "__main__":
     parser.add_argument("--backbones", nargs="+", default=["iresnet18", "iresnet50"])
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
     options = parser.parse_args()
     print(machine())
     for name in options.backbones:
-        measure(name, options.batch, options.rounds, compiled=options.compile)
+        measure(name, options.batch, options.rounds, options.precision, compiled=options.compile)

@@ -1,0 +1,187 @@
+"""Every program in benchmarks/ runs, here on something tiny, and prints the rows that it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from coreface.data import RecordWriter
+from support import toy_images
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SECONDS = 1200  # more than any of them takes on a busy machine
+TIME, RATIO = r"\d+\.\d+ s", r"\d+\.\d+ \(\d+\.\d+ to \d+\.\d+\)"
+
+
+class Run(NamedTuple):
+    """A program, its arguments, and patterns of its rows. FACES stands for a folder of images, RECORDS for a .rec."""
+
+    program: str
+    arguments: str
+    rows: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.arguments}"
+
+
+def with_precisions(program, arguments, *rows):
+    """Return a run in float32 and one in bf16; the heading names the dtype."""
+    return [
+        Run(program, f"{arguments} --precision {precision}", (rf".*\btorch\.{dtype}\b", *rows))
+        for precision, dtype in (("float32", "float32"), ("bf16", "bfloat16"))
+    ]
+
+
+def classifier(option, dtype):
+    return Run(
+        "classifier_memory_speed.py",
+        f"--identities 600 --rounds 1 {option}",
+        (
+            rf"600 identities, batch 128, 2 views, torch\.{dtype}, 1 rounds",
+            *(rf"  {name} +{TIME} +-?\d+\.\d+ GiB" for name in ("dense", "dense, joined", "coreface")),
+            rf"  products +{TIME}",
+            rf"  coreface / products +{RATIO} +goal",
+            *(rf"  {name} / coreface +{RATIO} +goal 5 +memory" for name in ("dense", "dense, joined")),
+        ),
+    )
+
+
+STEP = "--backbone mobilefacenet --batch 2 --rounds 1"
+RUNS = [
+    *with_precisions(
+        "method_overhead.py",
+        f"--batches 128 {STEP}",
+        rf"  batch +128 +bare +\d+\.\d+ ms +CoReFaceLoss +\d+\.\d+ ms +ratio {RATIO} +bound 3\.00: (kept|EXCEEDED)",
+        rf"  ArcFace +{TIME} +\d+\.\d images/s",
+        rf"  CoReFace +{TIME} +\d+\.\d images/s",
+        rf"  CoReFace / ArcFace +{RATIO} +bound 1\.03: (kept|EXCEEDED)",
+    ),
+    *with_precisions(
+        "train_throughput.py",
+        "--backbones mobilefacenet --batch 2 --rounds 1",
+        rf"  naive +{TIME} +\d+\.\d images/s +\d+\.\d% of \d+ GFLOP/s +naive / this {RATIO}",
+        rf"  coreface +{TIME} +\d+\.\d images/s +\d+\.\d% of \d+ GFLOP/s +naive / this {RATIO}",
+        *(
+            rf"    {re.escape(part)} +{TIME} +\d+\.\d%"
+            for part in (
+                "data (decode, collate)",
+                "trunk, forward",
+                "trunk, both ways",
+                "embedding layer",
+                "classifier and loss",
+                "clip and optimizer",
+            )
+        ),
+    ),
+    *with_precisions(
+        "checkpoint_cost.py",
+        STEP,
+        rf"  a step alone +{TIME}",
+        rf"  the copy, while the training waits +{TIME}",
+        rf"  until it is on the disk, beside it +{TIME}",
+        r"  the steps beside it take longer by +-?\d+\.\d+ s",
+        rf"  until it is on the disk, waiting +{TIME}",
+        r"  asynchronous +\d+\.\d+ % \(\d+\.\d+ to \d+\.\d+\) +goal 1",
+        r"  synchronous +\d+\.\d+ % \(\d+\.\d+ to \d+\.\d+\)",
+    ),
+    *with_precisions(
+        "loader_wait.py",
+        "FACES --backbone mobilefacenet --batch 2 --workers 1 --steps 2",
+        rf"mobilefacenet, batch 2, torch.\w+, 1 workers: a step {TIME} \(\d+\.\d images/s\); waiting \d+\.\d+% of it",
+    ),
+    classifier("", "float32"),
+    classifier("--bf16", "bfloat16"),
+    Run(
+        "evaluation_speed.py",
+        "--small --rounds 1",
+        (
+            r"10 folds of 6 000 pairs",
+            r"TAR at 6 FARs of 157000 scores",
+            r"4700 images into 230 templates \(50 of them by masks\)",
+            r"open-set search of 195 probes in 35 entries",
+            rf"  straightforward / ours +{RATIO} +goal",
+            rf"  ours / bare product +{RATIO} +goal <= 1\.3",
+        ),
+    ),
+    Run(
+        "interval_coverage.py",
+        "--trials 2 --identities 20 --replicates 20",
+        tuple(
+            rf" +20 +{name} +{kind} +\d+\.\d % +\d+\.\d % +\d+\.\d % +\d+\.\d+"
+            for name in ("FMR at a threshold", "FNMR at a threshold", r"TAR at FAR 0\.01")
+            for kind in ("ours", "percentile", "independent pairs")
+        ),
+    ),
+    Run(
+        "study_coverage.py",
+        "--trials 2 --seeds 3",
+        tuple(
+            row
+            for spread in ("seeds", "mixed", "people", "people in a seed")
+            for row in (rf"{spread} +3( +\d+\.\d % \(\d+\.\d+\)){{3}}", rf"{spread} +3 +\d+\.\d % +\d+\.\d %")
+        ),
+    ),
+    Run(
+        "open_index.py",
+        "--records 2000 --rounds 1",
+        (
+            rf"RecordReader +{TIME} +[+-]\d+\.\d MiB +\(\d+ long\)",
+            rf"RecordSource, by its index of identities +{TIME} +[+-]\d+\.\d MiB +\(\d+ long\)",
+            rf"RecordSource, by the headers of all records +{TIME} +[+-]\d+\.\d MiB +\(2000 long\)",
+        ),
+    ),
+    Run(
+        "read_recordio.py",
+        "RECORDS --images 8 --rounds 1",
+        tuple(
+            rf"{name} +\d+ images/s +coreface is \d+\.\d+ times as fast"
+            for name in ("coreface", "coreface, two workers", r"JPEG decoder alone \(OpenCV, from memory\)", "Pillow")
+        ),
+    ),
+    Run(
+        "kill_runs.py",
+        "--runs 1",
+        (r"undisturbed: .* \d+ steps, \d+ checkpoints", r" 1  identical", r"1 of 1 identical"),
+    ),
+    Run("kill_processes.py", "--runs 1", (r" 1  1-2-4-1  same batches", r"1 of 1 as promised")),
+]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Return what stands for the names in the arguments: faces of four people, as files and as records."""
+    folder = tmp_path_factory.mktemp("faces")
+    files = [folder / f"person{i // 3}" / f"{i % 3}.jpg" for i in range(12)]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(toy_images.encode(toy_images.noise(str(path.name), 112, 112), ".jpg"))
+    records = tmp_path_factory.mktemp("records") / "train.rec"
+    with RecordWriter(records, identities=True) as writer:
+        for i, path in enumerate(files):
+            writer.write(path.read_bytes(), i // 3)
+    return {"FACES": str(folder), "RECORDS": str(records)}
+
+
+def test_every_program_has_a_run():
+    programs = {path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    assert programs == {run.program for run in RUNS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_a_tiny_run_prints_its_rows(run, places):
+    words = [places.get(word, word) for word in run.arguments.split()]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / run.program), *words],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for row in run.rows:
+        assert re.search(f"^{row}", done.stdout, re.MULTILINE), f"no row {row!r} in:\n{done.stdout}"
