@@ -1,6 +1,6 @@
 """Margins that follow the training or the embedding: CurricularFace, MagFace, AdaFace.
 
-Each is written from its paper; where the paper says less than a program needs, the docstring says what was chosen.
+Each is written from its paper. Where the paper leaves something open, the docstring says what was chosen.
 """
 
 import math
@@ -15,9 +15,9 @@ class CurricularFace(ArcFace):
     """ArcFace on the target; a harder other identity, cos(theta_j) > cos(theta + m), enters as cos_j (t + cos_j).
 
     Source: Huang et al., "CurricularFace: Adaptive Curriculum Learning Loss for Deep Face Recognition" (CVPR 2020). t
-    starts at 0 and follows the mean target cosine of the batches, t <- a r + (1 - a) t (equation 9), before it is used;
-    it and the choice of the hard ones carry no gradient. The paper prints a = 0.99, which its authors corrected: the
-    weight of the new value is 0.01.
+    starts at 0 and is updated with the mean target cosine r of each batch, t <- a r + (1 - a) t (their equation 9),
+    before it is used. Neither t nor the choice of the hard identities has a gradient. The paper prints a = 0.99, which
+    its authors corrected: the weight of the new value is 0.01.
 
     Args:
         scale: s.
@@ -26,7 +26,7 @@ class CurricularFace(ArcFace):
         gradient: exact, or straight_through for the target: see `AngularMargin`. That of the others is always exact.
 
     Attributes:
-        t: a buffer, moved in training mode by a call; a value that is not finite leaves it.
+        t: a buffer. A call in training mode updates it, unless the new value is not finite.
     """
 
     t: torch.Tensor
@@ -49,12 +49,12 @@ class CurricularFace(ArcFace):
 
 
 class MagFace(AngularMargin):
-    """ArcFace with a margin that grows with the length a of the embedding, which a penalty draws to its upper bound.
+    """ArcFace with a margin that grows with the length a of the embedding; a penalty draws a to its upper bound.
 
     m(a) = (u_m - l_m) / (u_a - l_a) (a - l_a) + l_m, and L = mean(L_i) + lambda_g mean(g(a_i)) with
     g(a) = 1 / a + a / u_a^2. Source: Meng et al., "MagFace: A Universal Representation for Face Recognition and Quality
-    Assessment" (CVPR 2021). The paper takes l_a <= a <= u_a for granted: here m(a) is evaluated within these bounds and
-    g at a >= 1, so that lengths outside are drawn back and a vector of zeros stays finite.
+    Assessment" (CVPR 2021). The paper assumes l_a <= a <= u_a. Here a is clamped to these bounds for m(a), and to
+    a >= 1 for g, so that lengths outside are drawn back and a vector of zeros stays finite.
 
     Args:
         scale: s.
@@ -97,12 +97,12 @@ class MagFace(AngularMargin):
 
 
 class AdaFace(AngularMargin):
-    """cos(theta - m z) - (m z + m), where z says how long the embedding is among those of late: its image quality.
+    """cos(theta - m z) - (m z + m), where z, the relative length of the embedding, stands for image quality.
 
     z = clip((|x| - mu) / (sigma / h), -1, 1), with no gradient. Source: Kim et al., "AdaFace: Quality Adaptive Margin
-    for Face Recognition" (CVPR 2022). mu and sigma follow mean and standard deviation (unbiased) of the batches before
-    they are used. As for the weight of the new value, the paper calls 0.99 the momentum and the authors' release has
-    0.01, which is what a momentum of 0.99 means. The start values, 20 and 100, are those of the release.
+    for Face Recognition" (CVPR 2022). mu and sigma are running means of the mean and the (unbiased) standard deviation
+    of the batches, updated before they are used. The paper calls 0.99 the momentum; the authors' release gives the new
+    value a weight of 0.01, which means the same. The initial values, 20 and 100, are those of the release.
 
     Args:
         scale: s.
@@ -112,7 +112,8 @@ class AdaFace(AngularMargin):
         gradient: exact, or straight_through: see `AngularMargin`.
 
     Attributes:
-        mean: mu, a buffer, moved in training mode by a call of two or more; values that are not finite leave it.
+        mean: mu, a buffer. A call in training mode with two or more embeddings updates it, unless the new value is not
+            finite.
         deviation: sigma, likewise.
     """
 
@@ -152,7 +153,7 @@ class AdaFace(AngularMargin):
 
 
 def _moved(state: torch.Tensor, value: torch.Tensor, weight: float) -> torch.Tensor:
-    """Return a running state after a new value, in float64 once there was a float64 one."""
+    """Return the running mean after a new value, in float64 once a float64 value came."""
     if value.dtype == torch.float64:
         state = state.double()
     value = value.to(state.dtype)

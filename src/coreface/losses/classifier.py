@@ -1,4 +1,7 @@
-"""The identity centres that training compares embeddings with; evaluation never sees them."""
+"""The classifier of training: one centre per identity, with a margin-softmax over the cosines.
+
+The loss of one view is M(h, y) in docs/method.md, equation 2. Evaluation does not use the centres.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,25 +20,26 @@ from coreface.numerics.unit_length import unit_rows
 if TYPE_CHECKING:
     from coreface.distributed.sharded_rows import Shard
 
-#: Batch x identities up to which a call takes the plain way, where fewer operations count for more than fewer bytes.
+#: Batch x identities up to which a call uses plain autograd: there the number of operations costs more than memory.
 SMALL = 2**16
 
 
 class MarginClassifier(nn.Module):
-    """Softmax over the cosines with one centre an identity, with a margin on the target.
+    """Softmax over the cosines with one centre per identity, with a margin on the target.
 
     A call computes in float32 (float64 for float64 embeddings). With many identities it keeps one matrix of
     (identities, batch) for the backward pass and no copy of the centres, and under autocast the factors of its matrix
     products and the cosines with other identities are rounded to the autocast dtype; lengths, target cosines, sums and
     the loss stay in float32.
 
-    Over the processes of torch.distributed, ``sharded=True`` gives each a part of the rows. A call is collective then:
-    it takes this process's batch (of any length, 0 too), and value and gradients are those of one process with the
-    joined batch and all rows. So gradients of what every process has a copy of are to be SUMMED over the processes.
+    Over the processes of torch.distributed, ``sharded=True`` gives each a part of the rows. A call is then
+    collective: it takes this process's batch (of any length, including 0), and value and gradients are those of one
+    process with the joined batch and all rows. Gradients of weights that every process has a copy of must be SUMMED
+    over the processes.
 
-    With a ``sample_rate`` below 1, a call in training mode compares with the identities of its batch and with every
-    other identity with that probability. Which ones depends on the seed, the number of the call and the identity
-    alone, not on the number of processes. `update_own_rows` makes an optimizer leave the other rows alone.
+    With a ``sample_rate`` below 1, a call in training mode compares with the identities of its batch, and with each
+    other identity with that probability. The choice depends only on the seed, the number of the call and the identity,
+    not on the number of processes. `update_own_rows` makes an optimizer leave the other rows alone.
 
     Args:
         margin: an `ArcFace`, `CosFace`, `CurricularFace`, `MagFace`, `AdaFace` or any other `Margin`.
@@ -44,7 +48,7 @@ class MarginClassifier(nn.Module):
         sample_rate: probability of an identity that is not in the batch, above 0, at most 1.
         seed: of the sampling.
         sharded: split the rows over the processes; without a process group there is one process.
-        device: where to make the weight. Sharded centres stay on the kind of device they are made on.
+        device: where to create the weight. Sharded centres stay on that kind of device.
 
     Raises:
         InputError: a number is out of range.
@@ -52,8 +56,8 @@ class MarginClassifier(nn.Module):
     Attributes:
         weight: (C, D), the centres; only their directions matter. Initialised N(0, 0.01), with the same numbers for any
             number of processes. Sharded, it is a DTensor, which torch.distributed.checkpoint saves and reshards.
-        calls: calls in training mode with a sample, a buffer.
-        touched: (rows of this process,), bool, those compared with since the optimizer's last step; not saved.
+        calls: a buffer, the number of calls that have drawn a sample.
+        touched: (rows of this process,), bool, the rows used since the optimizer's last step; not saved.
     """
 
     calls: torch.Tensor
@@ -93,9 +97,9 @@ class MarginClassifier(nn.Module):
             self.register_buffer("touched", torch.zeros(rows, dtype=torch.bool, device=device), persistent=False)
 
     def logits(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
-        """Return what enters the softmax: scaled cosines, the targets with the margin. Never reduced by autocast.
+        """Return the logits: scaled cosines, the targets with the margin. Autocast does not change their precision.
 
-        To look at: it makes several matrices of the result's size, and collects the rows of sharded centres.
+        For inspection: it creates several matrices of the result's size, and gathers the rows of sharded centres.
 
         Args:
             embeddings: (batch, D), any float dtype, not necessarily unit length.
@@ -136,7 +140,7 @@ class MarginClassifier(nn.Module):
             return margin_softmax(embeddings, weight.to(embeddings.dtype), columns, self.margin, products, layout)
 
     def _sample(self, weight: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the rows compared with, and where among them the targets are."""
+        """Return the sampled rows, and the place of each target among them."""
         start = 0 if self._shard is None else self._shard.start
         chosen = sampled(self.seed, self.calls, start, len(weight), self.sample_rate, weight.device)
         self.calls += 1

@@ -1,7 +1,7 @@
-"""The margin-softmax as one lean function of embeddings and centres.
+"""The margin-softmax, M in docs/method.md, as one function of embeddings and centres that saves memory.
 
-Autograd would keep a handful of batch x identities matrices and a normalised copy of the centres. Here one matrix of
-scaled cosines goes from forward to backward; whatever else is that large exists a chunk of identities at a time.
+Autograd would keep several (batch, identities) matrices and a normalised copy of the centres. Here one matrix of scaled
+cosines is kept for the backward pass; everything else of that size exists for one chunk of identities at a time.
 """
 
 import copy
@@ -14,9 +14,9 @@ from coreface.distributed.collectives import RowLayout, maximum, summed
 from coreface.losses.margins import Margin
 from coreface.numerics.unit_length import split_length, through_unit
 
-#: Entries of a chunk, by kind of device: what lies between two matrix products has to stay in a CPU's caches.
+#: Entries of a chunk, by kind of device. On a CPU a chunk has to stay in the caches between two matrix products.
 CHUNK = {"cpu": 2**19, "cuda": 2**26}
-# A logit that weighs nothing, and which, unlike -inf, gives 0 when it is multiplied by its weight.
+# A logit of weight 0. Unlike -inf it gives 0 when it is multiplied by its weight.
 _NOTHING = -1e18
 
 
@@ -140,7 +140,7 @@ class _MarginSoftmax(torch.autograd.Function):
 
 
 class _TargetGraph:
-    """What the margin makes of target cosines and norms, with its own small piece of autograd."""
+    """The margin's target and penalty as functions of target cosines and norms, with a small graph of their own."""
 
     def __init__(self, margin: Margin, cosines: torch.Tensor, norms: torch.Tensor) -> None:
         with torch.enable_grad():
@@ -181,17 +181,17 @@ class _Sweep:
         self._rows = max(1, entries // max(1, len(columns)))
 
     def chunks(self, scores: torch.Tensor) -> list[tuple[torch.Tensor, slice]]:
-        """Return blocks of rows, with the rows they are."""
+        """Return blocks of rows, each with its slice of the rows."""
         starts = range(0, len(scores), self._rows)
         return [(scores[start : start + self._rows], slice(start, start + self._rows)) for start in starts]
 
     def space(self, count: int) -> list[torch.Tensor]:
-        """Return matrices for the largest chunk: fresh memory for each of them costs as much as a pass over it."""
+        """Return buffers for the largest chunk: new memory for every chunk would cost as much as a pass over it."""
         shape = (min(self._rows, len(self.weight)), len(self.columns))
         return [self.target.new_empty(shape) for _ in range(count)]
 
     def logits(self, block: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Return what enters the softmax beside the targets, whose places weigh nothing."""
+        """Return the logits of the non-targets; the targets' places get a weight of 0."""
         block = block.to(self.target.dtype)
         if not self.margin.moves_others:
             return block

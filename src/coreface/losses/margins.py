@@ -1,8 +1,8 @@
 """Margins on the target cosine: what makes a softmax over identity centres a margin-softmax.
 
-A margin sees three things of a batch, each at its own time, so that one that needs the length of an embedding (MagFace,
-AdaFace) or a running state (CurricularFace) is written without a change to the classifier: `target` gets the target
-cosines and the embeddings' norms, `others` the cosines to all other identities, `penalty` the norms.
+A margin has three methods: `target` gets the target cosines and the norms of the embeddings, `others` the cosines with
+all other identities, `penalty` the norms. A margin that needs the norms (MagFace, AdaFace) or a running state
+(CurricularFace) therefore needs no change to the classifier.
 """
 
 import math
@@ -62,8 +62,8 @@ class AngularMargin(Margin):
 
     Args:
         scale: s.
-        gradient: ``"exact"``; or ``"straight_through"``, the slope of the target with respect to its cosine taken as 1,
-            as releases do that add the angle outside of autograd: easier targets, less pull.
+        gradient: ``"exact"``; or ``"straight_through"``, which takes the slope of the target with respect to its cosine
+            as 1, as releases do that add the angle outside of autograd. Easy targets are then pulled less.
     """
 
     def __init__(self, scale: float, gradient: Gradient = "exact") -> None:
@@ -73,9 +73,9 @@ class AngularMargin(Margin):
         self.gradient = gradient
 
     def turned(self, cosines: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-        """Return cos(theta + angle), and what goes on from it outside of 0 <= theta + angle <= pi.
+        """Return cos(theta + angle), continued outside of 0 <= theta + angle <= pi.
 
-        Beyond pi it is cos(theta) - angle sin(angle), which goes on falling; below 0 it is 1, with a slope of 0. No
+        Beyond pi it is cos(theta) - angle sin(angle), which keeps falling; below 0 it is 1, with a slope of 0. No
         arccos is taken. The exact slope, sin(theta + angle) / sin(theta), is evaluated at |cos| <= 1 - 1e-7, so that it
         is finite everywhere.
 
@@ -95,7 +95,7 @@ class AngularMargin(Margin):
             else:
                 inside = bounded.clamp(-1 + 1e-7, 1 - 1e-7)
                 slope = torch.where(within, cos_a + inside / _sine(inside) * sin_a, 1.0).masked_fill_(below, 0.0)
-        # The value is exact and the slopes are those of above: autograd alone would divide by sin(theta) = 0 at +-1.
+        # The exact value with the slopes computed above: autograd alone would divide by sin(theta) = 0 at +-1.
         turned = value + slope * (cosines - cosines.detach())
         if angle.requires_grad:
             with torch.no_grad():
@@ -106,7 +106,7 @@ class AngularMargin(Margin):
 
 
 class ArcFace(AngularMargin):
-    """cos(theta + m); where theta + m > pi, cos(theta) - m sin(m), which goes on falling.
+    """cos(theta + m); where theta + m > pi, cos(theta) - m sin(m), which keeps falling (docs/method.md, equation 3).
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition" (CVPR 2019), equation 3.
 
@@ -130,7 +130,9 @@ class ArcFace(AngularMargin):
 
 
 class CosFace(Margin):
-    """cos(theta) - m. Source: Wang et al., "CosFace: Large Margin Cosine Loss" (CVPR 2018), equation 4.
+    """cos(theta) - m (docs/method.md, equation 4).
+
+    Source: Wang et al., "CosFace: Large Margin Cosine Loss" (CVPR 2018), equation 4.
 
     Args:
         scale: s.

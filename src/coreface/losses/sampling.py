@@ -1,4 +1,4 @@
-"""Which identities a step compares with, and an optimizer that moves no others."""
+"""Sampling of identities for a step, and an optimizer that updates only the sampled ones."""
 
 from typing import Any
 
@@ -32,11 +32,11 @@ def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, 
 def update_own_rows(
     optimizer: torch.optim.Optimizer, weight: nn.Parameter, touched: torch.Tensor | None = None
 ) -> None:
-    """Make an optimizer work on this process's rows of a matrix, and on the touched ones only.
+    """Make an optimizer update this process's rows of a matrix, and of these only the touched ones.
 
-    Steps see a plain tensor in place of a sharded one, so that any implementation (fused, foreach) takes both in one
-    group. Between the steps parameter and state are as sharded as before. Rows that are not touched keep value,
-    momentum and all other state: no decay of the weight or of the momentum reaches them.
+    A step sees a plain tensor in place of a sharded one, so that any implementation (fused, foreach) takes both in one
+    group. Between steps parameter and state are sharded as before. Rows that are not touched keep their value, their
+    momentum and all other state: neither weight decay nor the decay of the momentum reaches them.
 
     Args:
         optimizer: one of torch's; it holds ``weight`` already.

@@ -9,8 +9,8 @@ from torch.autograd.function import once_differentiable
 def split_length(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return x / |x| and 1 / |x|, (rows, size) and (rows, 1), outside of autograd.
 
-    A zero vector has no direction: it becomes zero, cosine 0 with everything, and its inverse is 0, so that it receives
-    no gradient instead of one divided by almost nothing.
+    A vector of zeros has no direction. It stays zero, so that its cosine with every vector is 0, and its inverse is 0,
+    so that it receives a gradient of zero instead of a huge one.
     """
     inverse: torch.Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).reciprocal_()
     inverse.nan_to_num_(nan=torch.nan, posinf=0.0)

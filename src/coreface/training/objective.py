@@ -22,7 +22,7 @@ class Losses(NamedTuple):
 
 
 class Objective(nn.Module):
-    """L = mean over the views of M(h, y) + lambda L_con: docs/method.md, equations 1 and 5.
+    """L = mean over the views of M(h, y) + lambda L_con: docs/method.md, equations 2, 5 and 7.
 
     Over several processes, each with a part of the batch, a call is collective. The losses are those of the whole batch
     (contrastive losses without ``gather`` are means over the processes), and so are the gradients of this process's
