@@ -119,7 +119,10 @@ def breakdown(trainer: Trainer, images: torch.Tensor, identities: torch.Tensor, 
         "trunk, both ways": lambda: trunk().sum().backward(),
         "embedding layer": lambda: embedding_layer().sum().backward(),
         "classifier and loss": lambda: objective(0, [embedding], identities).total.backward(),
-        "clip and optimizer": lambda: (clip_by_recipe(encoder, objective, recipe.optimizer), trainer.stepper.optimizer.step()),
+        "clip and optimizer": lambda: (
+            clip_by_recipe(encoder, objective, recipe.optimizer),
+            trainer.stepper.optimizer.step(),
+        ),
     }
     medians = {name: statistics.median([seconds(run) for _ in range(rounds)]) for name, run in parts.items()}
     whole = sum(taken for name, taken in medians.items() if name not in ("trunk, forward", "data (decode, collate)"))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from coreface.data import RecordWriter
@@ -18,7 +19,10 @@ TIME, RATIO = r"\d+\.\d+ s", r"\d+\.\d+ \(\d+\.\d+ to \d+\.\d+\)"
 
 
 class Run(NamedTuple):
-    """A program, its arguments, and patterns of its rows. FACES stands for a folder of images, RECORDS for a .rec."""
+    """A program, its arguments, and patterns of its rows.
+
+    In the arguments FACES stands for a folder of images, RECORDS for a .rec, KEPT for a folder of embeddings.
+    """
 
     program: str
     arguments: str
@@ -143,6 +147,29 @@ RUNS = [
         ),
     ),
     Run(
+        "step_cost.py",
+        "",
+        tuple(
+            rf"\| {count} \| {world_size} (\| [\d.]+ ){{7}}\|"
+            for count in ("85 742", "100 M")
+            for world_size in (1, 512)
+        ),
+    ),
+    Run(
+        "gallery_promise.py",
+        "KEPT --splits 1",
+        tuple(
+            rf" +{size} +{asked}( +\d+\.\d+%){{4}}"
+            for size in (15, 30, 300, 1030)
+            for asked in (r"T=0\.363", "10 %", "5 %")
+        ),
+    ),
+    Run(
+        "calibrate_sface.py",
+        "PHOTOS PHOTOS --kept KEPT --out OUT",
+        (r"\d+ photographs that show somebody else", r"target 0\.001  fmr [\d.e-]+ .* false_non_matches \d+"),
+    ),
+    Run(
         "kill_runs.py",
         "--runs 1",
         (r"undisturbed: .* \d+ steps, \d+ checkpoints", r" 1  identical", r"1 of 1 identical"),
@@ -163,7 +190,26 @@ def places(tmp_path_factory):
     with RecordWriter(records, identities=True) as writer:
         for i, path in enumerate(files):
             writer.write(path.read_bytes(), i // 3)
-    return {"FACES": str(folder), "RECORDS": str(records)}
+    kept = tmp_path_factory.mktemp("kept")
+    write_embeddings(kept / "yunet_photos.npz", [f"person{i // 3}/{i % 3}.jpg" for i in range(240)], 3)
+    write_embeddings(kept / "yunet_strangers.npz", [f"stranger{i}.jpg" for i in range(2950)], 1)
+    return {
+        "FACES": str(folder),
+        "RECORDS": str(records),
+        "KEPT": str(kept),
+        "PHOTOS": str(folder),
+        "OUT": str(kept / "calibration.json"),
+    }
+
+
+def write_embeddings(path, names, photographs):
+    """Keep unit vectors of so many photographs a person, near each other, as calibrate_sface.py does."""
+    rng = np.random.default_rng(len(names))
+    people = rng.standard_normal((len(names) // photographs, 32)).repeat(photographs, axis=0)
+    embeddings = people + 0.3 * rng.standard_normal(people.shape)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    none = np.array([], dtype=np.str_)
+    np.savez(path, names=np.array(names), embeddings=embeddings.astype(np.float32), failed=none, reasons=none)
 
 
 def test_every_program_has_a_run():
