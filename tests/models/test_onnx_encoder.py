@@ -223,6 +223,25 @@ def test_open_encoder_takes_runs_and_folders(tmp_path, toy_backbone):
         cf.open_encoder(tmp_path / "no.onnx")
 
 
+def test_it_is_measured_as_any_encoder(tmp_path, weights, paint_faces, capsys):
+    from coreface.cli import main
+
+    faces = paint_faces(tmp_path / "faces", identities=3, images=3, size=SIZE)
+    path = save(linear_model(weights), tmp_path / "m.onnx")
+    encoder = OnnxEncoder(path)
+    assert main(["evaluate", str(path), "--faces", str(faces), "--json", "--replicates", "0"]) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["encoder"] == encoder.digest
+    rows = encoder.embed([image for image, _ in cf.data.open_faces(faces)])
+    scores, same = rows @ rows.T, np.repeat(np.arange(3), 3)
+    genuine = [scores[i, j] for i in range(9) for j in range(i) if same[i] == same[j]]
+    impostor = [scores[i, j] for i in range(9) for j in range(i) if same[i] != same[j]]
+    (found,) = out["sets"]
+    assert (found["genuine"], found["impostor"]) == (len(genuine), len(impostor))
+    threshold = found["eer"]["threshold"]
+    assert found["eer"]["fnmr"] == pytest.approx(np.mean(np.array(genuine) < threshold))
+
+
 def test_bit_flips_never_end_this_process(tmp_path, weights):
     """The reader of descriptions alone: what it lets pass, the child process meets."""
     content = bytearray(linear_model(weights[:, :1]).SerializeToString())

@@ -53,14 +53,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _calibrate(options: argparse.Namespace) -> None:
     from coreface.evaluation.calibration import FMRS
-    from coreface.models.known import KNOWN
+    from coreface.models.open import is_onnx
     from coreface.reports.tables import print_thresholds
 
     if any(size < 1 for size in options.gallery):
         raise RecipeError(f"--gallery is {options.gallery}, expected 1 or more people")
     if options.photos and options.faces:
         raise RecipeError("--photos and --faces exclude each other: photographs are aligned, faces are crops already")
-    whole = options.photos or options.model in KNOWN or Path(options.model).suffix.lower() == ".onnx"
+    whole = options.photos or is_onnx(options.model)
     calibrator, digest, path = _of_pipeline(options) if whole else _of_encoder(options)
     verification = [calibrator.threshold(fmr) for fmr in FMRS]
     galleries = {size: [calibrator.gallery_threshold(size, fpir) for fpir in _FPIRS] for size in options.gallery}
@@ -95,10 +95,11 @@ def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
         return calibrator, subject.digest, calibrator.save(path, subject.digest)
     try:
         return Calibrator.load(path, subject.digest), subject.digest, path
-    except ModelError:
-        if not path.is_file():
-            raise
-        return _of_pipeline(options)  # the one that is there may be that of a pipeline
+    except ModelError as error:
+        try:
+            return _of_pipeline(options)  # the one that is there may be that of a pipeline
+        except ModelError:
+            raise error from None
 
 
 def _of_pipeline(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coreface.cli.embedding_options import warn_of_crops
 from coreface.cli.terminal import add_command, show_progress
 from coreface.errors import InputError
 from coreface.plurals import counted
@@ -134,6 +135,7 @@ def _check(options: argparse.Namespace) -> int:
     from coreface.data import check_faces, open_faces
 
     source = open_faces(options.path)
+    warn_of_crops(source, options.path, source.alignment)
     with show_progress("checking", len(source)) as progress:
         found = check_faces(source, least=options.least, progress=progress)
     if options.json:

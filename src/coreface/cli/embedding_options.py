@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coreface.errors import CoreFaceError
+
 if TYPE_CHECKING:
-    from coreface.data import FaceSource
+    from coreface.data import FaceSource, PairSet
     from coreface.evaluation.embedding_sources import Subject
+    from coreface.images.alignment import Alignment
 
 
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +32,14 @@ def cache_folder(options: argparse.Namespace) -> Path | None:
 
 
 def open_subject(model: str, options: argparse.Namespace) -> "Subject":
-    """Open a run, a saved encoder, or a ``.npz`` of embeddings."""
+    """Open a run, a saved encoder, an ONNX file, known weights such as sface, or a ``.npz`` of embeddings."""
     from coreface.evaluation.embedding_sources import EmbeddingFile, EncoderSubject
-    from coreface.models.encoder import FaceEncoder
-    from coreface.runs.evaluation import encoder_folder
+    from coreface.models.open import open_encoder
 
     path = Path(model)
     if path.suffix == ".npz":
         return EmbeddingFile(path)
-    encoder = FaceEncoder.from_pretrained(encoder_folder(path))
+    encoder = open_encoder(model)
     name = path.resolve().name if path.resolve().name != "encoder" else path.resolve().parent.name
     return EncoderSubject(name, encoder, flip=not options.no_flip, cache=cache_folder(options))
 
@@ -77,3 +79,22 @@ def warn_of_trained(names: Sequence[str], place: str, model: str | None) -> None
             "was trained on: rates measured on those are far too good, and thresholds too low",
             file=sys.stderr,
         )
+
+
+def warn_of_crops(crops: "FaceSource | PairSet", place: str, alignment: "Alignment") -> None:
+    """Say on standard error where crops do not look like the alignment that they are said to have, or should have.
+
+    Nothing is said where the alignment is unknown, or no detector is installed.
+    """
+    from coreface.recognition.crop_check import check_crops
+    from coreface.recognition.detectors import open_detector
+
+    if not alignment.known:
+        return
+    try:
+        detector = open_detector("yunet")
+    except CoreFaceError:
+        return
+    message = check_crops(crops, alignment.template, detector).message
+    if message:
+        print(f"coreface: warning: {place}: {message}", file=sys.stderr)

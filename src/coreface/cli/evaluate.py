@@ -11,6 +11,7 @@ from coreface.cli.embedding_options import (
     cache_folder,
     open_faces_or_held_out,
     open_subject,
+    warn_of_crops,
     warn_of_trained,
 )
 from coreface.cli.terminal import add_command, print_evaluation, progress_console
@@ -30,7 +31,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     evaluate = add_command(
         commands, "evaluate", _evaluate, "measure an encoder: on people, on sets of pairs, by protocols"
     )
-    evaluate.add_argument("model", nargs="?", metavar="MODEL", help="a run folder, or the folder of a saved encoder")
+    evaluate.add_argument("model", nargs="?", metavar="MODEL", help="a run, a saved encoder, an .onnx file, or sface")
     evaluate.add_argument("--embeddings", metavar="FILE", help="instead of MODEL: a .npz of embeddings made elsewhere")
     evaluate.add_argument(
         "--pairs",
@@ -60,7 +61,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _evaluate(options: argparse.Namespace) -> None:
     _check(options)
-    if not (options.embeddings or options.pairs or options.protocol or options.groups):
+    from coreface.models.open import is_onnx
+
+    onnx = options.model is not None and is_onnx(options.model)
+    if not (onnx or options.embeddings or options.pairs or options.protocol or options.groups):
         _evaluate_people(options)
         return
     from coreface.evaluation.embedding_sources import EmbeddingFile
@@ -94,7 +98,7 @@ def _measured(
     subject: "Subject", options: argparse.Namespace, labels: dict[str, str] | None
 ) -> "tuple[list[MeasuredSet], list[MeasuredSearches]]":
     from coreface.data import open_faces
-    from coreface.evaluation.embedding_sources import EmbeddingFile
+    from coreface.evaluation.embedding_sources import EmbeddingFile, EncoderSubject
     from coreface.evaluation.protocols import people as protocols
     from coreface.evaluation.protocols.pairs import image_identities
 
@@ -102,6 +106,8 @@ def _measured(
     opened = [(text, protocols.open_named_pairs(text)) for text in options.pairs]  # a wrong path is found out first
     for text, pairs in opened:
         warn_of_trained(image_identities(pairs)[1] or (), text, options.model)
+        if isinstance(subject, EncoderSubject):
+            warn_of_crops(pairs, text, subject.encoder.preprocessing.alignment)
     chosen: dict[str, Any] = {"replicates": options.replicates, "labels": labels, "console": console}
     sets = [protocols.measure_pairs(subject, pairs, protocols.short_name(text), **chosen) for text, pairs in opened]
     for text in options.protocol:
@@ -111,6 +117,8 @@ def _measured(
             sets.append(measured)
     if options.faces or (options.model and not (options.pairs or options.protocol)):
         faces = open_faces_or_held_out(options.faces, options.model or "")
+        if isinstance(subject, EncoderSubject):
+            warn_of_crops(faces, options.faces or "held out", subject.encoder.preprocessing.alignment)
         sets.append(protocols.measure_faces(subject, faces, options.faces or "held out", **chosen))
     searches = []
     for text in options.protocol:

@@ -16,8 +16,7 @@ from coreface.data.ijb import TemplateImages
 from coreface.errors import DataError, EvaluationError
 from coreface.evaluation.embedding import EmbeddedImages, Photographs, PhotographsOf, embed_images
 from coreface.evaluation.embedding_cache import EmbeddingCache
-from coreface.models.encoder import FaceEncoder
-from coreface.models.pretrained import content_digest
+from coreface.models.open import Encoder
 
 
 class Subject(ABC):
@@ -54,9 +53,9 @@ class EncoderSubject(Subject):
         cache: the folder where embeddings are kept; None keeps none.
     """
 
-    def __init__(self, name: str, encoder: FaceEncoder, *, flip: bool = True, cache: Path | None = None) -> None:
+    def __init__(self, name: str, encoder: Encoder, *, flip: bool = True, cache: Path | None = None) -> None:
         self.name, self.encoder, self.flip = name, encoder, flip
-        self.digest: str = content_digest(encoder)
+        self.digest: str = encoder.digest
         self.way = "image + mirror image, unit length" if flip else "image alone, unit length"
         self._cache = cache
 
@@ -139,7 +138,7 @@ class EmbeddingFile(Subject):
 class _Raw:
     """An encoder whose embeddings keep their lengths."""
 
-    def __init__(self, encoder: FaceEncoder) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
     def embed(self, images: list[NDArray[np.uint8]], flip: bool = True) -> NDArray[np.float32]:

@@ -41,6 +41,11 @@ class Encoder(Protocol):
         """Return (n, embedding_size) for uint8 RGB images (height, width, 3), of unit length unless told otherwise."""
 
 
+def is_onnx(model: str | os.PathLike[str]) -> bool:
+    """Whether `open_encoder` takes a word for known weights or an ONNX file, rather than for a folder."""
+    return os.fspath(model) in KNOWN or (Path(model).suffix.lower() == ".onnx" and not Path(model).is_dir())
+
+
 def open_encoder(
     model: str | os.PathLike[str],
     *,
@@ -60,8 +65,8 @@ def open_encoder(
         ModelError: there is no encoder, or it is damaged.
         MissingExtraError: the package that brings it is not installed.
     """
-    text, path = os.fspath(model), Path(model)
-    if text in KNOWN or (path.suffix.lower() == ".onnx" and not path.is_dir()):
+    path = Path(model)
+    if is_onnx(model):
         return OnnxEncoder(model, preprocessing=preprocessing, runtime=runtime, threads=threads)
     for folder in (path, path / _ENCODER):
         if (folder / _CONFIG).is_file():
