@@ -25,12 +25,15 @@ from coreface.recognition.detectors import YuNet
 from coreface.recognition.embed_folder import EmbedSettings, embed_paths
 from coreface.recognition.pipeline import FacePipeline
 
+_EACH = 4  # photographs a person
+
 
 def enlarge(photos: Path, folder: Path, count: int, width: int) -> list[Path]:
     """Write pictures of one size with a photograph in the middle; return their paths."""
     source, height = FolderSource(photos), width * 3 // 4
     paths = []
-    for index in range(min(count, len(source))):
+    nth = np.concatenate([np.arange(n) for n in np.bincount(source.identities)])  # photograph of its person
+    for index in np.flatnonzero(nth < _EACH)[:count].tolist():
         image = load_image(source.locate(index))
         factor = 0.9 * height / max(image.shape[:2])
         image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)

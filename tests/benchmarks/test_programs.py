@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from coreface.data import RecordWriter
+from coreface.data.orl import OrlSource
 from support import toy_images
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -170,6 +171,27 @@ RUNS = [
         (r"\d+ photographs that show somebody else", r"target 0\.001  fmr [\d.e-]+ .* false_non_matches \d+"),
     ),
     Run(
+        "pipeline.py",
+        "PORTRAITS --count 8 --rounds 1",
+        (
+            *(
+                rf"{re.escape(way)} +\d+\.\d photographs/s, .*; EER .*; to the loop at 640: smallest cosine"
+                for way in ("plain loop, full size", "plain loop, 640", "pipeline", "coreface embed, 2 workers")
+            ),
+            r"shares: decode \d+\.\d ms .*, detect .*, align .*, embed ",
+        ),
+    ),
+    Run(
+        "pipeline_accuracy.py",
+        "PORTRAITS --kept KEPT",
+        (
+            r"yunet: \d+ embedded, not any; EER ",
+            r"without alignment: 8 embedded, not any; EER ",
+            r"left and right exchanged: 8 embedded, not any; EER ",
+            r"  align refuses 8 of these 8",
+        ),
+    ),
+    Run(
         "kill_runs.py",
         "--runs 1",
         (r"undisturbed: .* \d+ steps, \d+ checkpoints", r" 1  identical", r"1 of 1 identical"),
@@ -193,8 +215,16 @@ def places(tmp_path_factory):
     kept = tmp_path_factory.mktemp("kept")
     write_embeddings(kept / "yunet_photos.npz", [f"person{i // 3}/{i % 3}.jpg" for i in range(240)], 3)
     write_embeddings(kept / "yunet_strangers.npz", [f"stranger{i}.jpg" for i in range(2950)], 1)
+    portraits = tmp_path_factory.mktemp("portraits")
+    for person in range(4):
+        (portraits / f"s{person}").mkdir()
+        for image in range(2):
+            face = OrlSource()[10 * person + image][0]
+            picture = np.pad(np.repeat(np.repeat(face, 2, 0), 2, 1), ((30, 30), (60, 60), (0, 0)), constant_values=110)
+            (portraits / f"s{person}" / f"{image}.jpg").write_bytes(toy_images.encode(picture, ".jpg"))
     return {
         "FACES": str(folder),
+        "PORTRAITS": str(portraits),
         "RECORDS": str(records),
         "KEPT": str(kept),
         "PHOTOS": str(folder),
