@@ -138,11 +138,10 @@ class CoReFaceLoss(nn.Module):
             logits = inner_products(torch.cat([z1, z2]), torch.cat([gathered(z1), gathered(z2)]), self.scale)
             anchor, candidate, positive = anchor.repeat(2), candidate.repeat(2), positive.repeat(2)
         elif self.protocol == "two_way":
-            one_way, other_way = (
-                inner_products(z1, gathered(z2), self.scale),
-                inner_products(z2, gathered(z1), self.scale),
+            logits = torch.cat(
+                [inner_products(z1, gathered(z2), self.scale), inner_products(z2, gathered(z1), self.scale)]
             )
-            logits, anchor, positive = torch.cat([one_way, other_way]), anchor.repeat(2), positive.repeat(2)
+            anchor, positive = anchor.repeat(2), positive.repeat(2)
         else:
             logits = inner_products(z1, gathered(z2), self.scale)
 
