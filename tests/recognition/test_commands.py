@@ -258,6 +258,18 @@ def test_embed(run, album, tmp_path):
     assert not (tmp_path / "e.npz.parts").exists()
 
 
+def test_what_could_not_be_embedded_is_measured_as_that(run, album, tmp_path):
+    run("embed", album, "--out", tmp_path / "e.npz")
+    status, out, _ = run("evaluate", "--embeddings", tmp_path / "e.npz", "--json", "--replicates", "0")
+    (found,) = json.loads(out)["sets"]
+    assert (status, found["images"]) == (0, 17)
+    status, out, err = run(
+        "evaluate", "--embeddings", tmp_path / "e.npz", "--faces", album, "--json", "--replicates", "0"
+    )
+    assert (status, json.loads(out)["sets"][0]["images"]) == (0, 17)
+    assert "far.jpg" in err
+
+
 def test_embed_in_parts_is_resumable_and_the_same_for_any_number_of_workers(run, album, tmp_path, monkeypatch):
     listed = [f"{album.name}/person{k}/{i}.jpg" for k in (3, 1) for i in range(3)]
     (album.parent / "list.txt").write_text("\n".join(listed) + "\n")

@@ -75,7 +75,8 @@ class EmbeddingFile(Subject):
 
     The file holds ``embeddings`` (N, D) float, and, unless the rows are in the order of the images, ``names`` (N,): the
     path of each image, of which the last two parts (person/file) count. Without names the rows are the images of a set
-    of pairs in the order left, right, left, right, ... (2 a pair), or the images of a source in its order.
+    of pairs in the order left, right, left, right, ... (2 a pair), or the images of a source in its order. Rows with a
+    text in ``reasons`` (N,), where there is such, are those of images that could not be embedded.
 
     Args:
         path: the file.
@@ -102,6 +103,13 @@ class EmbeddingFile(Subject):
             raise DataError(
                 f"{path}: embeddings are {self.embeddings.dtype} {self.embeddings.shape}, expected floats (N, D)"
             )
+        reasons = found.get("reasons")
+        if reasons is not None and reasons.shape == (len(self.embeddings),):
+            # `coreface embed` keeps a row for every image, and says why one has no embedding.
+            found = {
+                name: found[name][reasons == ""] for name in ("embeddings", "identities", "names") if name in found
+            }
+            self.embeddings = found["embeddings"]
         self.identities: NDArray[np.generic] | None = found.get("identities")
         names = found.get("names")
         for name, values in (("names", names), ("identities", self.identities)):
