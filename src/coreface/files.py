@@ -9,6 +9,11 @@ from pathlib import Path
 _ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path whose ``~`` is replaced by the home folder; a shell leaves it alone after ``=`` and ``:``."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises where there is no home)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that its name always holds the whole old content or the whole new one, power cuts included."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

@@ -1,6 +1,11 @@
 """`coreface data`: what it prints, what it writes, and its exit status."""
 
+import io
 import json
+import os
+import subprocess
+import sys
+import tarfile
 
 import cv2
 import numpy as np
@@ -196,3 +201,66 @@ def test_where_there_is_no_terminal_a_long_work_says_now_and_then_how_far_it_is(
 
     monkeypatch.setattr(terminal, "_PLAIN_EVERY", 0.0)
     assert run("convert", "photos", "b")[2] == "converting: 16 of 36 images\nconverting: 32 of 36 images\n"
+
+
+def test_people_with_sessions(run, tmp_path, paint_faces):
+    for person in ("anna", "bert"):
+        paint_faces(tmp_path / "sessions" / person, identities=2, images=2)
+    out = run("check", "sessions")[1]
+    assert "2 names of an identity in several folders" in out
+    assert "--identity-level 1" in out
+    assert "8 images of 2 identities" in run("check", "sessions", "--identity-level", 1)[1]
+    assert "8 images of 2 identities" in run("info", "sessions", "--identity-level", 1)[1]
+    assert "8 images of 2 identities" in run("convert", "sessions", "out", "--identity-level", 1)[1]
+
+
+def test_labels_of_shards_elsewhere(run, tmp_path):
+    image = next((tmp_path / "photos").glob("*/*.png")).read_bytes()
+    with tarfile.open(tmp_path / "s.tar", "w") as shard:
+        for name, content in (
+            ("a.png", image), ("a.json", b'{"who": "anna"}'), ("b.png", image), ("b.json", b'{"who": "bert"}'),
+            ("c.png", image),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    status, _, errors = run("info", "s.tar")
+    assert (status, "labels elsewhere" in errors) == (2, True)
+    assert "2 images of 2 identities" in run("info", "s.tar", "--label", "json:who")[1]
+    status, out, errors = run("convert", "s.tar", "faces", "--to", "folder", "--label", "json:who")
+    assert (status, out) == (0, "faces: folder, 2 images of 2 identities\n")
+    assert (
+        errors == "note: 1 member is no part of a sample: no image, no label, or without the other:\n  s.tar: c.png\n"
+    )
+    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == ["anna", "bert"]
+    assert run("info", "s.tar", "--label", "xml")[0] == 2
+
+
+def test_pairs_of_people_with_one_image_each(run, paint_faces, tmp_path):
+    paint_faces(tmp_path / "singles", identities=4, images=1)
+    status, _, errors = run("pairs", "singles", "--out", "p.bin", "--folds", 1)
+    assert status == 2
+    assert "nobody among 4 identities has two images" in errors
+
+
+def test_notices_of_pairs(run, tmp_path):
+    (tmp_path / "p.csv").write_text(
+        "path1,path2,same\n"
+        "photos/person00/0.png,photos/person00/1.png,1\nphotos/person00/1.png,photos/person00/0.png,1\n"
+        "photos/person00/0.png,photos/person01/1.png,0\n"
+    )
+    status, out, errors = run("info", "p.csv")
+    assert status == 0
+    assert "3 pairs" in out
+    assert errors.startswith("note: 1 pair")
+
+
+def test_a_reader_that_has_read_enough(tmp_path, paint_faces):
+    """As `coreface data info photos | head -1`."""
+    paint_faces(tmp_path / "photos", identities=3, images=2)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "coreface", "data", "info", "photos"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

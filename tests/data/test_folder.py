@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coreface.data import FolderSource, OrlSource, open_faces
-from coreface.errors import DataError, ImageError
+from coreface.errors import DataError, ImageError, InputError
 
 
 def messages(source):
@@ -236,3 +236,62 @@ def test_thousands_of_identities(tmp_path):
     source = FolderSource(tmp_path)
     assert (len(source), source.num_identities) == (3000, 3000)
     assert source.identities.tolist() == list(range(3000))
+
+
+SESSIONS = ["anna/s1/1.png", "anna/s1/2.png", "anna/s2/a.png", "bert/s1/1.png", "bert/3.png", "cora/s1/deep/er/9.png"]
+
+
+def test_identities_at_a_level_hold_all_images_below(tmp_path, write_faces):
+    write_faces(tmp_path, [*SESSIONS, "stray.png"])
+    (tmp_path / "anna" / "s2" / "notes.txt").touch()
+    (tmp_path / "nobody" / "s1").mkdir(parents=True)
+    source = FolderSource(tmp_path, identity_level=1)
+    assert source.identity_names == ("anna", "bert", "cora")
+    assert sorted(locations(source)) == sorted(SESSIONS)
+    assert source.identities.tolist() == [0, 0, 0, 1, 1, 2]
+    found = messages(source)
+    assert found["2 stray files: no image, or not in the folder of an identity"] == ("anna/s2/notes.txt", "stray.png")
+    assert found["1 identity folder without an image"] == ("nobody",)
+
+
+def test_images_above_the_level_are_named(tmp_path, write_faces):
+    source = FolderSource(write_faces(tmp_path, SESSIONS), identity_level=2)
+    assert source.identity_names == ("anna/s1", "anna/s2", "bert/s1", "cora/s1")
+    assert messages(source)["1 stray file: no image, or not in the folder of an identity"] == ("bert/3.png",)
+    with pytest.raises(DataError, match="identity_level is 6"):
+        FolderSource(tmp_path, identity_level=6)
+    with pytest.raises(InputError, match="identity_level is 0"):
+        FolderSource(tmp_path, identity_level=0)
+
+
+def test_a_link_back_does_not_go_round_for_ever_at_a_level(tmp_path, write_faces):
+    write_faces(tmp_path, SESSIONS)
+    (tmp_path / "anna" / "s1" / "back").symlink_to(tmp_path / "anna")
+    source = FolderSource(tmp_path, identity_level=1)
+    assert len(source) == len(SESSIONS)
+    assert messages(source)["1 stray file: no image, or not in the folder of an identity"] == ("anna/s1/back",)
+
+
+def test_sessions_of_the_same_name_below_several_people_are_hinted_at(tmp_path, write_faces):
+    write_faces(tmp_path, ["anna/s1/1.png", "bert/s1/1.png", "bert/s2/1.png", "cora/x/s1/1.png"])
+    (text,) = [text for text in messages(FolderSource(tmp_path)) if "--identity-level 1" in text]
+    assert text.startswith("1 name of an identity in several folders")
+    assert messages(FolderSource(tmp_path))[text] == ("s1: in anna, bert, cora/x",)
+    assert not [text for text in messages(FolderSource(tmp_path, identity_level=1)) if "--identity-level" in text]
+
+
+def test_options_belong_to_their_storage(tmp_path, write_faces):
+    write_faces(tmp_path, SESSIONS)
+    assert open_faces(tmp_path, identity_level=1).num_identities == 3
+    with pytest.raises(
+        InputError, match="label is 'txt', expected none: it belongs to tar shards, not to FolderSource"
+    ):
+        open_faces(tmp_path, label="txt")
+    with pytest.raises(InputError, match="identity_level is 1"):
+        open_faces("orl", identity_level=1)
+
+
+def test_home_folder(tmp_path, write_faces, monkeypatch):
+    write_faces(tmp_path / "photos", SESSIONS[:4])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(open_faces("~/photos")) == 4

@@ -175,6 +175,16 @@ def test_the_same_faces_elsewhere_will_do_and_others_will_not(cut, finished, toy
     assert content_digest(run.encoder) == content_digest(finished.encoder)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_where_a_person_was_added_a_new_run_is_advised(cut, toy_folder, tmp_path, screen, force):
+    more = shutil.copytree(toy_folder, tmp_path / "more")
+    shutil.copytree(more / "person00", more / "person99")
+    with pytest.raises(RunError, match=r"4 identities, and there are .* of 5 identities now") as raised:
+        resume(cut, overrides=["--data.train", str(more)], force=force, console=screen)
+    assert f"--run NEW --init-from {cut}" in str(raised.value)
+    assert "--force" not in str(raised.value)
+
+
 def test_people_of_other_names_are_others(cut, toy_folder, tmp_path, screen):
     renamed = shutil.copytree(toy_folder, tmp_path / "renamed")
     for person in sorted(renamed.iterdir()):

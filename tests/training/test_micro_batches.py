@@ -43,7 +43,7 @@ def test_the_contrastive_term_sees_a_part_at_a_time_and_the_run_says_so(tiny, ch
     assert "part" not in screen.text
     make_trainer(change(tiny, stages=term, optimizer__micro_batches=2), "split").train(until_epoch=1)
     assert "2 micro-batches of 9 images" in screen.text
-    assert "contrastive term compares the images of a part with each other only" in screen.text
+    assert "contrastive term compares the images of one micro-batch only" in screen.text
     whole, split = (sum(row["masked"] for row in rows("step", name)) for name in ("whole", "split"))
     assert 0 < split < whole  # pairs of one identity across the parts are not met
 
@@ -66,3 +66,8 @@ def test_no_part_has_a_single_image(tiny, change, make_trainer, monkeypatch, ima
 def test_parts_out_of_range(parts):
     with pytest.raises(RecipeError, match=r"optimizer.micro_batches"):
         OptimizerRecipe(batch_size=18, micro_batches=parts)
+
+
+def test_sizes_of_uneven_parts_are_said(tiny, change, make_trainer, screen):
+    make_trainer(change(tiny, stages=PLAIN, optimizer__micro_batches=5)).train(until_epoch=1)
+    assert "5 micro-batches of 3 or 4 images" in screen.text

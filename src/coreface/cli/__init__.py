@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0, or what the command itself says (1 where a check found something), 2 where the input was bad (one line on
-        standard error says how), 1 where the machine failed (a full disk) or training diverged, 130 after Ctrl-C, 143
-        after SIGTERM.
+        standard error says how), 1 where the machine failed (a full disk) or training diverged, 130 after Ctrl-C, 141
+        where whoever reads standard output has read enough, 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of a file may be what the terminal's encoding has no sign for
@@ -52,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             import_module(module)
         options = _parsed(words)
         found = options.run_command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+        return _SIGNAL + signal.SIGPIPE
     except CoreFaceError as error:
         _say(error)
         return _FAILED if isinstance(error, MACHINE_FAILED) else _BAD_INPUT

@@ -5,9 +5,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from coreface.cli.embedding_options import warn_of_crops
+from coreface.cli.reader_options import add_reader_options, reader_options
 from coreface.cli.terminal import add_command, show_progress
 from coreface.errors import InputError
 from coreface.plurals import counted
@@ -29,6 +30,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     info = add_command(actions, "info", _info, "say what a path holds, from its index and some of its images")
     info.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs: a .bin, .csv or pairs.txt")
+    add_reader_options(info)
     info.add_argument("--samples", metavar="FILE", help="write the first images to this .png (default: nowhere)")
     info.add_argument("--images", metavar="DIR", help="where the images of a list of pairs are")
     info.add_argument("--json", action="store_true", help="print the facts as JSON")
@@ -41,11 +43,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "stray files are noted",
     )
     check.add_argument("path", metavar="PATH", help=_PATH)
+    add_reader_options(check)
     check.add_argument("--least", type=int, default=2, metavar="N", help="images an identity should have (%(default)s)")
     check.add_argument("--json", action="store_true", help="print all as JSON; otherwise some of each")
 
     split = add_command(actions, "split", _split, "write two sources that share nobody: OUT/train and OUT/test")
     split.add_argument("path", metavar="PATH", help=_PATH)
+    add_reader_options(split)
     split.add_argument(
         "--by-identity", action="store_true", required=True, help="people are split, not their images; must be given"
     )
@@ -57,6 +61,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     convert = add_command(actions, "convert", _convert, "write faces in another storage, images byte for byte")
     convert.add_argument("path", metavar="A", help=_PATH)
+    add_reader_options(convert)
     convert.add_argument("target", metavar="B", help="the folder to write")
     convert.add_argument("--to", choices=_STORAGES, help="what to write (default: recordio, from RecordIO a folder)")
     convert.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="images a shard (%(default)s)")
@@ -64,6 +69,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     pairs = add_command(actions, "pairs", _pairs, "make a verification set of genuine and impostor pairs, as .bin")
     pairs.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs to write anew: a .bin, .csv or pairs.txt")
+    add_reader_options(pairs)
     pairs.add_argument("--out", required=True, metavar="FILE", help="the .bin to write")
     pairs.add_argument("--count", type=int, metavar="N", help="pairs in all (default: 6000, or what is possible)")
     pairs.add_argument("--folds", type=int, default=10, metavar="N", help="of different people (default: %(default)s)")
@@ -80,7 +86,7 @@ def _info(options: argparse.Namespace) -> None:
             raise InputError("--samples goes with faces; a list of pairs has no first images of its own")
         _info_of_pairs(open_pairs(options.path, options.images), options)
         return
-    source = open_faces(options.path)
+    source = open_faces(options.path, **reader_options(options))
     survey = survey_faces(source)
     notices = [notice.message for notice in source.notices()]
     if options.samples:
@@ -115,6 +121,7 @@ def _print_survey(path: str, source: "FaceSource", survey: "Survey") -> None:
 
 def _info_of_pairs(pairs: "PairSet", options: argparse.Namespace) -> None:
     genuine = int(pairs.same.sum())
+    notices = pairs.notices()
     facts = {
         "format": "pairs",
         "pairs": len(pairs),
@@ -122,6 +129,7 @@ def _info_of_pairs(pairs: "PairSet", options: argparse.Namespace) -> None:
         "impostor": len(pairs) - genuine,
         "folds": pairs.folds,
         "images": pairs.num_images,
+        "notices": [{"message": notice.message, "items": notice.items} for notice in notices],
     }
     if options.json:
         print(json.dumps(facts, indent=2))
@@ -129,12 +137,14 @@ def _info_of_pairs(pairs: "PairSet", options: argparse.Namespace) -> None:
     of = f"{counted(len(pairs), 'pair')} of {counted(pairs.num_images, 'image')}"
     print(f"{options.path}: {of}, {counted(pairs.folds, 'fold')}")
     print(f"{genuine} genuine, {len(pairs) - genuine} impostor")
+    for notice in notices:
+        _print_some(f"note: {notice.message}", notice.items, file=sys.stderr)
 
 
 def _check(options: argparse.Namespace) -> int:
     from coreface.data import check_faces, open_faces
 
-    source = open_faces(options.path)
+    source = open_faces(options.path, **reader_options(options))
     warn_of_crops(source, options.path, source.alignment)
     with show_progress("checking", len(source)) as progress:
         found = check_faces(source, least=options.least, progress=progress)
@@ -163,19 +173,21 @@ def _print_check(found: "Check") -> None:
         print("nothing is wrong")
 
 
-def _print_some(title: str, lines: Sequence[str]) -> None:
-    print(f"{title}:")
+def _print_some(
+    title: str, lines: Sequence[str], *, all_by: str = "--json lists all", file: TextIO | None = None
+) -> None:
+    print(f"{title}:", file=file)
     for line in lines[:_LISTED]:
-        print(f"  {line}")
+        print(f"  {line}", file=file)
     if len(lines) > _LISTED:
-        print(f"  and {len(lines) - _LISTED} more: --json lists all")
+        print(f"  and {len(lines) - _LISTED} more: {all_by}", file=file)
 
 
 def _split(options: argparse.Namespace) -> None:
     from coreface.data import convert_faces, open_faces, split_by_identity
     from coreface.data.convert import new_folder
 
-    source = open_faces(options.path)
+    source = open_faces(options.path, **reader_options(options))
     test = int(options.test) if options.test >= 1 and options.test == int(options.test) else options.test
     parts = dict(
         zip(("train", "test"), split_by_identity(source, test, seed=options.seed, family=options.family), strict=True)
@@ -186,6 +198,7 @@ def _split(options: argparse.Namespace) -> None:
         for name, part in parts.items():
             with show_progress(f"writing {name}", len(part)) as progress:
                 convert_faces(part, folder / name, storage, progress=progress)
+    _say_what_is_left_out(source)
     for name, part in parts.items():
         print(f"{out / name}: {counted(len(part), 'image')} of {counted(part.num_identities, 'identity')}")
 
@@ -193,7 +206,7 @@ def _split(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     from coreface.data import convert_faces, open_faces
 
-    source = open_faces(options.path)
+    source = open_faces(options.path, **reader_options(options))
     storage: Storage = options.to or ("folder" if _storage(source) == "recordio" else "recordio")
     with show_progress("converting", len(source)) as progress:
         convert_faces(
@@ -204,9 +217,17 @@ def _convert(options: argparse.Namespace) -> None:
             shuffle=options.shuffle,
             progress=progress,
         )
+    _say_what_is_left_out(source)
     print(
         f"{options.target}: {storage}, {counted(len(source), 'image')} of {counted(source.num_identities, 'identity')}"
     )
+
+
+def _say_what_is_left_out(source: "FaceSource") -> None:
+    """Name, on standard error, what of the storage is not in what was written."""
+    for notice in source.storage_notices():
+        listed = "coreface data check --json lists all"
+        _print_some(f"note: {notice.message}", notice.items, all_by=listed, file=sys.stderr)
 
 
 def _pairs(options: argparse.Namespace) -> None:
@@ -219,7 +240,8 @@ def _pairs(options: argparse.Namespace) -> None:
     if _is_pairs(options.path):
         pairs = open_pairs(options.path, options.images)
     else:
-        pairs = draw_pairs(open_faces(options.path), options.count, folds=options.folds, seed=options.seed)
+        source = open_faces(options.path, **reader_options(options))
+        pairs = draw_pairs(source, options.count, folds=options.folds, seed=options.seed)
     write_bin(pairs, out)
     genuine = int(pairs.same.sum())
     of = f"{counted(len(pairs), 'pair')} of {counted(pairs.num_images, 'image')}"

@@ -1,7 +1,7 @@
 """A folder of faces: one sub-folder an identity, its images inside."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coreface.data.crop_alignment import ALIGNMENT, REJECTS, SAMPLES, read_alignment
 from coreface.data.source import FaceSource, Notice
-from coreface.errors import DataError, ImageError
+from coreface.errors import DataError, ImageError, InputError
 from coreface.images.load import load_image
 from coreface.plurals import counted
 
@@ -29,12 +29,17 @@ class FolderSource(FaceSource):
 
     Args:
         folder: the folder that holds one folder an identity. Symbolic links are followed.
+        identity_level: how many folders below ``folder`` the identities lie, whatever is inside of them: 1 for
+            ``<folder>/<identity>/<session>/<image>``. None takes the folders that hold images.
 
     Raises:
         DataError: the folder is missing, is no folder, cannot be listed, or holds no identity with an image.
+        InputError: ``identity_level`` is below 1.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, identity_level: int | None = None) -> None:
+        if identity_level is not None and identity_level < 1:
+            raise InputError(f"identity_level is {identity_level}, expected 1 or more: folders below {folder}")
         root = Path(folder)
         if not root.exists():
             raise DataError(f"{root}: no such folder; expected <folder>/<identity>/<image>")
@@ -45,7 +50,9 @@ class FolderSource(FaceSource):
         identities: list[int] = []
         stray: list[str] = []
         empty: list[str] = []
-        for name, images, others in _folders(root, "", frozenset()):
+        level = identity_level
+        found = _folders(root, "", frozenset()) if level is None else _levelled(root, "", frozenset(), level)
+        for name, images, others in found:
             stray += others
             if images:
                 paths += images
@@ -54,15 +61,17 @@ class FolderSource(FaceSource):
             elif name:
                 empty.append(name)
         if not names:
-            raise DataError(f"{root}: no <identity>/<image> inside; images need one folder per person")
+            deeper = "" if identity_level is None else f", and identity_level is {identity_level}"
+            raise DataError(f"{root}: no <identity>/<image> inside; images need one folder per person{deeper}")
         super().__init__(np.array(identities, dtype=np.int64), names)
         self.alignment = read_alignment(root)
         if self.alignment.known:  # what `coreface align` writes beside its crops
             stray = [name for name in stray if name not in (ALIGNMENT, REJECTS, SAMPLES)]
         self._root = root
         self._paths = paths
-        self._stray = tuple(stray)
+        self._stray = tuple(sorted(stray))
         self._empty = tuple(empty)
+        self._shared = _shared_below(self.identity_names) if identity_level is None else ()
 
     @classmethod
     def claims(cls, path: str) -> bool:
@@ -85,37 +94,97 @@ class FolderSource(FaceSource):
         found = []
         if self._stray:
             found.append(
-                Notice(f"{_stray(len(self._stray))}: no image, or not in the folder of an identity", self._stray)
+                Notice(
+                    f"{counted(len(self._stray), 'stray file')}: no image, or not in the folder of an identity",
+                    self._stray,
+                )
             )
         if self._empty:
             found.append(Notice(f"{counted(len(self._empty), 'identity folder')} without an image", self._empty))
+        if self._shared:
+            found.append(
+                Notice(
+                    f"{counted(len(self._shared), 'name')} of an identity in several folders: they count as different "
+                    "people; if those folders are the people, say identity_level (--identity-level 1)",
+                    self._shared,
+                )
+            )
         return found
 
 
-def _folders(folder: Path, name: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, list[str], list[str]]]:
+_Above = frozenset[tuple[int, int]]  # the folders that one lies in, by their numbers on the disk
+_Found = tuple[str, list[str], list[str]]  # name of a folder, its images, and what is stray
+
+
+def _folders(folder: Path, name: str, above: _Above) -> Iterator[_Found]:
     """Yield (name, images, strays) of a folder that holds images, or of those in it; one without any has no images."""
     prefix = f"{name}/" if name else ""
-    entries = _entries(folder)
-    folders = {entry.name for entry in entries if entry.is_dir()}
-    images = [] if not name else [e.name for e in entries if e.name not in folders and _is_image(e)]
-    known = {*images, *([] if images else folders)}
-    stray = [prefix + entry.name for entry in entries if entry.name not in known]
-    if images:
-        yield name, [prefix + image for image in images], stray
+    images, others, inner = _sorted_out(folder)
+    if images and name:
+        yield name, [prefix + image for image in images], [prefix + other for other in (*others, *inner)]
         return
+    entered, links = _without_links_back(folder, inner, above)
+    yield ("" if entered else name), [], [prefix + other for other in (*images, *others, *links)]
+    for entry in entered:
+        yield from _folders(folder / entry, prefix + entry, above | {_number(folder)})
+
+
+def _levelled(folder: Path, name: str, above: _Above, level: int) -> Iterator[_Found]:
+    """Yield as `_folders` does, where the folders of a level hold all images below them."""
+    prefix = f"{name}/" if name else ""
+    if level == 0:
+        yield name, *_all_below(folder, prefix, above)
+        return
+    images, others, inner = _sorted_out(folder)
+    entered, links = _without_links_back(folder, inner, above)
+    yield ("" if entered else name), [], [prefix + other for other in (*images, *others, *links)]
+    for entry in entered:
+        yield from _levelled(folder / entry, prefix + entry, above | {_number(folder)}, level - 1)
+
+
+def _all_below(folder: Path, prefix: str, above: _Above) -> tuple[list[str], list[str]]:
+    """Return the images in a folder and below it, and what is stray."""
+    images, others, inner = _sorted_out(folder)
+    entered, links = _without_links_back(folder, inner, above)
+    found = [prefix + image for image in images], [prefix + other for other in (*others, *links)]
+    for entry in entered:
+        more = _all_below(folder / entry, f"{prefix}{entry}/", above | {_number(folder)})
+        found[0].extend(more[0])
+        found[1].extend(more[1])
+    return found
+
+
+def _sorted_out(folder: Path) -> tuple[list[str], list[str], list[str]]:
+    """Return the names of the images in a folder, of other files, and of folders."""
+    images: list[str] = []
+    others: list[str] = []
+    inner: list[str] = []
+    for entry in _entries(folder):
+        kind = inner if entry.is_dir() else images if _is_image(entry) else others
+        kind.append(entry.name)
+    return images, others, inner
+
+
+def _without_links_back(folder: Path, inner: list[str], above: _Above) -> tuple[list[str], list[str]]:
+    """Tell the folders inside of one from the links among them that lead back to where we came from."""
+    above = above | {_number(folder)}
+    links = [name for name in inner if _number(folder / name) in above]
+    return [name for name in inner if name not in links], links
+
+
+def _number(folder: Path) -> tuple[int, int]:
     status = folder.stat()
-    above = above | {(status.st_dev, status.st_ino)}
-    found = False
-    for entry in entries:
-        if entry.name not in folders:
-            continue
-        inside = entry.stat()
-        if (inside.st_dev, inside.st_ino) in above:
-            stray.append(prefix + entry.name)  # a link back to where we came from
-            continue
-        found = True
-        yield from _folders(entry, prefix + entry.name, above)
-    yield ("" if found else name), [], stray
+    return status.st_dev, status.st_ino
+
+
+def _shared_below(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the last parts of names that stand below several folders, with two of these."""
+    holders: dict[str, list[str]] = {}
+    for name in names:
+        above, _, last = name.rpartition("/")
+        if above:
+            holders.setdefault(last, []).append(above)
+    return tuple(f"{last}: in {', '.join(above[:3])}" for last, above in sorted(holders.items()) if len(above) > 1)
 
 
 def _is_image(path: Path) -> bool:
@@ -128,7 +197,3 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its rights") from error
-
-
-def _stray(count: int) -> str:
-    return "1 stray file" if count == 1 else f"{count} stray files"

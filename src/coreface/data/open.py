@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from coreface.data.folder import FolderSource
@@ -14,6 +13,7 @@ from coreface.data.recordio.source import RecordSource
 from coreface.data.source import FaceSource
 from coreface.data.tar_shards import ShardSource
 from coreface.errors import DataError, InputError
+from coreface.files import user_path
 from coreface.registry import Registry
 
 _PAIR_SUFFIXES = (".bin", ".txt", ".csv")
@@ -25,6 +25,11 @@ READERS: Registry[type[FaceSource]] = Registry("reader of faces", DataError)
 READERS.add("recordio", RecordSource, "a RecordIO .rec, or the folder that holds it")
 READERS.add("shards", ShardSource, "a tar shard, or a folder of them")
 READERS.add("folder", FolderSource, "a folder <identity>/<image>")
+
+
+#: Which options of `open_faces` a reader takes.
+_OPTIONS: dict[type[FaceSource], tuple[str, ...]] = {ShardSource: ("label",), FolderSource: ("identity_level",)}
+_BELONGS = {"label": "it belongs to tar shards", "identity_level": "it belongs to folders of images"}
 
 
 def register_faces(name: str, help: str) -> Callable[[ReaderClass], ReaderClass]:
@@ -53,27 +58,38 @@ def register_faces(name: str, help: str) -> Callable[[ReaderClass], ReaderClass]
     return add
 
 
-def open_faces(path: str | os.PathLike[str]) -> FaceSource:
+def open_faces(
+    path: str | os.PathLike[str], *, label: str | None = None, identity_level: int | None = None
+) -> FaceSource:
     """Open a source of faces.
 
     Args:
         path: what a reader of your own claims (`register_faces`); a folder ``<identity>/<image>``; a RecordIO
             ``.rec``, or the folder that holds it; a tar shard (``key.jpg`` and ``key.cls``), or a folder of them; or
-            the word ``orl`` for the ORL faces of the demo (a folder of that name is meant by ``./orl``).
+            the word ``orl`` for the ORL faces of the demo (a folder of that name is meant by ``./orl``). A ``~`` at its
+            beginning is the home folder.
+        label: of shards: where the label of an image stands, see `ShardSource`; None for ``cls``.
+        identity_level: of a folder: how many folders below it the identities lie, see `FolderSource`; None takes the
+            folders that hold images.
 
     Raises:
         DataError: nothing that can be read lies there.
+        InputError: an option is out of range, or belongs to another storage.
         MissingExtraError: ``orl`` without the package that carries it.
     """
+    options: dict[str, Any] = {"label": label, "identity_level": identity_level}
+    given = {name: value for name, value in options.items() if value is not None}
     if path == "orl":
+        _require_options(given, (), OrlSource)
         return OrlSource()
-    place = os.fspath(path)
+    place = str(user_path(path))
     for name in sorted(READERS, key=READERS.is_own):  # those that a program has added come first
         reader: Any = READERS[name]  # whose constructor takes a path, unlike that of its base class
         if reader.claims(place):
-            source: FaceSource = reader(place)
+            _require_options(given, _OPTIONS.get(reader, ()), reader)
+            source: FaceSource = reader(place, **given)
             return source
-    where = Path(path)
+    where = user_path(path)
     if where.is_file() and where.suffix in _PAIR_SUFFIXES:
         raise DataError(f"{where}: a set of pairs has no identities to list; open it with open_pairs, or give --pairs")
     if where.is_file():
@@ -97,11 +113,11 @@ def open_pairs(path: str | os.PathLike[str], images: str | os.PathLike[str] | No
         DataError: nothing that can be read lies there, an image of a list is missing, or a ``.bin`` asks for more than
             images and answers.
     """
-    where = Path(path)
+    where = user_path(path)
     if not where.is_file():
         what = "a folder" if where.is_dir() else "no such file"
         raise DataError(f"{where}: {what}, expected a set of pairs: a .bin, a .csv or a pairs.txt")
-    folder = None if images is None else Path(images)
+    folder = None if images is None else user_path(images)
     try:
         if where.suffix.lower() == ".csv":
             return read_pairs_csv(where, folder)
@@ -112,3 +128,9 @@ def open_pairs(path: str | os.PathLike[str], images: str | os.PathLike[str] | No
         if str(where) in str(error):
             raise
         raise DataError(f"{where}: {error}") from error
+
+
+def _require_options(given: dict[str, Any], known: tuple[str, ...], reader: type[FaceSource]) -> None:
+    for name in given:
+        if name not in known:
+            raise InputError(f"{name} is {given[name]!r}, expected none: {_BELONGS[name]}, not to {reader.__name__}")

@@ -21,7 +21,7 @@ from coreface.data.open import READERS
 from coreface.distributed.launch import resume_command
 from coreface.distributed.rendezvous import FAILURES
 from coreface.errors import CoreFaceError, RunError
-from coreface.files import write_atomically, write_lines
+from coreface.files import user_path, write_atomically, write_lines
 from coreface.losses.registry import MARGINS
 from coreface.models.registry import BACKBONES
 from coreface.registry import Registry
@@ -44,9 +44,11 @@ def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
     data = recipe.data
     if not data.train:
         raise CoreFaceError("data.train is empty: give a folder <identity>/<image> with --data.train PATH")
-    faces, held_out = _split(open_faces(data.train), data)
+    faces, held_out = _split(open_faces(data.train, label=data.label, identity_level=data.identity_level), data)
     require_identities(faces, 2, "training")
-    tested = held_out if recipe.evaluation.faces is None else open_faces(recipe.evaluation.faces)
+    tested, other = held_out, recipe.evaluation
+    if other.faces is not None:
+        tested = open_faces(other.faces, label=other.label, identity_level=other.identity_level)
     if tested is not None:
         require_identities(tested, 2, "evaluation")
     return faces, tested
@@ -63,7 +65,8 @@ def located(recipe: Recipe) -> Recipe:
 
 def _absolute(place: str) -> str:
     # orl is a word to open_faces, and no path.
-    return place if place == "orl" or not Path(place).exists() else str(Path(place).absolute())
+    path = user_path(place)
+    return place if place == "orl" or not path.exists() else str(path.absolute())
 
 
 def start_run(

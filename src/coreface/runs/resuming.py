@@ -25,7 +25,15 @@ from coreface.training.recipe import Recipe
 
 # What these change is how long the rest takes, what is written of it, and where the same faces lie.
 _FREE = (
-    *("data.train", "data.workers", "data.max_unreadable", "evaluation.", "checkpoint."),
+    *(
+        "data.train",
+        "data.label",
+        "data.identity_level",
+        "data.workers",
+        "data.max_unreadable",
+        "evaluation.",
+        "checkpoint.",
+    ),
     *("init_from", "log_every", "optimizer.max_skips", "threads"),
 )
 _ABSENT = "nothing"
@@ -69,14 +77,31 @@ def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, fold
     ]
     trained, given = checkpoint.facts.origin.faces, training_origin(faces).faces
     if trained != given:
-        counts = [f"{one['images']} images of {one['identities']} identities" for one in (trained, given)]
-        other = counts[1] if counts[0] != counts[1] else "as many, but others or in another order"
-        different.append(f"the faces were {counts[0]}, are {other}")
+        different.append(f"the faces were {_counts(trained)}, are {_other(trained, given)}")
     if different:
         raise RunError(
             f"{folder} cannot go on as if nothing had happened: {'; '.join(different)}. Change it back, or add --force "
             "to go on from its weights all the same"
         )
+
+
+def require_as_many_identities(checkpoint: Checkpoint, faces: FaceSource, folder: Path) -> None:
+    """Raise `RunError` where people came or went: the centres of the checkpoint are of others, and no --force helps."""
+    trained, given = checkpoint.facts.origin.faces, training_origin(faces).faces
+    if trained["identities"] != given["identities"]:
+        raise RunError(
+            f"{folder} was trained on {_counts(trained)}, and there are {_counts(given)} now: the identity centres are "
+            f"of other people. Begin a new run from its encoder: coreface train {folder / RECIPE} --run NEW "
+            f"--init-from {folder}"
+        )
+
+
+def _counts(faces: dict[str, Any]) -> str:
+    return f"{faces['images']} images of {faces['identities']} identities"
+
+
+def _other(trained: dict[str, Any], given: dict[str, Any]) -> str:
+    return _counts(given) if _counts(given) != _counts(trained) else "as many, but others or in another order"
 
 
 def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, processes: int, console: Console) -> None:

@@ -29,7 +29,14 @@ from coreface.runs.folder import (
     require_registered,
     start_run,
 )
-from coreface.runs.resuming import continue_folder, open_newest, require_same, restart_folder, training_origin
+from coreface.runs.resuming import (
+    continue_folder,
+    open_newest,
+    require_as_many_identities,
+    require_same,
+    restart_folder,
+    training_origin,
+)
 from coreface.runs.status import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_writer import raise_storage_error
@@ -163,6 +170,8 @@ def _resume(
 ) -> Run:
     checkpoint = processes.on_leader(lambda: open_newest(folder, console))
     faces, tested = open_recipe_faces(recipe)
+    if checkpoint is not None:
+        require_as_many_identities(checkpoint, faces, folder)
     if checkpoint is not None and not force:
         require_same(checkpoint, recipe, faces, folder)
     held_out = HeldOut(tested) if tested else None

@@ -53,10 +53,11 @@ class Progress:
         for text in self._recipe.never_reached():
             log.warn("never reached", text)
         if (count := self._recipe.optimizer.micro_batches) > 1:
-            size = self._recipe.optimizer.batch_size // count
+            size, rest = divmod(self._recipe.optimizer.batch_size, count)
+            sizes = f"{size} or {size + 1}" if rest else f"{size}"
             contrastive = any(stage.contrastive for stage in self._recipe.stages)
             term = ", and the contrastive term compares the images of one micro-batch only" if contrastive else ""
-            log.say(f"every batch is {count} micro-batches of {size} images: BatchNorm sees one at a time{term}")
+            log.say(f"every batch is {count} micro-batches of {sizes} images: BatchNorm sees one at a time{term}")
 
     def report(self, log: RunLog, *, step: int, epoch: int, rate: float) -> None:
         """Write the row of the steps since the last one, and show the state of the training.

@@ -222,6 +222,9 @@ class DataRecipe:
 
     Attributes:
         train: A folder <identity>/<image>, a RecordIO .rec, tar shards, or the word orl for the faces of the demo.
+        label: Of tar shards, where the labels are, cls, txt or json:FIELD; null for cls.
+        identity_level: How many folders below a folder the identities are, 1 for <identity>/<session>/<image>; null
+            takes the folders that hold images.
         image_size: Side of the input in pixels, a multiple of 16.
         workers: Processes that decode; 0 decodes in the training process.
         flip: Mirror half of the images at random.
@@ -234,6 +237,8 @@ class DataRecipe:
     """
 
     train: str = ""
+    label: str | None = None
+    identity_level: int | None = None
     image_size: int = 112
     workers: int = 2
     flip: bool = True
@@ -247,6 +252,8 @@ class DataRecipe:
         require(
             self.image_size >= 16 and self.image_size % 16 == 0, "data.image_size", self.image_size, "a multiple of 16"
         )
+        level = self.identity_level
+        require(level is None or level >= 1, "data.identity_level", level, "1 or more, or null")
         require(self.workers >= 0, "data.workers", self.workers, "0 or more")
         require(0 <= self.max_unreadable <= 1, "data.max_unreadable", self.max_unreadable, "a share from 0 to 1")
         whole = isinstance(self.holdout, int) or 0 < self.holdout < 1
@@ -262,13 +269,21 @@ class EvaluationRecipe:
 
     Attributes:
         faces: Other people to evaluate on, as for data.train; null takes the held-out identities.
+        label: Of those, as for data.label.
+        identity_level: Of those, as for data.identity_level.
         every: Epochs between evaluations; the last epoch is always evaluated.
     """
 
     faces: str | None = None
+    label: str | None = None
+    identity_level: int | None = None
     every: int = 1
 
     def __post_init__(self) -> None:
+        level = self.identity_level
+        require(level is None or level >= 1, "evaluation.identity_level", level, "1 or more, or null")
+        alone = self.faces is not None or (self.label, level) == (None, None)
+        require(alone, "evaluation.faces", None, "a path, because evaluation.label or evaluation.identity_level is set")
         require(self.every >= 1, "evaluation.every", self.every, "at least 1")
 
 

@@ -13,6 +13,7 @@ from coreface.distributed.device import choose_device, choose_precision
 from coreface.distributed.launch import resume_command
 from coreface.distributed.processes import Processes
 from coreface.errors import DataError, TrainingStopped
+from coreface.files import user_path
 from coreface.models.encoder import FaceEncoder
 from coreface.training.batches import build_loader, crops_alignment, list_unreadable, share_unreadable
 from coreface.training.checkpoint import Checkpoint
@@ -117,7 +118,7 @@ class Trainer:
         if checkpoint is not None:
             self._load(checkpoint)
         elif recipe.init_from is not None:
-            load_initial_weights(self.encoder, Path(recipe.init_from))
+            load_initial_weights(self.encoder, user_path(recipe.init_from))
 
     @property
     def total_steps(self) -> int:

@@ -59,6 +59,11 @@ def draw_pairs(source: FaceSource, count: int | None = None, *, folds: int = FOL
         raise DataError(
             f"{source.num_identities} identities, expected at least {2 * folds} for {folds} folds of different people"
         )
+    if not (np.bincount(source.identities) >= 2).any():
+        raise DataError(
+            f"nobody among {source.num_identities} identities has two images, expected some: a genuine pair is two "
+            "images of one person"
+        )
     # Dealt out by the number of their images: every fold gets its share of the people with many.
     counts = np.bincount(source.identities, minlength=source.num_identities)
     shuffled = rng.permutation(source.num_identities)
