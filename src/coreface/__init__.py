@@ -35,6 +35,16 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
         TrainingStopped as TrainingStopped,
     )
     from coreface.evaluation.calibration import Calibrator as Calibrator
+    from coreface.evaluation.protocols.protocol import EvaluationProtocol as EvaluationProtocol
+    from coreface.evaluation.protocols.registry import (
+        ProtocolOption as ProtocolOption,
+        register_protocol as register_protocol,
+    )
+    from coreface.evaluation.results import (
+        IdentificationResult as IdentificationResult,
+        TableResult as TableResult,
+        VerificationResult as VerificationResult,
+    )
     from coreface.images.load import load_image as load_image
     from coreface.losses.adaptive_margins import (
         AdaFace as AdaFace,
@@ -76,6 +86,9 @@ _PUBLIC = {
         "TrainingStopped",
     ),
     "coreface.evaluation.calibration": ("Calibrator",),
+    "coreface.evaluation.protocols.protocol": ("EvaluationProtocol",),
+    "coreface.evaluation.protocols.registry": ("ProtocolOption", "register_protocol"),
+    "coreface.evaluation.results": ("IdentificationResult", "TableResult", "VerificationResult"),
     "coreface.images.load": ("load_image",),
     "coreface.losses.adaptive_margins": ("AdaFace", "CurricularFace", "MagFace"),
     "coreface.losses.classifier": ("MarginClassifier",),

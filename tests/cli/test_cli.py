@@ -63,7 +63,7 @@ def test_train_evaluate_and_overwrite(place, paint_faces, capsys):
     assert measured["genuine"] == 12
     assert measured["tar"][2]["resolvable"] is False
     assert main(["evaluate", "runs/r/encoder", "--faces", "photos", "--no-flip", "--report", "page.html"]) == 0
-    assert "left out" in capsys.readouterr().err
+    assert "not embedded" in capsys.readouterr().err
     assert (place / "page.html").is_file()
 
     assert "holds a run already" in fails(capsys, "train", "r.yaml")[-1]
@@ -351,7 +351,10 @@ def test_json_holds_the_numbers_of_the_api(type_in, finished):
         code, out, err = type_in("evaluate", finished[0], "--json", "--replicates", "0", *words)
         assert (code, err) == (0, "")
         values = strict(out)
-        assert values == cf.evaluate(finished[0], flip=flip, replicates=0).to_dict()
+        result = cf.evaluate(finished[0], flip=flip, replicates=0).to_dict()
+        assert values["sets"] == [result]
+        assert values == {**result, **values}  # the keys of the one result stand at the top as well
+        assert {"eer", "tar", "encoder", "flip", "unreadable"} <= values.keys()
         assert values["flip"] is flip
         assert values["tar"][2]["tar"] is None
         assert values["eer_interval"] is None
@@ -370,7 +373,7 @@ def test_the_report_of_the_folder_one_stands_in_has_a_name(type_in, finished, mo
     monkeypatch.chdir(finished[0])
     code, _, err = type_in("evaluate", ".", "--report", tmp_path / "page.html", "--replicates", "0")
     assert code == 0, err
-    assert "toy: verification of people it has never seen" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "toy: evaluation" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_report_that_cannot_be_written(type_in, finished):

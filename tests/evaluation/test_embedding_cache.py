@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from coreface.evaluation.embedding import embed_faces
+from coreface.evaluation.embedding import embed_images
 from coreface.evaluation.embedding_cache import EmbeddingCache, default_folder
 
 
@@ -13,8 +13,8 @@ def key(text):
     return hashlib.sha256(str(text).encode()).digest()
 
 
-def filled(folder, digest="a" * 64, way="flip=True", count=3):
-    cache = EmbeddingCache(folder, digest, way)
+def filled(folder, digest="a" * 64, description="flip=True", count=3):
+    cache = EmbeddingCache(folder, digest, description)
     rows = np.random.default_rng(0).normal(size=(count, 4)).astype(np.float32)
     for index, row in enumerate(rows):
         cache.add(key(index), row)
@@ -31,10 +31,10 @@ def test_rows_come_back_as_they_were(tmp_path):
     assert again.hits == 3
 
 
-def test_another_encoder_way_or_version_finds_nothing(tmp_path, monkeypatch):
+def test_another_encoder_description_or_version_finds_nothing(tmp_path, monkeypatch):
     filled(tmp_path)
-    for digest, way in (("b" * 64, "flip=True"), ("a" * 64, "flip=False")):
-        assert EmbeddingCache(tmp_path, digest, way).get(key(0)) is None
+    for digest, description in (("b" * 64, "flip=True"), ("a" * 64, "flip=False")):
+        assert EmbeddingCache(tmp_path, digest, description).get(key(0)) is None
     monkeypatch.setattr("coreface.evaluation.embedding_cache.__version__", "0.0.0")
     assert EmbeddingCache(tmp_path, "a" * 64, "flip=True").get(key(0)) is None
 
@@ -94,15 +94,15 @@ def test_an_interrupted_evaluation_goes_on(paint_faces, tmp_path):
     from coreface.data import open_faces
 
     faces = open_faces(paint_faces(tmp_path / "faces", identities=10, images=20, size=8))
-    whole = embed_faces(Counting(), faces)
+    whole = embed_images(Counting().embed, faces)
     with pytest.raises(KeyboardInterrupt):
-        embed_faces(Counting(dies_at=130), faces, cache=EmbeddingCache(tmp_path / "kept", "a" * 64, "w"))
+        embed_images(Counting(dies_at=130).embed, faces, cache=EmbeddingCache(tmp_path / "kept", "a" * 64, "w"))
     second = Counting()
-    embedded = embed_faces(second, faces, cache=EmbeddingCache(tmp_path / "kept", "a" * 64, "w"))
+    embedded = embed_images(second.embed, faces, cache=EmbeddingCache(tmp_path / "kept", "a" * 64, "w"))
     assert second.seen == 200 - 128  # the two batches before are not embedded again
     assert embedded.embeddings.tobytes() == whole.embeddings.tobytes()
     third = Counting()
-    embed_faces(third, faces, cache=EmbeddingCache(tmp_path / "kept", "a" * 64, "w"))
+    embed_images(third.embed, faces, cache=EmbeddingCache(tmp_path / "kept", "a" * 64, "w"))
     assert third.seen == 0
 
 
@@ -111,10 +111,10 @@ def test_an_image_that_changes_is_embedded_again(paint_faces, tmp_path):
 
     folder = paint_faces(tmp_path / "faces", identities=2, images=2, size=8)
     cache = tmp_path / "kept"
-    before = embed_faces(Counting(), open_faces(folder), cache=EmbeddingCache(cache, "a" * 64, "w"))
+    before = embed_images(Counting().embed, open_faces(folder), cache=EmbeddingCache(cache, "a" * 64, "w"))
     (folder / "person00" / "0.png").write_bytes((folder / "person01" / "0.png").read_bytes())
     encoder = Counting()
-    after = embed_faces(encoder, open_faces(folder), cache=EmbeddingCache(cache, "a" * 64, "w"))
+    after = embed_images(encoder.embed, open_faces(folder), cache=EmbeddingCache(cache, "a" * 64, "w"))
     assert encoder.seen == 0  # that content is known
     assert (after.embeddings[0] == before.embeddings[2]).all()
 
@@ -126,7 +126,7 @@ def test_the_same_content_is_embedded_once(paint_faces, tmp_path):
     for image in range(3):
         (folder / "person01" / f"{image}.png").write_bytes((folder / "person00" / "0.png").read_bytes())
     encoder = Counting()
-    embedded = embed_faces(encoder, open_faces(folder))
+    embedded = embed_images(encoder.embed, open_faces(folder))
     assert encoder.seen == 3
     assert (embedded.embeddings[3:] == embedded.embeddings[0]).all()
     assert len(embedded.embeddings) == 6
@@ -139,7 +139,7 @@ def test_a_strip_too_long_to_be_squared_is_named(tmp_path, paint_faces, toy_back
 
     folder = paint_faces(tmp_path / "faces", identities=2, images=2, size=16)
     cv2.imwrite(str(folder / "person00" / "strip.png"), np.zeros((1, 16_385, 3), np.uint8))
-    embedded = embed_faces(cf.FaceEncoder(toy_backbone, 8, 16), cf.data.open_faces(folder))
+    embedded = embed_images(cf.FaceEncoder(toy_backbone, 8, 16).embed, cf.data.open_faces(folder))
     assert embedded.indices.tolist() == [0, 1, 3, 4]
     (message,) = embedded.unreadable.values()
     assert "strip.png" in message

@@ -15,8 +15,9 @@ from coreface.errors import InputError, MissingExtraError
 from coreface.evaluation.metrics import tar_at_far
 from coreface.evaluation.metrics.proportions import badge
 from coreface.evaluation.metrics.uncertainty import Interval
-from coreface.evaluation.verification import verify
-from coreface.reports.page import Measured, Page, write_report
+from coreface.evaluation.results import Provenance, VerificationResult
+from coreface.evaluation.verification import Verification, verify
+from coreface.reports.page import Page, write_page
 from coreface.reports.plots import line_styles, training_panels
 from coreface.reports.threshold_table import threshold_table
 
@@ -67,6 +68,22 @@ def face(index):
     return pixels
 
 
+def label(index):
+    return f"s{index // 4} / {index % 4}.pgm"
+
+
+def result_of(name, verification, **options):
+    if not isinstance(verification, Verification):
+        verification = measure(verification)
+    options = {"statement": "All pairs.", "provenance": Provenance(name, "made here")} | options
+    return VerificationResult(name=name, verification=verification, **options)
+
+
+def compared(*results, **options):
+    """A page that compares results, by their names or as they are."""
+    return Page("t", (), tuple(result_of(*result) for result in results), compare=True, **options)
+
+
 def history(contrastive=True):
     rows = []
     for step in range(10, 101, 10):
@@ -86,9 +103,12 @@ def page():
     return Page(
         title="Six strangers",
         summary=("First.", "Second."),
-        measured=(Measured("raw pixels", measure(1)), Measured("twin", measure(2)), Measured("CoReFace", measure(3))),
-        image=face,
-        label=lambda index: f"s{index // 4} / {index % 4}.pgm",
+        results=(
+            result_of("raw pixels", 1),
+            result_of("twin", 2),
+            result_of("CoReFace", 3, image=face, label=label),
+        ),
+        compare=True,
         history={"twin": history(contrastive=False), "CoReFace": history()},
         recipe="seed: 0\nstages:\n  - {from_epoch: 1}\n",
         environment={"torch": "2.6.0", "threads": 2, "git": {"dirty": True}},
@@ -96,8 +116,13 @@ def page():
     )
 
 
+def shown_with(page, **fields):
+    """The page without its history, and with other fields of its last result."""
+    return replace(page, results=(*page.results[:2], replace(page.results[2], **fields)), history={})
+
+
 def written(page, folder):
-    write_report(page, folder / "report.html")
+    write_page(page, folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -107,7 +132,7 @@ def text(page, tmp_path_factory):
 
 
 def rows_of_rates(text):
-    table = re.search(r'<table class="rates subject">.*?</table>', text, re.DOTALL)[0]
+    table = re.search(r'<table class="rates last">.*?</table>', text, re.DOTALL)[0]
     rows = [re.findall(r"<td.*?</td>", row, re.DOTALL) for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)]
     return table, rows[1:]  # without the heads
 
@@ -115,8 +140,8 @@ def rows_of_rates(text):
 def test_table_holds_the_numbers_of_each_verification(page, text):
     table, rows = rows_of_rates(text)
     assert re.findall(r'<th scope="row">(.*?)</th>', table) == ["raw pixels", "twin", "CoReFace"]
-    for measured, cells in zip(page.measured, rows, strict=True):
-        result = measured.verification
+    for shown, cells in zip(page.results, rows, strict=True):
+        result = shown.verification
         rates = [(result.eer.eer, result.eer, result.eer_interval)]
         rates += [(rate.tar, rate, interval) for rate, interval in zip(result.tar, result.tar_intervals, strict=True)]
         for cell, (share, rate, interval) in zip(cells, rates, strict=True):
@@ -141,7 +166,7 @@ def test_page_says_on_what_was_measured_and_how_far_it_carries(text):
 
 def test_many_identities_are_not_warned_about_and_differing_sets_are_named(tmp_path):
     large, single = measure(people=50, images=2), measure(people=3, images=2)
-    page = Page("t", (), (Measured("large", large), Measured("small", replace(single, single_image_identities=2))))
+    page = compared(("large", large), ("small", replace(single, single_image_identities=2)))
     text = Reader(written(page, tmp_path)).text
     assert "large: 100 images of 50 identities" in text
     assert "small: 6 images of 3 identities" in text
@@ -158,7 +183,7 @@ def test_intervals_that_are_missing_partial_or_empty_are_said_to_be(tmp_path):
         "failed": replace(measure(), eer_interval=failed),
         "perfect": measure(spread=0.01),
     }
-    page = Page("t", (), tuple(Measured(name, result) for name, result in results.items()))
+    page = compared(*results.items())
     sentences = "24 images of 6 identities make 36 genuine and 240 impostor pairs."
     table, without, noted, failed, perfect = Reader(written(page, tmp_path)).text.split(sentences)
     assert table.count("no interval") == 2 * (1 + 2)
@@ -172,18 +197,18 @@ def test_intervals_that_are_missing_partial_or_empty_are_said_to_be(tmp_path):
 def test_rates_that_are_not_whole_never_look_so(tmp_path):
     result = measure()
     tar = replace(result.tar[0], tar=0.999999, fmr=1e-6)
-    page = Page("t", (), (Measured("one", replace(result, tar=(tar,), tar_intervals=(None,))),))
+    page = compared(("one", replace(result, tar=(tar,), tar_intervals=(None,))))
     cell = rows_of_rates(written(page, tmp_path))[1][0][1]
     assert "<b>99.9999 %</b>" in cell
     assert "FMR 0.000100 %" in cell
 
 
 def test_fars_may_differ(tmp_path):
-    measured = (Measured("a", measure(fars=(0.1,))), Measured("b", measure(fars=(0.05, 0.1))))
-    table, rows = rows_of_rates(written(Page("t", (), measured), tmp_path))
+    results = measure(fars=(0.1,)), measure(fars=(0.05, 0.1))
+    table, rows = rows_of_rates(written(compared(*zip("ab", results, strict=True)), tmp_path))
     assert re.findall(r"at FAR (.*?) %", table) == ["10", "5"]
     assert "not asked for" in rows[0][2]
-    assert f"<b>{100 * measured[1].verification.tar[0].tar:.2f} %</b>" in rows[1][2]
+    assert f"<b>{100 * results[1].tar[0].tar:.2f} %</b>" in rows[1][2]
 
 
 def test_threshold_table_is_the_conservative_rule_with_what_stands_behind_it():
@@ -207,7 +232,7 @@ def test_threshold_table_is_the_conservative_rule_with_what_stands_behind_it():
 @pytest.mark.parametrize("spread", [0.9, 0.01])
 def test_hardest_pairs_show_their_faces_and_whether_they_are_mistakes(page, tmp_path, spread):
     result = measure(3, spread=spread)
-    text = written(replace(page, measured=(Measured("CoReFace", result),), history={}), tmp_path)
+    text = written(replace(page, results=(replace(page.results[2], verification=result),), history={}), tmp_path)
     cards = re.findall(r"<li><p><b>.*?</li>", text, re.DOTALL)
     pairs = [*result.worst.impostor, *result.worst.genuine]
     for position, (card, pair) in enumerate(zip(cards, pairs, strict=True)):
@@ -217,7 +242,7 @@ def test_hardest_pairs_show_their_faces_and_whether_they_are_mistakes(page, tmp_
         assert wrong == (spread == 0.9)
         kind = "false match" if impostor else "false non-match"
         assert (f"<strong>{kind}</strong>" if wrong else "no mistake") in card
-        assert re.findall("<figcaption>(.*?)</figcaption>", card) == [page.label(pair.first), page.label(pair.second)]
+        assert re.findall("<figcaption>(.*?)</figcaption>", card) == [label(pair.first), label(pair.second)]
         pictures = re.findall(r'src="data:image/jpeg;base64,(.*?)"', card)
         for picture, index in zip(pictures, (pair.first, pair.second), strict=True):
             decoded = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -229,7 +254,7 @@ def test_hardest_pairs_show_their_faces_and_whether_they_are_mistakes(page, tmp_
 
 def test_large_images_are_made_small(page, tmp_path):
     tall = np.random.default_rng(0).integers(0, 255, (2000, 3, 3), dtype=np.uint8)
-    text = written(replace(page, image=lambda index: tall, history={}), tmp_path)
+    text = written(shown_with(page, image=lambda index: tall), tmp_path)
     picture = re.search(r"base64,(.*?)\"", text)[1]
     assert cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_COLOR).shape == (224, 1, 3)
 
@@ -237,7 +262,7 @@ def test_large_images_are_made_small(page, tmp_path):
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_what_is_no_image_is_refused_and_nothing_is_written(page, tmp_path, wrong):
     with pytest.raises(InputError, match="expected uint8"):
-        write_report(replace(page, image=lambda index: wrong), tmp_path / "report.html")
+        write_page(shown_with(page, image=lambda index: wrong), tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -247,8 +272,7 @@ def test_all_text_is_escaped(page, tmp_path):
         page,
         title=attack,
         summary=(attack,),
-        measured=(*page.measured[:2], Measured(attack, page.measured[2].verification)),
-        label=lambda index: attack,
+        results=(*page.results[:2], replace(page.results[2], name=attack, label=lambda index: attack)),
         history={attack: history(), "other": history()},
         recipe=attack,
         environment={attack: attack, "nested": [attack]},
@@ -264,7 +288,7 @@ def test_all_text_is_escaped(page, tmp_path):
 
 
 def test_text_that_is_no_unicode_does_not_stop_the_report(page, tmp_path):
-    assert "face?.jpg" in written(replace(page, label=lambda index: "face\udcff.jpg", history={}), tmp_path)
+    assert "face\\udcff.jpg" in written(shown_with(page, label=lambda index: "face\udcff.jpg"), tmp_path)
 
 
 def test_page_needs_nothing_from_outside(text):
@@ -312,7 +336,7 @@ def test_a_resumed_run_counts_its_later_rows_and_a_long_one_is_thinned():
 
 def test_smallest_page(tmp_path):
     result = verify(np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0]]), np.array([0, 0, 1]), replicates=0)
-    reader = Reader(written(Page("Small", (), (Measured("one", result),)), tmp_path))
+    reader = Reader(written(compared(("one", result)), tmp_path))
     assert "img" not in reader.tags
     assert "image 0" in reader.text
     for heading in ("Training", "Recipe", "Environment", "Notes"):
@@ -322,7 +346,7 @@ def test_smallest_page(tmp_path):
 def test_an_encoder_close_to_collapse_is_drawn(tmp_path):
     embeddings = 1 + 1e-7 * np.random.default_rng(0).normal(size=(6, 4))
     result = verify(embeddings, np.array([0, 0, 1, 1, 2, 2]), replicates=0)
-    assert "Scores: one" in written(Page("t", (), (Measured("one", result),)), tmp_path)
+    assert "Scores: one" in written(compared(("one", result)), tmp_path)
 
 
 def test_same_input_gives_the_same_bytes(page, text, tmp_path):
@@ -338,14 +362,14 @@ def test_nothing_or_two_of_one_name_are_refused():
     with pytest.raises(InputError, match=r"names \[\]"):
         Page("t", (), ())
     with pytest.raises(InputError, match="all different"):
-        Page("t", (), (Measured("a", measure()), Measured("a", measure())))
+        compared(("a", measure()), ("a", measure()))
 
 
 def test_missing_matplotlib_is_named_with_its_extra(page, tmp_path, monkeypatch):
     for module in ("matplotlib", "matplotlib.style", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'coreface\[report\]'"):
-        write_report(page, tmp_path / "report.html")
+        write_page(page, tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -355,11 +379,14 @@ import sys
 from pathlib import Path
 import numpy as np
 from coreface.reports.plots import line_styles, training_panels
-from coreface.reports.page import Measured, Page, write_report
+from coreface.reports.page import Page, write_page
+from coreface.evaluation.results import Provenance, VerificationResult
 from coreface.evaluation.verification import verify
 assert "matplotlib" not in sys.modules
 result = verify(np.array([[1.0, 0.1], [1.0, 0.2], [0.1, 1.0]]), np.array([0, 0, 1]), replicates=0)
-write_report(Page("t", (), (Measured("one", result),)), Path(sys.argv[1]))
+provenance = Provenance("one", "made here")
+result = VerificationResult(name="one", statement="All pairs.", provenance=provenance, verification=result)
+write_page(Page("t", results=(result,)), Path(sys.argv[1]))
 assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "report.html")], check=True)

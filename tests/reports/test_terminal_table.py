@@ -15,10 +15,10 @@ from coreface.evaluation.calibrated_threshold import CalibratedThreshold
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics import Eer, KfoldAccuracy, TarAtFar
+from coreface.evaluation.metrics.groups import GroupRate, GroupRates
 from coreface.evaluation.metrics.proportions import badge
 from coreface.evaluation.metrics.searches import Searches
 from coreface.evaluation.metrics.uncertainty import Difference, Interval
-from coreface.evaluation.protocols.groups import GroupRate, GroupRates
 from coreface.evaluation.verification import Mistakes, Verification
 from coreface.reports.tables import (
     print_comparison,

@@ -70,7 +70,7 @@ def test_the_table_has_raw_pixels_the_twin_and_coreface(shown):
         assert name in out
     printed = " ".join(out.split())
     for fold in results:
-        for measured in fold.measured():
+        for measured in fold.results():
             interval = measured.verification.eer_interval
             eer = 100 * measured.verification.eer.eer
             assert f"{eer:.2f} ({100 * interval.low:.2f} to {100 * interval.high:.2f})" in printed
@@ -81,7 +81,7 @@ def test_the_table_has_raw_pixels_the_twin_and_coreface(shown):
 def test_the_mean_is_that_of_the_folds(shown):
     _, out, results, _ = shown
     (line,) = [line for line in out.splitlines() if line.startswith("mean ")]
-    rates = np.array([[one.verification.eer.eer for one in fold.measured()] for fold in results])
+    rates = np.array([[one.verification.eer.eer for one in fold.results()] for fold in results])
     assert [f"{100 * mean:.2f}" for mean in rates.mean(axis=0)] == line.split()[1:]
 
 
@@ -125,8 +125,8 @@ def test_folds_are_tested_on_other_people(shown):
     assert first == {f"s{person}" for person in range(1, 11)}
     assert second == {f"s{person}" for person in range(11, 21)}
     for fold in results:
-        assert [one.verification.images for one in fold.measured()] == [100] * 3
-        assert [one.verification.genuine for one in fold.measured()] == [450] * 3
+        assert [one.verification.images for one in fold.results()] == [100] * 3
+        assert [one.verification.genuine for one in fold.results()] == [450] * 3
 
 
 def test_both_begin_stage_2_in_the_same_state(shown):
@@ -172,8 +172,9 @@ def test_raw_pixels_are_compared_less_the_mean_of_the_training_people(shown):
     scores = test @ test.T
     above = np.triu_indices(100, 1)
     genuine = (faces.identities[:100, None] == faces.identities[None, :100])[above]
-    np.testing.assert_allclose(np.sort(fold.pixels.genuine_scores), np.sort(scores[above][genuine]), atol=1e-4)
-    np.testing.assert_allclose(np.sort(fold.pixels.impostor_scores), np.sort(scores[above][~genuine]), atol=1e-4)
+    found = fold.pixels.verification
+    np.testing.assert_allclose(np.sort(found.genuine_scores), np.sort(scores[above][genuine]), atol=1e-4)
+    np.testing.assert_allclose(np.sort(found.impostor_scores), np.sort(scores[above][~genuine]), atol=1e-4)
 
 
 def test_a_folder_that_is_no_run_is_not_touched(shown, toy_backbone, tmp_path, monkeypatch, capsys):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from coreface.cli.embedding_options import (
     add_embedding_options,
+    open_embeddings,
     open_faces_or_held_out,
-    open_subject,
     warn_of_trained,
 )
 from coreface.cli.pipeline_options import add_detector_options, add_face_options, open_pipeline
@@ -81,20 +81,21 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
     """Return the calibration of an encoder on crops, its digest, and where it lies."""
+    from coreface.evaluation.calibrate import calibrate
     from coreface.evaluation.calibration import CALIBRATION, Calibrator
-    from coreface.evaluation.protocols.people import calibrate
     from coreface.runs.evaluation import encoder_folder
 
     folder = encoder_folder(Path(options.model))
     path = Path(options.out) if options.out else folder / CALIBRATION
-    subject = open_subject(options.model, options)
-    if subject.digest is None:
+    source = open_embeddings(options.model, options)
+    digest = source.provenance.digest
+    if digest is None:
         raise RecipeError(f"{options.model} is a file of embeddings, expected an encoder")
     if not options.show:
-        calibrator = calibrate(subject, open_faces_or_held_out(options.faces, options.model), progress_console())
-        return calibrator, subject.digest, calibrator.save(path, subject.digest)
+        calibrator = calibrate(source, open_faces_or_held_out(options.faces, options.model), progress_console())
+        return calibrator, digest, calibrator.save(path, digest)
     try:
-        return Calibrator.load(path, subject.digest), subject.digest, path
+        return Calibrator.load(path, digest), digest, path
     except ModelError as error:
         try:
             return _of_pipeline(options)  # the one that is there may be that of a pipeline
@@ -110,7 +111,7 @@ def _of_pipeline(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
 
     from coreface.data.folder import FolderSource
     from coreface.data.source import require_identities
-    from coreface.evaluation.protocols.people import calibrate_embeddings
+    from coreface.evaluation.calibrate import calibrate_embeddings
     from coreface.recognition.pipeline import calibration_place
 
     chosen = {"face": options.face, "min_eyes": options.min_eyes, "flip": not options.no_flip}

@@ -4,12 +4,17 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from coreface.cli.embedding_options import add_embedding_options, open_faces_or_held_out, open_subject, warn_of_trained
+from coreface.cli.embedding_options import (
+    add_embedding_options,
+    open_embeddings,
+    open_faces_or_held_out,
+    warn_of_trained,
+)
 from coreface.cli.terminal import add_command, progress_console
 from coreface.errors import RecipeError
 
 if TYPE_CHECKING:
-    from coreface.data import FaceSource
+    from coreface.data.source import FaceSource
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,8 +34,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _compare(options: argparse.Namespace) -> None:
     from coreface.data.pairs.pair_set import PairSet
     from coreface.evaluation.comparison import compare
-    from coreface.evaluation.protocols.pairs import ONE_FOLD, image_identities
-    from coreface.evaluation.protocols.people import open_named_pairs
+    from coreface.evaluation.protocols.pairs import ONE_FOLD, image_identities, open_named_pairs
     from coreface.reports.tables import print_comparison
 
     if options.replicates is not None and options.replicates < 1:
@@ -44,7 +48,7 @@ def _compare(options: argparse.Namespace) -> None:
                 warn_of_trained(image_identities(source)[1] or (), name, model)
         else:  # A has been looked at when the faces were opened
             warn_of_trained(source.identity_names, name, options.b)
-    a, b = (open_subject(model, options) for model in (options.a, options.b))
+    a, b = (open_embeddings(model, options) for model in (options.a, options.b))
     plain = []
     for name, source in sources.items():
         found = compare(a, b, source, replicates=options.replicates, console=progress_console())

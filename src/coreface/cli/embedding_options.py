@@ -1,4 +1,4 @@
-"""What `evaluate`, `calibrate` and `compare` have in common: whom they measure, and where embeddings are kept."""
+"""What `evaluate`, `calibrate` and `compare` have in common: on whom they work, and where embeddings are kept."""
 
 import argparse
 import json
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from coreface.errors import CoreFaceError
 
 if TYPE_CHECKING:
-    from coreface.data import FaceSource, PairSet
-    from coreface.evaluation.embedding_sources import Subject
+    from coreface.data.pairs.pair_set import PairSet
+    from coreface.data.source import FaceSource
+    from coreface.evaluation.embedding_sources import EmbeddingSource
     from coreface.images.alignment import Alignment
 
 
@@ -31,22 +32,19 @@ def cache_folder(options: argparse.Namespace) -> Path | None:
     return Path(options.cache) if options.cache else default_folder()
 
 
-def open_subject(model: str, options: argparse.Namespace) -> "Subject":
-    """Open a run, a saved encoder, an ONNX file, known weights such as sface, or a ``.npz`` of embeddings."""
-    from coreface.evaluation.embedding_sources import EmbeddingFile, EncoderSubject
-    from coreface.models.open import open_encoder
+def open_embeddings(model: "EmbeddingSource | str", options: argparse.Namespace) -> "EmbeddingSource":
+    """Open a run, a saved encoder, an ONNX file, known weights such as sface, or a ``.npz`` of embeddings.
 
-    path = Path(model)
-    if path.suffix == ".npz":
-        return EmbeddingFile(path)
-    encoder = open_encoder(model)
-    name = path.resolve().name if path.resolve().name != "encoder" else path.resolve().parent.name
-    return EncoderSubject(name, encoder, flip=not options.no_flip, cache=cache_folder(options))
+    A source of embeddings stays as it is.
+    """
+    from coreface.runs.evaluation import open_source
+
+    return open_source(model, flip=not options.no_flip, cache=cache_folder(options))
 
 
 def open_faces_or_held_out(path: str | None, model: str) -> "FaceSource":
     """Open the faces at ``path``, or those that the run ``model`` held out."""
-    from coreface.data import open_faces
+    from coreface.data.open import open_faces
     from coreface.runs.evaluation import held_out
 
     if path is None:
@@ -76,7 +74,7 @@ def warn_of_trained(names: Sequence[str], place: str, model: str | None) -> None
     if known:
         print(
             f"coreface: warning: {known} of the {len(set(names))} people in {place} bear names of people that {model} "
-            "was trained on: rates measured on those are far too good, and thresholds too low",
+            "was trained on: rates on those are far too good, and thresholds too low",
             file=sys.stderr,
         )
 

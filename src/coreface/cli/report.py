@@ -14,6 +14,6 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _report(options: argparse.Namespace) -> None:
-    from coreface.runs.evaluation import redraw_report
+    from coreface.runs.report import redraw_report
 
     print(f"report: {redraw_report(Path(options.run), progress_console())}")

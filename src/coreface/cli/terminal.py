@@ -1,4 +1,4 @@
-"""What the commands share: their place in the parser, the console they report progress to, the table they print."""
+"""What the commands share: their place in the parser and the console they report progress to."""
 
 import argparse
 import sys
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from coreface.runs.evaluation import Evaluation
 
 _PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
 
@@ -32,13 +31,6 @@ def add_import_option(parser: "argparse.ArgumentParser | argparse._ArgumentGroup
     """Add ``--import``: the command line alone may name a module to import, a file never."""
     text = "import a module first, for the backbones, margins, readers and protocols that it registers; may be repeated"
     parser.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=text)
-
-
-def print_evaluation(evaluation: "Evaluation") -> None:
-    """Print the error rates of an encoder."""
-    from coreface.reports.tables import print_verification
-
-    print_verification(evaluation.verification)
 
 
 def progress_console() -> "Console":

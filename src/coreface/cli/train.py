@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from coreface.cli.terminal import add_import_option, print_evaluation, progress_console
+from coreface.cli.terminal import add_import_option, progress_console
 from coreface.distributed.launch import is_leader
 from coreface.errors import RecipeError
 
@@ -88,11 +88,12 @@ def _train(options: argparse.Namespace) -> None:
         run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
     if not is_leader():
         return
+    from coreface.reports.tables import print_result
     from coreface.runs.folder import REPORT
     from coreface.training.initial_weights import ENCODER
 
     if run.evaluation:
-        print_evaluation(run.evaluation)
+        print_result(run.evaluation)
         if (folder / REPORT).is_file():
             print(f"report: {folder / REPORT}")
     print(f"encoder: {folder / ENCODER}")

@@ -1,13 +1,14 @@
-"""Comparing two subjects on the same pairs: what differs, by how much, and whether that may be chance."""
+"""Comparing two sources of embeddings on the same pairs: what differs, by how much, and whether that may be chance."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Console
 
-from coreface.data import FaceSource, PairSet
+from coreface.data.pairs.pair_set import PairSet
+from coreface.data.source import FaceSource
 from coreface.errors import EvaluationError, InputError
-from coreface.evaluation.embedding_sources import Subject
+from coreface.evaluation.embedding_sources import EmbeddingSource
 from coreface.evaluation.metrics.resampling import Statistic, head_size, resample
 from coreface.evaluation.metrics.uncertainty import Difference, paired_difference
 from coreface.evaluation.protocols.pairs import pair_scores, resample_accuracy, verify_pairs
@@ -15,33 +16,35 @@ from coreface.evaluation.verification import planned_replicates, verify
 
 
 def compare(
-    a: Subject,
-    b: Subject,
-    source: FaceSource | PairSet,
+    a: EmbeddingSource,
+    b: EmbeddingSource,
+    photographs: FaceSource | PairSet,
     *,
     fars: Sequence[float] = (1e-1, 1e-2, 1e-3),
     replicates: int | None = None,
     seed: int = 0,
     console: Console | None = None,
 ) -> dict[str, tuple[float, float, Difference]]:
-    """Compare two subjects on the same pairs: each rate of both, and the difference a - b.
+    """Compare two sources of embeddings on the same pairs: each rate of both, and the difference a - b.
 
     Returns:
         name of the rate -> (that of a, that of b, the difference with interval and p-value).
 
     Raises:
-        EvaluationError: the embeddings of either cannot be measured, or not of the same images.
+        EvaluationError: the embeddings of either cannot be evaluated, or not of the same images.
     """
-    embedded = [subject.embed(source, console) for subject in (a, b)]
+    embedded = [source.embed(photographs, console) for source in (a, b)]
     if not np.array_equal(embedded[0].indices, embedded[1].indices):
         raise EvaluationError(
-            f"{a.name} has {len(embedded[0].indices)} and {b.name} {len(embedded[1].indices)} of the images; a paired "
-            "comparison needs the same ones"
+            f"{a.provenance.name} has {len(embedded[0].indices)} of the images and {b.provenance.name} "
+            f"{len(embedded[1].indices)}; a paired comparison needs the same ones"
         )
-    if isinstance(source, PairSet):
-        both = [verify_pairs(source, pair_scores(source, e.embeddings, e.indices), replicates=0) for e in embedded]
+    if isinstance(photographs, PairSet):
+        both = [
+            verify_pairs(photographs, pair_scores(photographs, e.embeddings, e.indices), replicates=0) for e in embedded
+        ]
     else:
-        both = [verify(e.embeddings, source.identities[e.indices], replicates=0) for e in embedded]
+        both = [verify(e.embeddings, photographs.identities[e.indices], replicates=0) for e in embedded]
     samples = [verification.pairs for verification in both]
     statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in both[0].tar if rate.resolvable)]
     if replicates is None:
@@ -55,9 +58,9 @@ def compare(
         resample(sample, statistics, replicates=replicates, seed=seed) for sample in samples if sample is not None
     )
     found: dict[str, tuple[float, float, Difference]] = {}
-    if isinstance(source, PairSet) and both[0].accuracy and both[1].accuracy:
+    if isinstance(photographs, PairSet) and both[0].accuracy and both[1].accuracy:
         values = [
-            resample_accuracy(sample, source.fold_of, replicates=replicates, seed=seed)  # type: ignore[arg-type]
+            resample_accuracy(sample, photographs.fold_of, replicates=replicates, seed=seed)  # type: ignore[arg-type]
             for sample in samples
         ]
         rates = both[0].accuracy.accuracy, both[1].accuracy.accuracy

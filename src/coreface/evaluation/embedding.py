@@ -16,11 +16,8 @@ from coreface.evaluation.embedding_cache import EmbeddingCache
 _CHUNK = 64
 
 
-class Embedder(Protocol):
-    """What embeds photographs: a `FaceEncoder`, or anything that has its `embed`."""
-
-    def embed(self, images: list[NDArray[np.uint8]], flip: bool = True) -> NDArray[np.float32]:
-        """Return (n, embedding_size) for uint8 RGB images (height, width, 3)."""
+#: uint8 RGB images (height, width, 3) -> their embeddings (n, embedding_size), such as `FaceEncoder.embed`
+Embed = Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]
 
 
 class Photographs(Protocol):
@@ -38,7 +35,12 @@ class Photographs(Protocol):
         """Say where the image lies."""
 
 
-class PhotographsOf:
+def photographs_of(source: FaceSource | PairSet | Photographs) -> Photographs:
+    """Return the images of a source of faces, or the distinct images of a set of pairs; photographs as they are."""
+    return _PhotographsOf(source) if isinstance(source, FaceSource | PairSet) else source
+
+
+class _PhotographsOf:
     """The images of a source of faces, or the distinct images of a set of pairs."""
 
     def __init__(self, source: FaceSource | PairSet) -> None:
@@ -74,68 +76,25 @@ class EmbeddedImages:
     unreadable: dict[int, str] = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
-class EmbeddedFaces:
-    """The embeddings of a source.
-
-    Attributes:
-        embeddings: (n, embedding_size) float32, one row a readable image.
-        identities: (n,) int64.
-        indices: (n,) int64, the index of each in the source.
-        unreadable: what was left out, index in the source -> message.
-    """
-
-    embeddings: NDArray[np.float32]
-    identities: NDArray[np.int64]
-    indices: NDArray[np.int64]
-    unreadable: dict[int, str] = field(repr=False)
-
-
-def embed_faces(
-    encoder: Embedder,
-    faces: FaceSource,
-    *,
-    flip: bool = True,
-    cache: EmbeddingCache | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> EmbeddedFaces:
-    """Embed every readable image of a source.
-
-    Args:
-        encoder: what embeds.
-        faces: the source.
-        flip: add the mirrored image's embedding, as `FaceEncoder.embed` does.
-        cache: where embeddings of this encoder are kept; None keeps none.
-        progress: called with the number of images done.
-
-    Raises:
-        EvaluationError: no image can be read.
-    """
-    embedded = embed_images(encoder, PhotographsOf(faces), flip=flip, cache=cache, progress=progress)
-    kept = embedded.indices
-    return EmbeddedFaces(embedded.embeddings, faces.identities[kept], kept, embedded.unreadable)
-
-
 def embed_images(
-    encoder: Embedder,
-    images: Photographs,
+    embed: Embed,
+    source: FaceSource | PairSet | Photographs,
     *,
-    flip: bool = True,
     cache: EmbeddingCache | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> EmbeddedImages:
     """Embed every readable image, the same content once only.
 
     Args:
-        encoder: what embeds.
-        images: the images.
-        flip: add the mirrored image's embedding.
+        embed: embeds a list of images.
+        source: the images.
         cache: where embeddings of this encoder are kept; None keeps none.
         progress: called with the number of images done.
 
     Raises:
         EvaluationError: no image can be read.
     """
+    images = photographs_of(source)
     unreadable: dict[int, str] = {}
     rows: dict[bytes, NDArray[np.float32]] = {}
     keys: dict[int, bytes] = {}
@@ -143,7 +102,7 @@ def embed_images(
     broken: dict[bytes, str] = {}
 
     def embed_waiting() -> None:
-        for key, row in _embedded(encoder, waiting, flip, broken):
+        for key, row in _embedded(embed, waiting, broken):
             rows[key] = row
             if cache is not None:
                 cache.add(key, row)
@@ -184,18 +143,18 @@ def embed_images(
 
 
 def _embedded(
-    encoder: Embedder, waiting: dict[bytes, tuple[int, NDArray[np.uint8]]], flip: bool, broken: dict[bytes, str]
+    embed: Embed, waiting: dict[bytes, tuple[int, NDArray[np.uint8]]], broken: dict[bytes, str]
 ) -> Iterable[tuple[bytes, NDArray[np.float32]]]:
     if not waiting:
         return []
     images = [image for _, image in waiting.values()]
     try:
-        return list(zip(waiting, encoder.embed(images, flip=flip), strict=True))
+        return list(zip(waiting, embed(images), strict=True))
     except ImageError:  # one of them can be decoded and yet not be used, as a strip too long to be squared
         done = []
         for key, image in zip(waiting, images, strict=True):
             try:
-                done.append((key, encoder.embed([image], flip=flip)[0]))
+                done.append((key, embed([image])[0]))
             except ImageError as error:
                 broken[key] = str(error)
         return done

@@ -1,7 +1,7 @@
 """Embeddings kept on disk, so that an evaluation that was stopped goes on, and one that is repeated need not embed.
 
-A folder for each encoder (by content digest) and way of embedding holds parts; a part is one safetensors file whose
-name is the SHA-256 of what it holds. A part that is damaged, cut off or of anything else is passed over and embedded
+Each encoder (by content digest) and kind of embedding has a folder of parts. A part is one safetensors file whose name
+is the SHA-256 of what it holds. A part that is damaged, cut off or of anything else is passed over and embedded
 again: nothing but what the encoder said of exactly these bytes is ever given out. Parts are written whole or not at
 all, and by any number of processes.
 """
@@ -33,16 +33,16 @@ class EmbeddingCache:
     Args:
         folder: under which every encoder has a folder of its own.
         digest: content digest of the encoder.
-        way: what else decides an embedding, such as ``flip``.
+        description: what else decides an embedding, such as ``flip``.
 
     Attributes:
         folder: that of this encoder.
         hits: how many embeddings were found.
     """
 
-    def __init__(self, folder: Path, digest: str, way: str) -> None:
+    def __init__(self, folder: Path, digest: str, description: str) -> None:
         # A change of this library may change what an encoder sees.
-        name = hashlib.sha256(f"{_FORMAT}|{__version__}|{digest}|{way}".encode()).hexdigest()[:32]
+        name = hashlib.sha256(f"{_FORMAT}|{__version__}|{digest}|{description}".encode()).hexdigest()[:32]
         self.folder = Path(folder) / name
         self.hits = 0
         self._rows: dict[bytes, NDArray[np.float32]] = {}

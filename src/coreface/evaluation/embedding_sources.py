@@ -1,9 +1,10 @@
-"""What can be measured: an encoder of ours, or embeddings that another library made."""
+"""Where embeddings come from: an encoder, or a file that another library made."""
 
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +12,58 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from coreface.data import FaceSource, PairSet
-from coreface.data.ijb import TemplateImages
+from coreface.data.pairs.pair_set import PairSet
+from coreface.data.source import FaceSource
 from coreface.errors import DataError, EvaluationError
-from coreface.evaluation.embedding import EmbeddedImages, Photographs, PhotographsOf, embed_images
+from coreface.evaluation.embedding import EmbeddedImages, Photographs, embed_images, photographs_of
 from coreface.evaluation.embedding_cache import EmbeddingCache
+from coreface.evaluation.results import Provenance
 from coreface.models.open import Encoder
 
 
-class Subject(ABC):
-    """What is measured.
+class EmbeddingSource(ABC):
+    """A source of embeddings: what is evaluated.
 
     Attributes:
-        name: what it is called in tables.
-        digest: content digest of the encoder; None where embeddings came without one.
-        way: how embeddings were made, in words.
+        provenance: its name, and how embeddings are made.
+        encoder: what makes them; None for embeddings made elsewhere.
     """
 
-    name: str
-    digest: str | None
-    way: str
+    provenance: Provenance
+    encoder: Encoder | None = None
 
     @abstractmethod
-    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
-        """Return the embeddings of the images of a source, or of the distinct images of a set of pairs.
+    def embed(
+        self,
+        photographs: FaceSource | PairSet | Photographs,
+        console: Console | None = None,
+        *,
+        unit_length: bool = True,
+    ) -> EmbeddedImages:
+        """Return the embeddings of the images of a source of faces, or of the distinct images of a set of pairs.
 
-        Those of a template protocol keep the lengths that the network gave them.
+        Args:
+            photographs: the images.
+            console: where to show progress; None shows it on standard error.
+            unit_length: make embeddings of unit length; False leaves them as the network made them.
 
         Raises:
-            EvaluationError: there are none for them.
+            EvaluationError: there is an embedding of none of the images.
         """
 
+    def labelled(self) -> tuple[NDArray[np.floating], NDArray[np.generic]]:
+        """Return embeddings (N, D) that come with the identities (N,) of their images.
 
-class EncoderSubject(Subject):
-    """An encoder.
+        Raises:
+            DataError: this source has none.
+        """
+        raise DataError(
+            f"{self.provenance.name} has no identities: say what to evaluate on with --pairs, --faces or --protocol"
+        )
+
+
+class EncoderSource(EmbeddingSource):
+    """An encoder: one of ours, an ONNX file, or known weights.
 
     Args:
         name: what it is called.
@@ -54,29 +73,40 @@ class EncoderSubject(Subject):
     """
 
     def __init__(self, name: str, encoder: Encoder, *, flip: bool = True, cache: Path | None = None) -> None:
-        self.name, self.encoder, self.flip = name, encoder, flip
-        self.digest: str = encoder.digest
-        self.way = "image + mirror image, unit length" if flip else "image alone, unit length"
-        self._cache = cache
+        self.encoder: Encoder = encoder
+        self.provenance = encoder_provenance(name, encoder.digest, flip=flip)
+        self._flip, self._cache = flip, cache
 
-    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
-        raw = isinstance(source, TemplateImages)
-        images = source if isinstance(source, TemplateImages) else PhotographsOf(source)
-        encoder = _Raw(self.encoder) if raw else self.encoder
+    def embed(
+        self,
+        photographs: FaceSource | PairSet | Photographs,
+        console: Console | None = None,
+        *,
+        unit_length: bool = True,
+    ) -> EmbeddedImages:
+        images = photographs_of(photographs)
         cache = None
         if self._cache is not None:
-            cache = EmbeddingCache(self._cache, self.digest, f"flip={self.flip} unit={not raw}")
+            cache = EmbeddingCache(self._cache, self.encoder.digest, f"flip={self._flip} unit={unit_length}")
+        embed = partial(self.encoder.embed, flip=self._flip, unit=unit_length)
         with progress_bar(console, len(images)) as progress:
-            return embed_images(encoder, images, flip=self.flip, cache=cache, progress=progress)
+            return embed_images(embed, images, cache=cache, progress=progress)
 
 
-class EmbeddingFile(Subject):
+def encoder_provenance(name: str, digest: str, *, flip: bool) -> Provenance:
+    """Return where the embeddings of an encoder come from."""
+    description = "image + mirror image, unit length" if flip else "image alone, unit length"
+    return Provenance(name, description, digest, flip)
+
+
+class EmbeddingFile(EmbeddingSource):
     """Embeddings in a ``.npz`` file, made elsewhere.
 
     The file holds ``embeddings`` (N, D) float, and, unless the rows are in the order of the images, ``names`` (N,): the
     path of each image, of which the last two parts (person/file) count. Without names the rows are the images of a set
-    of pairs in the order left, right, left, right, ... (2 a pair), or the images of a source in its order. Rows with a
-    text in ``reasons`` (N,), where there is such, are those of images that could not be embedded.
+    of pairs in the order left, right, left, right, ... (2 a pair), or the images of a source in its order. It may hold
+    ``identities`` (N,) as well. Rows with a text in ``reasons`` (N,), where there is such, are those of images that
+    could not be embedded.
 
     Args:
         path: the file.
@@ -86,7 +116,7 @@ class EmbeddingFile(Subject):
     """
 
     def __init__(self, path: Path) -> None:
-        self.name, self.digest, self.way = path.stem, None, f"as found in {path.name}"
+        self.provenance = Provenance(path.stem, f"as found in {path.name}")
         self._path = path
         try:
             arrays = np.load(path, allow_pickle=False)
@@ -117,9 +147,16 @@ class EmbeddingFile(Subject):
                 raise DataError(f"{path}: {name} have shape {values.shape}, expected ({len(self.embeddings)},)")
         self._rows = None if names is None else {_tail(str(name)): row for row, name in enumerate(names)}
 
-    def embed(self, source: FaceSource | PairSet | TemplateImages, console: Console | None = None) -> EmbeddedImages:
-        images = source if isinstance(source, TemplateImages) else PhotographsOf(source)
-        rows, missing = self._rows_of(source, images), {}
+    def embed(
+        self,
+        photographs: FaceSource | PairSet | Photographs,
+        console: Console | None = None,
+        *,
+        unit_length: bool = True,
+    ) -> EmbeddedImages:
+        """Return the rows of the images, as they are in the file: protocols make them of unit length themselves."""
+        images = photographs_of(photographs)
+        rows, missing = self._rows_of(photographs, images), {}
         for index in np.flatnonzero(rows < 0).tolist():
             missing[index] = f"{images.locate(index)}: no embedding of that name in {self._path}"
         kept = np.flatnonzero(rows >= 0)
@@ -127,7 +164,10 @@ class EmbeddingFile(Subject):
             raise EvaluationError(f"{self._path} has an embedding of none of the images, the first: {missing[0]}")
         return EmbeddedImages(self.embeddings[rows[kept]], kept, missing)
 
-    def _rows_of(self, source: FaceSource | PairSet | TemplateImages, images: Photographs) -> NDArray[np.int64]:
+    def labelled(self) -> tuple[NDArray[np.floating], NDArray[np.generic]]:
+        return super().labelled() if self.identities is None else (self.embeddings, self.identities)
+
+    def _rows_of(self, source: FaceSource | PairSet | Photographs, images: Photographs) -> NDArray[np.int64]:
         if self._rows is not None:
             return np.array([self._rows.get(_tail(images.locate(k)), -1) for k in range(len(images))], np.int64)
         count = len(self.embeddings)
@@ -141,16 +181,6 @@ class EmbeddingFile(Subject):
         raise DataError(
             f"{self._path} has {count} embeddings and no names, the set needs {expected}: add names, one path an image"
         )
-
-
-class _Raw:
-    """An encoder whose embeddings keep their lengths."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-
-    def embed(self, images: list[NDArray[np.uint8]], flip: bool = True) -> NDArray[np.float32]:
-        return self._encoder.embed(images, flip=flip, unit=False)
 
 
 @contextmanager

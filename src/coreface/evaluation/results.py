@@ -1,79 +1,160 @@
-"""What was measured on a set: the rates, and what a table or a page says of where they come from."""
+"""Results of an evaluation: the numbers, the protocol in words, and where the embeddings come from."""
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coreface.data.source import FaceSource
+from coreface.evaluation.embedding import EmbeddedImages
 from coreface.evaluation.identification import DistractorRate, Identification
-from coreface.evaluation.protocols.groups import GroupRates
+from coreface.evaluation.metrics.groups import GroupRates
 from coreface.evaluation.verification import Verification
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredSet:
-    """A subject on one set of pairs.
+@dataclass(frozen=True)
+class Provenance:
+    """Where embeddings come from.
 
     Attributes:
-        name: of the set.
-        verification: what was measured.
-        statement: the protocol, in words.
-        unreadable: messages about images that could not be embedded.
-        image: number of an image, as the worst pairs name it -> uint8 RGB (height, width, 3); None shows none.
-        label: number of an image -> where it lies; None where nobody knows.
-        groups: error rates by group; None where nobody asked.
-        notes: what a reader of the rates must know besides.
+        name: of the encoder or the file, as tables and pages call it.
+        description: how embeddings were made, in words.
+        digest: content digest of the encoder; None for embeddings made elsewhere.
+        flip: whether those of mirrored images were added; None where that is not known.
     """
 
     name: str
-    verification: Verification
+    description: str
+    digest: str | None = None
+    flip: bool | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result(ABC):
+    """What a protocol found.
+
+    Attributes:
+        name: of what was evaluated on, such as the path of a set of pairs.
+        statement: the protocol, in words.
+        provenance: of the embeddings.
+        unreadable: messages about images that could not be embedded.
+        notes: what else a reader must know, such as whose photographs these are.
+    """
+
+    kind: ClassVar[str]  #: the list of the JSON document that results of this class belong to
+
+    name: str
     statement: str
+    provenance: Provenance
     unreadable: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str | None:
+        """Content digest of the encoder; None for embeddings made elsewhere."""
+        return self.provenance.digest
+
+    @property
+    def flip(self) -> bool | None:
+        """Whether embeddings of mirrored images were added; None where that is not known."""
+        return self.provenance.flip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers, without scores and images, as plain Python values."""
+        return {
+            "name": self.name,
+            "statement": self.statement,
+            **self._numbers(),
+            "unreadable": list(self.unreadable),
+            "notes": list(self.notes),
+            "encoder": self.digest,
+            "flip": self.flip,
+        }
+
+    @abstractmethod
+    def _numbers(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VerificationResult(Result):
+    """Error rates on pairs of images.
+
+    Attributes:
+        verification: the error rates, their intervals and the scores.
+        image: number of an image, as the worst pairs name it -> uint8 RGB (height, width, 3); None shows none.
+        label: number of an image -> where it lies; None where that is not known.
+        groups: error rates by group; None where none were asked for.
+        faces: the people, where every image was compared with every other.
+        embedded: their embeddings.
+    """
+
+    kind = "sets"
+
+    verification: Verification
     image: Callable[[int], NDArray[np.uint8]] | None = None
     label: Callable[[int], str] | None = None
     groups: GroupRates | None = None
-    notes: tuple[str, ...] = ()
+    faces: FaceSource | None = field(default=None, repr=False)
+    embedded: EmbeddedImages | None = field(default=None, repr=False)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all but scores and images as plain Python values."""
+    def _numbers(self) -> dict[str, Any]:
         groups = None if self.groups is None else self.groups.to_dict()
-        return {
-            "name": self.name,
-            "statement": self.statement,
-            **self.verification.to_dict(),
-            "unreadable": list(self.unreadable),
-            "groups": groups,
-            "notes": list(self.notes),
-        }
+        return {**self.verification.to_dict(), "groups": groups}
 
 
-@dataclass(frozen=True, eq=False)
-class MeasuredSearches:
-    """A subject in open-set identification.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IdentificationResult(Result):
+    """Rates of searches in galleries.
 
     Attributes:
-        name: of the set.
         identification: the searches and their rates.
-        statement: the protocol, in words.
-        unreadable: messages about images that could not be embedded.
         distractors: rank-1 rates among distractors; empty where there were none.
     """
 
-    name: str
-    identification: Identification
-    statement: str
-    unreadable: tuple[str, ...] = ()
-    distractors: tuple[DistractorRate, ...] = field(default=())
+    kind = "identification"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the rates as plain Python values."""
+    identification: Identification
+    distractors: tuple[DistractorRate, ...] = ()
+
+    def _numbers(self) -> dict[str, Any]:
         among = [{"distractors": d.distractors, "rate": d.rate, "searches": d.searches} for d in self.distractors]
-        return {
-            "name": self.name,
-            "statement": self.statement,
-            **self.identification.to_dict(),
-            "unreadable": list(self.unreadable),
-            "distractors": among,
-        }
+        return {**self.identification.to_dict(), "distractors": among}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TableResult(Result):
+    """Numbers of any other kind, as one table.
+
+    Attributes:
+        columns: headings of the columns of numbers.
+        rows: name of a row -> its values, one a column; None where there is no value.
+    """
+
+    kind = "tables"
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, Sequence[float | int | str | None]]
+
+    def _numbers(self) -> dict[str, Any]:
+        return {"columns": list(self.columns), "rows": {name: list(values) for name, values in self.rows.items()}}
+
+
+def document(provenance: Provenance, results: Sequence[Result]) -> dict[str, Any]:
+    """Return the results of one source of embeddings as plain Python values: a list for each kind of result.
+
+    Where there is one result only, its own keys stand at the top as well.
+    """
+    lists: dict[str, list[dict[str, Any]]] = {VerificationResult.kind: [], IdentificationResult.kind: []}
+    for result in results:
+        lists.setdefault(result.kind, []).append(result.to_dict())
+    alone = results[0].to_dict() if len(results) == 1 else {}
+    return alone | {
+        "name": provenance.name,
+        "encoder": provenance.digest,
+        "embeddings": provenance.description,
+        "flip": provenance.flip,
+        **lists,
+    }

@@ -1,7 +1,7 @@
 """Verification on embeddings: every pair of images is compared once, and the error rates carry their uncertainty."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -132,9 +132,7 @@ def verify(
         EvaluationError: the embeddings cannot be measured: not finite, zero or all the same rows, fewer than two
             identities, no genuine pair, lengths that do not fit, or too many pairs.
     """
-    check_confidence(confidence)
-    for far in fars:
-        allowed_false_matches(far, 0)
+    check_rates(fars, confidence)
     vectors = checked_floats(embeddings, "embeddings", 2)
     labels, images_per_identity = _identity_index(identities, len(vectors))
     count = len(vectors) * (len(vectors) - 1) // 2
@@ -145,36 +143,83 @@ def verify(
         )
     pairs = AllPairs(labels)
     genuine, impostor = pairs.compare(unit_rows(vectors))
+    mistakes = Mistakes(
+        impostor=pairs.locate(_lowest(-impostor, worst), impostor, genuine=False),
+        genuine=pairs.locate(_lowest(genuine, worst), genuine, genuine=True),
+    )
+    verification = verify_scores(
+        pairs,
+        mistakes,
+        images=len(vectors),
+        fars=fars,
+        replicates=replicates,
+        confidence=confidence,
+        seed=seed,
+    )
+    return replace(verification, single_image_identities=int(np.count_nonzero(images_per_identity == 1)))
+
+
+def check_rates(fars: Sequence[float], confidence: float) -> None:
+    """Raise `InputError` where a target FAR or the coverage of the intervals is out of range."""
+    check_confidence(confidence)
+    for far in fars:
+        allowed_false_matches(far, 0)
+
+
+def verify_scores(
+    sample: PairSample,
+    worst: Mistakes,
+    *,
+    images: int,
+    fars: Sequence[float],
+    replicates: int | None,
+    confidence: float,
+    seed: int,
+    weighed: int | None = None,
+) -> Verification:
+    """Return the error rates of scores of pairs, however the pairs were made.
+
+    Args:
+        sample: the scores, with the identities that are resampled.
+        worst: the worst mistakes.
+        images: number of images behind the pairs.
+        fars: target false accept rates of ``tar``.
+        replicates: bootstrap replicates; 0 for no intervals; None for as many as `planned_replicates` allows.
+        confidence: nominal coverage of the intervals.
+        seed: of the bootstrap.
+        weighed: how many pairs each replicate weighs; None for what EER and TAR need.
+    """
+    genuine, impostor = sample.genuine_scores, sample.impostor_scores
+    genuine.setflags(write=False)
+    impostor.setflags(write=False)
     tar = tuple(tar_at_far(genuine, impostor, far) for far in fars)
     statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in tar if rate.resolvable)]
     note = None
     if replicates is None:
-        replicates, note = planned_replicates(len(genuine) + head_size(len(impostor), statistics), pairs.identities)
+        weighed = len(genuine) + head_size(len(impostor), statistics) if weighed is None else weighed
+        replicates, note = planned_replicates(weighed, sample.identities)
     intervals: list[Interval | None] = [None] * (1 + len(tar))
     if replicates:
-        sample = resample(pairs, statistics, replicates=replicates, seed=seed)
-        columns = zip(sample.estimates, sample.values.T, strict=True)
-        given = iter([rate_interval(value, column, pairs.identities, confidence) for value, column in columns])
+        resampled = resample(sample, statistics, replicates=replicates, seed=seed)
+        columns = zip(resampled.estimates, resampled.values.T, strict=True)
+        given = iter([rate_interval(value, column, sample.identities, confidence) for value, column in columns])
         intervals = [next(given), *(next(given) if rate.resolvable else None for rate in tar)]
     return Verification(
         eer=eer(genuine, impostor),
         eer_interval=intervals[0],
         tar=tar,
         tar_intervals=tuple(intervals[1:]),
-        images=len(vectors),
-        identities=len(images_per_identity),
-        single_image_identities=int(np.count_nonzero(images_per_identity == 1)),
+        images=images,
+        identities=sample.identities,
+        single_image_identities=0,
         genuine=len(genuine),
         impostor=len(impostor),
         replicates=replicates,
         interval_note=note,
-        worst=Mistakes(
-            impostor=pairs.locate(_lowest(-impostor, worst), impostor, genuine=False),
-            genuine=pairs.locate(_lowest(genuine, worst), genuine, genuine=True),
-        ),
+        worst=worst,
         genuine_scores=genuine,
         impostor_scores=impostor,
-        pairs=pairs,
+        pairs=sample,
     )
 
 

@@ -1,79 +1,75 @@
-"""The page of an evaluation by sets and protocols: what `coreface evaluate --report` writes."""
+"""The section of a page that shows one result, for each kind of result."""
 
 from collections.abc import Iterator, Sequence
+from functools import singledispatch
 from html import escape
-from pathlib import Path
 
-from coreface.evaluation.embedding_sources import Subject
-from coreface.evaluation.protocols.groups import GroupRate, GroupRates
-from coreface.evaluation.results import MeasuredSearches, MeasuredSet
+from coreface.evaluation.metrics.groups import GroupRate, GroupRates
+from coreface.evaluation.results import IdentificationResult, Result, TableResult, VerificationResult
 from coreface.reports.curve_plots import cmc_panel, det_panel, fnir_panel
-from coreface.reports.page import environment_table, figures, write_page
 from coreface.reports.plots import line_styles, roc_panel, score_panel
-from coreface.reports.sections import error_rates, hardest_pairs
-from coreface.reports.tables import percent
+from coreface.reports.sections import figures, hardest_pairs
+from coreface.reports.tables import percent, table_cell
 from coreface.reports.threshold_table import threshold_table
-from coreface.runs.folder import environment
 
 
-def write_set_report(
-    subject: Subject, sets: Sequence[MeasuredSet], searches: Sequence[MeasuredSearches], path: Path
-) -> None:
-    """Write what was measured as one self-contained HTML file.
-
-    Args:
-        subject: what was measured.
-        sets: on which pairs.
-        searches: by which identification protocols.
-        path: the file; one that is there is replaced.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    sections: dict[str, Iterator[str] | list[str]] = {}
-    if sets:
-        table = error_rates({measured.name: measured.verification for measured in sets}, subject=False)
-        sections["Error rates"] = table
-    for measured in sets:
-        sections[measured.name] = _set(measured)
-    for search in searches:
-        sections[search.name] = _searches(search)
-    sections["Environment"] = environment_table(environment())
-    digest = f" Content digest {subject.digest[:16]}." if subject.digest else ""
-    summary = [f"Embeddings: {subject.way}.{digest} A pair matches if and only if its cosine reaches the threshold."]
-    write_page(f"{subject.name}: evaluation", summary, sections, path)
+def result_section(result: Result) -> Iterator[str]:
+    """Yield the section: the protocol in words, the numbers, and what could not be embedded."""
+    yield f"<p>{escape(result.statement)}</p>"
+    yield from _numbers(result)
+    if result.unreadable:
+        items = "".join(f"<li>{escape(message)}</li>" for message in result.unreadable)
+        yield f'<h3>Not embedded</h3><ul class="quiet">{items}</ul>'
+    yield from (f'<p class="quiet">{escape(note)}</p>' for note in result.notes)
 
 
-def _set(measured: MeasuredSet) -> Iterator[str]:
-    result = measured.verification
-    yield f"<p>{escape(measured.statement)}</p>"
-    styles = line_styles([measured.name], measured.name)
-    curves = {measured.name: (result.roc, result.eer)}
+def curves(results: Sequence[VerificationResult]) -> Iterator[str]:
+    """Yield ROC and DET of all results, and the scores of the last."""
+    last = results[-1]
+    styles = line_styles([result.name for result in results], last.name)
+    drawn = {result.name: (result.verification.roc, result.verification.eer) for result in results}
+    scores = last.verification
     yield figures(
         [
-            roc_panel(curves, styles),
-            det_panel(curves, styles),
-            score_panel(measured.name, result.genuine_scores, result.impostor_scores, result.eer),
+            roc_panel(drawn, styles),
+            det_panel(drawn, styles),
+            score_panel(last.name, scores.genuine_scores, scores.impostor_scores, scores.eer),
         ]
     )
-    yield f"<p>Area under the ROC: {result.roc.auc:.6f}.</p><h3>Thresholds</h3>"
-    yield from threshold_table(result)
-    if measured.groups:
+
+
+@singledispatch
+def _numbers(result: Result) -> Iterator[str]:
+    raise NotImplementedError(type(result).__name__)
+
+
+@_numbers.register
+def _verification(result: VerificationResult) -> Iterator[str]:
+    yield from curves([result])
+    yield f"<p>Area under the ROC: {result.verification.roc.auc:.6f}.</p><h3>Thresholds</h3>"
+    yield from threshold_table(result.verification)
+    if result.groups:
         yield "<h3>By group</h3>"
-        yield from _groups(measured.groups)
+        yield from _groups(result.groups)
     yield "<h3>Hardest pairs</h3>"
-    yield from hardest_pairs(result, measured.image, measured.label)
-    yield from _unreadable(measured.unreadable)
+    yield from hardest_pairs(result.verification, result.image, result.label)
 
 
-def _searches(measured: MeasuredSearches) -> Iterator[str]:
-    result = measured.identification
-    yield f"<p>{escape(measured.statement)}</p>"
-    names = [f"gallery {number} ({one.gallery} people)" for number, one in enumerate(result.searches, 1)]
+@_numbers.register
+def _table_result(result: TableResult) -> Iterator[str]:
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("", *result.columns))
+    rows = [_row(name, [escape(table_cell(value)) for value in values]) for name, values in result.rows.items()]
+    yield _table(heads, rows)
+
+
+@_numbers.register
+def _identification(result: IdentificationResult) -> Iterator[str]:
+    identification = result.identification
+    names = [f"gallery {number} ({one.gallery} people)" for number, one in enumerate(identification.searches, 1)]
     heads = "".join(f'<th scope="col">{text}</th>' for text in ("", *names, "Mean"))
     rows = []
-    for fpir in result.fpirs:
-        found, means = result.open_set(fpir), result.mean_tpir(fpir)
+    for fpir in identification.fpirs:
+        found, means = identification.open_set(fpir), identification.mean_tpir(fpir)
         for rank, mean in zip(("rank 1", "any rank"), means, strict=True):
             cells = []
             for one in found:
@@ -84,19 +80,20 @@ def _searches(measured: MeasuredSearches) -> Iterator[str]:
                     cells.append(f"{percent(rate)} <small>T {one.threshold:.4f}, FPIR {percent(one.fpir)}</small>")
             rows.append(_row(f"TPIR at FPIR {100 * fpir:g} %, {rank}", [*cells, percent(mean)]))
     for rank_number in (1, 5, 10):
-        rates = [percent(curve.at(rank_number)) for curve in result.cmc(rank_number)]
-        rows.append(_row(f"Closed set, rank {rank_number}", [*rates, percent(result.mean_rate(rank_number))]))
+        rates = [percent(curve.at(rank_number)) for curve in identification.cmc(rank_number)]
+        rows.append(_row(f"Closed set, rank {rank_number}", [*rates, percent(identification.mean_rate(rank_number))]))
     yield _table(heads, rows)
-    counts = ", ".join(f"{int(one.mated.sum()):,} mated and {int((~one.mated).sum()):,} not" for one in result.searches)
+    counts = ", ".join(
+        f"{int(one.mated.sum()):,} mated and {int((~one.mated).sum()):,} not" for one in identification.searches
+    )
     yield f"<p>Searches in each gallery: {counts}. Closed-set rates are of the mated searches.</p>"
     styles = list(line_styles(names, names[0]).values())[::-1]
-    curves = [one.fnir_curve() for one in result.searches]
-    yield figures([fnir_panel(curves, styles, names), cmc_panel(result.cmc(), styles, names)])
-    if measured.distractors:
+    curves = [one.fnir_curve() for one in identification.searches]
+    yield figures([fnir_panel(curves, styles, names), cmc_panel(identification.cmc(), styles, names)])
+    if result.distractors:
         yield "<h3>Among distractors</h3>"
-        among = [_row(f"{one.distractors:,}", [percent(one.rate), f"{one.searches:,}"]) for one in measured.distractors]
+        among = [_row(f"{one.distractors:,}", [percent(one.rate), f"{one.searches:,}"]) for one in result.distractors]
         yield _table('<th scope="col">Distractors</th><th scope="col">Rank 1</th><th scope="col">Searches</th>', among)
-    yield from _unreadable(measured.unreadable)
 
 
 def _groups(groups: GroupRates) -> Iterator[str]:
@@ -120,12 +117,6 @@ def _group(rate: GroupRate) -> str:
     if rate.rate is None:
         return "no pair" if not rate.pairs else "&lt; 30 errors"
     return f"{percent(rate.rate)} <small>{rate.errors:,} of {rate.pairs:,}</small>"
-
-
-def _unreadable(messages: Sequence[str]) -> Iterator[str]:
-    if messages:
-        items = "".join(f"<li>{escape(message)}</li>" for message in messages)
-        yield f'<h3>Not embedded</h3><ul class="quiet">{items}</ul>'
 
 
 def _row(head: str, cells: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The two sections of the report that show what was measured: the table of error rates and the hardest pairs."""
+"""Sections of a page: the table of error rates, the hardest pairs, and panels side by side."""
 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +14,7 @@ from coreface.evaluation.all_pairs import ScoredPair
 from coreface.evaluation.metrics import TarAtFar
 from coreface.evaluation.metrics.uncertainty import Interval
 from coreface.evaluation.verification import Verification
+from coreface.reports.plots import Panel
 
 _FEW_IDENTITIES = 50
 _FACE = 224  # pixels of the longer side: twice what is shown, for sharp screens
@@ -27,18 +28,18 @@ _DEFINITIONS = (
 )
 
 
-def error_rates(measured: Mapping[str, Verification], subject: bool = True) -> Iterator[str]:
-    """Yield the table of error rates by name, and what it was measured on; the last may be the ``subject``."""
-    fars = dict.fromkeys(rate.far for result in measured.values() for rate in result.tar)
+def error_rates(results: Mapping[str, Verification], *, last_stands_out: bool = True) -> Iterator[str]:
+    """Yield the table of error rates by name, and what they were taken on."""
+    fars = dict.fromkeys(rate.far for result in results.values() for rate in result.tar)
     heads = "".join(f'<th scope="col">TAR <span>at FAR {100 * far:.6g} %</span></th>' for far in fars)
-    folds = any(result.accuracy for result in measured.values())
+    folds = any(result.accuracy for result in results.values())
     heads = (
         '<th scope="col">Accuracy <span>over folds</span></th>' if folds else ""
     ) + f'<th scope="col">EER</th>{heads}'
-    kind = "rates subject" if subject else "rates"
+    kind = "rates last" if last_stands_out else "rates"
     yield f'<div class="wide"><table class="{kind}"><thead><tr><td></td>{heads}'
     yield "</tr></thead><tbody>"
-    for name, result in measured.items():
+    for name, result in results.items():
         rates = {
             rate.far: _tar(rate, interval) for rate, interval in zip(result.tar, result.tar_intervals, strict=True)
         }
@@ -49,7 +50,7 @@ def error_rates(measured: Mapping[str, Verification], subject: bool = True) -> I
         yield f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>'
     yield "</tbody></table></div>"
     samples: dict[str, list[str]] = {}
-    for name, result in measured.items():
+    for name, result in results.items():
         samples.setdefault(" ".join(_sample(result)), []).append(name)
     for sample, names in samples.items():
         yield f"<p>{escape(', '.join(names) + ': ' if len(samples) > 1 else '')}{sample}</p>"
@@ -77,6 +78,19 @@ def hardest_pairs(
     yield from _pairs("Different people, most alike", impostors, verdicts, image, label)
     verdicts = ["false non-match" if pair.score < threshold else "" for pair in genuine]
     yield from _pairs("One person, least alike", genuine, verdicts, image, label)
+
+
+def figures(panels: Iterable[Panel]) -> str:
+    """Return panels side by side where the page is wide enough."""
+    drawn = []
+    for panel in panels:
+        legend = "".join(f"<li>{style.swatch()}{escape(name)}</li>" for style, name in panel.legend)
+        drawn.append(
+            f'<figure class="panel"><h3>{escape(panel.title)}</h3><ul class="legend">{legend}</ul>{panel.svg}'
+            + (f"<figcaption>{escape(panel.caption)}</figcaption>" if panel.caption else "")
+            + "</figure>"
+        )
+    return f'<div class="panels">{"".join(drawn)}</div>'
 
 
 def _tar(rate: TarAtFar, interval: Interval | None) -> str:
@@ -117,7 +131,7 @@ def _cell(share: float, interval: Interval | None, threshold: float, fmr: float,
 
 
 def _sample(result: Verification) -> Iterator[str]:
-    """Say on what it was measured, and how far that carries."""
+    """Say on what the rates were taken, and how far that carries."""
     yield (
         f"{result.images:,} images of {result.identities:,} identities make {result.genuine:,} genuine and "
         f"{result.impostor:,} impostor pairs."

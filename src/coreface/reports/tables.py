@@ -1,6 +1,7 @@
 """Error rates as tables for a terminal."""
 
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 
 from rich.console import Console
 
@@ -8,8 +9,9 @@ from coreface.evaluation.calibrated_threshold import CalibratedThreshold
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics import TarAtFar
+from coreface.evaluation.metrics.groups import FEWEST_ERRORS, GroupRate, GroupRates
 from coreface.evaluation.metrics.uncertainty import Difference, Interval
-from coreface.evaluation.protocols.groups import FEWEST_ERRORS, GroupRate, GroupRates
+from coreface.evaluation.results import IdentificationResult, Result, TableResult, VerificationResult
 from coreface.evaluation.verification import Verification
 from coreface.plurals import counted
 from coreface.reports.terminal_table import Column, print_line, print_table
@@ -27,6 +29,39 @@ def percent_interval(interval: Interval | None) -> str:
     if interval is None or interval.low is None or interval.high is None:
         return "-"
     return f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
+
+
+@singledispatch
+def print_result(result: Result, console: Console | None = None) -> None:
+    """Print the tables of a result, of any kind."""
+    raise NotImplementedError(type(result).__name__)
+
+
+@print_result.register
+def _print_verification_result(result: VerificationResult, console: Console | None = None) -> None:
+    print_verification(result.verification, console, result.name, result.notes)
+    if result.groups:
+        print_groups(result.groups, console)
+
+
+@print_result.register
+def _print_identification_result(result: IdentificationResult, console: Console | None = None) -> None:
+    print_searches(result.name, result.identification, result.distractors, console)
+
+
+@print_result.register
+def _print_table_result(result: TableResult, console: Console | None = None) -> None:
+    console = console or Console()
+    print_line(result.name, console, "bold")
+    rows = [[name, *map(table_cell, values)] for name, values in result.rows.items()]
+    print_table((Column("", left=True), *result.columns), rows, notes=result.notes, console=console)
+
+
+def table_cell(value: float | int | str | None) -> str:
+    """Return a value of a `TableResult` as text."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_verification(

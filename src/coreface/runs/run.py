@@ -17,9 +17,10 @@ from coreface.distributed.launch import launched, launcher
 from coreface.distributed.processes import Processes
 from coreface.distributed.rendezvous import joined
 from coreface.errors import EvaluationError, RunError
+from coreface.evaluation.results import VerificationResult
 from coreface.models.encoder import FaceEncoder
 from coreface.plurals import counted
-from coreface.runs.evaluation import Evaluation, HeldOut, run_page, write_report_where_possible
+from coreface.runs.evaluation import HeldOut
 from coreface.runs.folder import (
     REPORT,
     begun_by,
@@ -29,6 +30,7 @@ from coreface.runs.folder import (
     require_registered,
     start_run,
 )
+from coreface.runs.report import run_page, write_page_where_possible
 from coreface.runs.resuming import (
     continue_folder,
     open_newest,
@@ -59,7 +61,7 @@ class Run:
 
     folder: Path
     encoder: FaceEncoder
-    evaluation: Evaluation | None
+    evaluation: VerificationResult | None
 
 
 def train(
@@ -276,5 +278,5 @@ def _conclude(folder: Path, held_out: HeldOut | None, console: Console, processe
     except EvaluationError as error:  # the training is done and saved; that it cannot be measured is no reason to fail
         say(console, f"not measured: {error}")
         return Run(folder, encoder, None)
-    write_report_where_possible(run_page(folder, evaluation), folder / REPORT, console)
+    write_page_where_possible(run_page(folder, evaluation), folder / REPORT, console)
     return Run(folder, encoder, evaluation)

@@ -17,13 +17,15 @@ from rich.console import Console
 
 from coreface.data import FaceSource
 from coreface.errors import RecipeError
-from coreface.evaluation.verification import Verification, pixel_embeddings, verify
+from coreface.evaluation.results import Provenance, VerificationResult
+from coreface.evaluation.verification import pixel_embeddings, verify
 from coreface.images.load import fit_square
-from coreface.reports.page import Measured, Page
+from coreface.reports.page import Page
 from coreface.reports.tables import percent_interval
 from coreface.reports.terminal_table import Column, print_table
-from coreface.runs.evaluation import Evaluation, evaluate, evaluation_notes, write_report_where_possible
+from coreface.runs.evaluation import evaluate
 from coreface.runs.folder import REPORT, environment, open_recipe_faces, start_run
+from coreface.runs.report import write_page_where_possible
 from coreface.runs.resuming import training_origin
 from coreface.runs.status import RECIPE, run_lock
 from coreface.training.initial_weights import ENCODER
@@ -41,20 +43,19 @@ _HONESTY = (
 
 @dataclass(frozen=True)
 class Fold:
-    """What one fold measured: raw pixels and the twin by their error rates, CoReFace with its faces and embeddings."""
+    """The results of one fold, all on the same people, whom neither encoder was trained on."""
 
-    pixels: Verification
-    twin: Verification
-    coreface: Evaluation
+    pixels: VerificationResult
+    twin: VerificationResult
+    coreface: VerificationResult
 
-    def measured(self) -> tuple[Measured, ...]:
+    def results(self) -> tuple[VerificationResult, ...]:
         """Return the three in the order they are shown."""
-        results = (self.pixels, self.twin, self.coreface.verification)
-        return tuple(Measured(name, result) for name, result in zip((PIXELS, TWIN, COREFACE), results, strict=True))
+        return self.pixels, self.twin, self.coreface
 
 
 def run_demo(folder: Path, folds: int = 1, console: Console | None = None) -> list[Fold]:
-    """Train and measure on one or more identity-disjoint folds; print the table and write the report.
+    """Train and evaluate on one or more identity-disjoint folds; print the table and write the report.
 
     Args:
         folder: where the runs and the report go. Earlier demos there are replaced.
@@ -71,7 +72,7 @@ def run_demo(folder: Path, folds: int = 1, console: Console | None = None) -> li
     _print_table(results)
     first = folder / "fold0"
     report = folder / REPORT
-    written = write_report_where_possible(_page(results[0], first, folds), report, console)
+    written = write_page_where_possible(_page(results[0], first, folds), report, console)
     out = Console()
     out.print(_HONESTY, markup=False)
     out.print("\nThree things to try next:", markup=False)
@@ -122,17 +123,23 @@ def _run_fold(recipe: Recipe, folder: Path, console: Console) -> Fold:
         for name in ("twin", "coreface"):
             say(console, f"{folder}: stage 2, {name}")
             trainers[name].train()
-    return Fold(
-        pixels=measure_pixels(faces, tested),
-        twin=evaluate(folder / "twin" / ENCODER, tested, console=console).verification,
-        coreface=evaluate(folder / "coreface" / ENCODER, tested, console=console),
+    twin, coreface = (
+        dataclasses.replace(evaluate(folder / run / ENCODER, tested, console=console), name=name)
+        for run, name in (("twin", TWIN), ("coreface", COREFACE))
     )
+    return Fold(pixels=evaluate_pixels(faces, tested), twin=twin, coreface=coreface)
 
 
-def measure_pixels(faces: FaceSource, tested: FaceSource) -> Verification:
-    """Measure the baseline: the cosine of images less the mean image of the training people."""
+def evaluate_pixels(faces: FaceSource, tested: FaceSource) -> VerificationResult:
+    """Evaluate the baseline: the cosine of images less the mean image of the training people."""
     train, test = _stack(faces), _stack(tested)
-    return verify(pixel_embeddings(test, train.mean(axis=0, dtype=np.float64)), tested.identities)
+    embeddings = pixel_embeddings(test, train.mean(axis=0, dtype=np.float64))
+    return VerificationResult(
+        name=PIXELS,
+        statement="All genuine and all impostor pairs of the images; score: cosine.",
+        provenance=Provenance(PIXELS, "pixels less the mean image of the training people"),
+        verification=verify(embeddings, tested.identities),
+    )
 
 
 def _stack(source: FaceSource) -> NDArray[np.uint8]:
@@ -144,13 +151,13 @@ def _stack(source: FaceSource) -> NDArray[np.uint8]:
 def _print_table(results: list[Fold]) -> None:
     rows = []
     for number, fold in enumerate(results):
-        verifications = [one.verification for one in fold.measured()]
+        verifications = [one.verification for one in fold.results()]
         intervals = [percent_interval(one.eer_interval) for one in verifications]
         rows.append(
             [f"{number}", *(f"{_rate(one.eer.eer)} ({i})" for one, i in zip(verifications, intervals, strict=True))]
         )
     if len(results) > 1:
-        rates = np.array([[one.verification.eer.eer for one in fold.measured()] for fold in results])
+        rates = np.array([[one.verification.eer.eer for one in fold.results()] for fold in results])
         rows += [[], ["mean", *(_rate(rate) for rate in rates.mean(axis=0))]]
     print_table(
         (Column("fold", left=True), PIXELS, "twin", COREFACE),
@@ -168,7 +175,6 @@ def _rate(share: float) -> str:
 
 
 def _page(fold: Fold, folder: Path, folds: int) -> Page:
-    evaluation = fold.coreface
     rows: dict[str, list[dict[str, Any]]] = {
         COREFACE: read_metrics(folder / "coreface"),
         TWIN: read_metrics(folder / "twin"),
@@ -184,11 +190,10 @@ def _page(fold: Fold, folder: Path, folds: int) -> Page:
             "and the same random masks; it lacks the contrastive term alone. Raw pixels: the cosine of images less the "
             "mean image of the training people.",
         ),
-        measured=fold.measured(),
-        image=evaluation.image,
-        label=evaluation.label,
+        results=fold.results(),
+        compare=True,
         history=rows,
         recipe=(folder / "coreface" / RECIPE).read_text(encoding="utf-8"),
         environment=environment(),
-        notes=evaluation_notes(evaluation),
+        notes=(fold.coreface.statement, *fold.coreface.notes),
     )

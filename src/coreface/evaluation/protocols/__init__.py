@@ -1,1 +1,1 @@
-"""How embeddings are evaluated, one file a protocol."""
+"""How embeddings are evaluated, one file a protocol, and the table of them in `registry`."""

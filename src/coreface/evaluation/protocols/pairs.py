@@ -1,23 +1,104 @@
 """Verification on a given set of pairs, as LFW's View 2 and the `.bin` sets have it: folds, error rates, intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from rich.console import Console
 
+from coreface.data.open import open_pairs
 from coreface.data.pairs.pair_set import PairSet
 from coreface.errors import EvaluationError
 from coreface.evaluation.all_pairs import ScoredPair, unit_rows
-from coreface.evaluation.metrics.error_rates import eer, tar_at_far
+from coreface.evaluation.embedding_sources import EmbeddingSource
 from coreface.evaluation.metrics.folds import kfold_accuracy
 from coreface.evaluation.metrics.pair_scores import PairScores
-from coreface.evaluation.metrics.proportions import check_confidence
-from coreface.evaluation.metrics.resampling import Statistic, identity_weights, resample
-from coreface.evaluation.metrics.scores import Floats, allowed_false_matches
+from coreface.evaluation.metrics.resampling import identity_weights
+from coreface.evaluation.metrics.scores import Floats
 from coreface.evaluation.metrics.uncertainty import Interval, rate_interval
+from coreface.evaluation.protocols.groups import open_labels, rates_by_group
+from coreface.evaluation.protocols.protocol import EvaluationProtocol, short_name
+from coreface.evaluation.results import VerificationResult
 from coreface.evaluation.templates import FAILED
-from coreface.evaluation.verification import Mistakes, Verification, planned_replicates
+from coreface.evaluation.verification import Mistakes, Verification, check_rates, verify_scores
+
+
+class Pairs(EvaluationProtocol[VerificationResult]):
+    """Verification on a set of pairs: cross-validated accuracy, EER, TAR at FARs, with intervals.
+
+    Args:
+        pairs: the set, or where it lies: ``FILE`` or ``FILE:IMAGES``.
+        name: what the result is called; None takes the end of the path.
+        replicates: bootstrap replicates; 0 for no intervals; None for 1000, or fewer for very many pairs.
+        groups: identity -> label, or a CSV file of both: error rates by label too.
+        group_column: which column of the file; None takes the second.
+
+    Raises:
+        DataError: the set or the labels cannot be read.
+    """
+
+    def __init__(
+        self,
+        pairs: PairSet | str | PathLike[str],
+        *,
+        name: str | None = None,
+        replicates: int | None = None,
+        groups: Mapping[str, str] | str | PathLike[str] | None = None,
+        group_column: str | None = None,
+    ) -> None:
+        self.labels = open_labels(groups, group_column)
+        if isinstance(pairs, PairSet):
+            self.pairs, self.name, self._place = pairs, name or "pairs", name or "pairs"
+        else:
+            text = str(pairs)
+            path = text if Path(text).exists() else text.rpartition(":")[0] or text
+            self.pairs, self.name, self._place = open_named_pairs(text), name or short_name(path), text
+        self.replicates = replicates
+
+    def photographs(self) -> Mapping[str, PairSet]:
+        return {self._place: self.pairs}
+
+    def evaluate(self, source: EmbeddingSource, console: Console | None = None) -> VerificationResult:
+        pairs = self.pairs
+        embedded = source.embed(pairs, console)
+        scores = pair_scores(pairs, embedded.embeddings, embedded.indices)
+        verification = verify_pairs(pairs, scores, replicates=self.replicates)
+        _, names = image_identities(pairs)
+        known = "known by their folders" if names else "known as far as genuine pairs join images"
+        folds = "one fold, so that no accuracy is measured"
+        if pairs.folds > 1:
+            folds = (
+                f"{pairs.folds} folds in their given order; the threshold of a fold is the best of all others (the "
+                "median of equally good midpoints)"
+            )
+        return VerificationResult(
+            name=self.name,
+            statement=f"{len(pairs)} pairs in {folds}. Embeddings: {source.provenance.description}; score: cosine. "
+            f"Intervals resample people, {known}. A pair with an image that cannot be embedded scores -1 and counts.",
+            notes=(ONE_FOLD,) if pairs.folds == 1 else (),
+            provenance=source.provenance,
+            unreadable=tuple(embedded.unreadable.values()),
+            verification=verification,
+            image=pairs.image,
+            label=lambda index: short_name(pairs.locate(index)),
+            groups=rates_by_group(verification, names, self.labels),
+        )
+
+
+def open_named_pairs(text: str) -> PairSet:
+    """Open a set of pairs from ``FILE`` or ``FILE:IMAGES``.
+
+    Raises:
+        DataError: nothing that can be read lies there.
+    """
+    if Path(text).exists() or ":" not in text:
+        return open_pairs(text)
+    path, _, images = text.rpartition(":")
+    return open_pairs(path, images)
+
 
 ONE_FOLD = "accuracy: not measured, for all pairs are in one fold, and its threshold would come from other folds"
 
@@ -70,52 +151,29 @@ def verify_pairs(
         InputError: ``fars`` is out of range.
         EvaluationError: all pairs are of one kind, or scores are not finite.
     """
-    check_confidence(confidence)
-    for far in fars:
-        allowed_false_matches(far, 0)
+    check_rates(fars, confidence)
     scored = scored_pairs(pairs, scores)
-    genuine, impostor = scored.genuine_scores, scored.impostor_scores
-    genuine.setflags(write=False)
-    impostor.setflags(write=False)
-    accuracy = kfold_accuracy(scores, pairs.same, fold_of=pairs.fold_of) if pairs.folds > 1 else None
-    tar = tuple(tar_at_far(genuine, impostor, far) for far in fars)
-    note = None
-    if replicates is None:
-        replicates, note = planned_replicates(len(scores) * (1 + pairs.folds), scored.identities)
-    accuracy_interval: Interval | None = None
-    rates: list[Interval | None] = [None] * (1 + len(tar))
-    if replicates:
-        statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in tar if rate.resolvable)]
-        sample = resample(scored, statistics, replicates=replicates, seed=seed)
-        columns = zip(sample.estimates, sample.values.T, strict=True)
-        given = iter([rate_interval(value, column, scored.identities, confidence) for value, column in columns])
-        rates = [next(given), *(next(given) if rate.resolvable else None for rate in tar)]
-        if accuracy is not None:
-            values = resample_accuracy(scored, pairs.fold_of, replicates=replicates, seed=seed)
-            accuracy_interval = rate_interval(accuracy.accuracy, values, scored.identities, confidence)
-    return Verification(
-        eer=eer(genuine, impostor),
-        eer_interval=rates[0],
-        tar=tar,
-        tar_intervals=tuple(rates[1:]),
-        images=pairs.num_images,
-        identities=scored.identities,
-        single_image_identities=0,
-        genuine=len(genuine),
-        impostor=len(impostor),
-        replicates=replicates,
-        interval_note=note,
-        worst=Mistakes(
-            impostor=_worst(pairs, scores, ~pairs.same, -scores, worst),
-            genuine=_worst(pairs, scores, pairs.same, scores, worst),
-        ),
-        genuine_scores=genuine,
-        impostor_scores=impostor,
-        accuracy=accuracy,
-        accuracy_interval=accuracy_interval,
-        failures=int(np.count_nonzero(scores == FAILED)),
-        pairs=scored,
+    mistakes = Mistakes(
+        impostor=_worst(pairs, scores, ~pairs.same, -scores, worst),
+        genuine=_worst(pairs, scores, pairs.same, scores, worst),
     )
+    verification = verify_scores(
+        scored,
+        mistakes,
+        images=pairs.num_images,
+        fars=fars,
+        replicates=replicates,
+        confidence=confidence,
+        seed=seed,
+        weighed=len(scores) * (1 + pairs.folds),
+    )
+    accuracy = kfold_accuracy(scores, pairs.same, fold_of=pairs.fold_of) if pairs.folds > 1 else None
+    interval: Interval | None = None
+    if accuracy is not None and verification.replicates:
+        values = resample_accuracy(scored, pairs.fold_of, replicates=verification.replicates, seed=seed)
+        interval = rate_interval(accuracy.accuracy, values, scored.identities, confidence)
+    failures = int(np.count_nonzero(scores == FAILED))
+    return replace(verification, accuracy=accuracy, accuracy_interval=interval, failures=failures)
 
 
 def scored_pairs(pairs: PairSet, scores: Floats) -> PairScores:

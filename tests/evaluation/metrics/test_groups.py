@@ -7,8 +7,9 @@ import pytest
 
 from coreface.errors import DataError, InputError
 from coreface.evaluation.all_pairs import AllPairs
+from coreface.evaluation.metrics.groups import group_rates
 from coreface.evaluation.metrics.pair_scores import PairScores
-from coreface.evaluation.protocols.groups import group_rates, labels_of, read_labels
+from coreface.evaluation.protocols.groups import labels_of, read_labels
 
 
 def population(seed, pairs=4000, identities=12):
