@@ -5,7 +5,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from coreface._deprecated import install as _install_moved_modules
 from coreface._version import __version__ as __version__
+
+_install_moved_modules()
 
 if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name public to them
     from coreface import (

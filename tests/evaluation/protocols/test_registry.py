@@ -1,0 +1,123 @@
+"""The table of protocols, and one of somebody else's: on the command line, in JSON, on a page and in Python."""
+
+import json
+
+import numpy as np
+import pytest
+
+import coreface as cf
+from coreface.cli import main
+from coreface.evaluation.protocols.open_set import OpenSetIdentification
+from coreface.evaluation.protocols.pairs import Pairs
+from coreface.evaluation.protocols.registry import PROTOCOLS, ProtocolOption, protocols, register_protocol
+from coreface.evaluation.results import TableResult
+
+
+@pytest.fixture
+def nearest():
+    """A protocol of somebody else's: the share of images whose nearest other image shows the same person."""
+
+    @register_protocol(
+        "nearest", "FOLDER", "the nearest other image", options=(ProtocolOption("rank", "K", "up to rank K", int, 1),)
+    )
+    class Nearest(cf.EvaluationProtocol):
+        def __init__(self, folder, *, rank=1):
+            self.name, self.faces, self.rank = f"nearest:{folder}", cf.data.open_faces(folder), rank
+
+        def evaluate(self, source, console=None):
+            embedded = source.embed(self.faces, console)
+            people = self.faces.identities[embedded.indices]
+            scores = embedded.embeddings @ embedded.embeddings.T
+            np.fill_diagonal(scores, -np.inf)
+            near = people[np.argsort(-scores, axis=1)[:, : self.rank]] == people[:, None]
+            return TableResult(
+                name=self.name,
+                statement="Every image and its nearest others.",
+                provenance=source.provenance,
+                columns=("found", "images", "missing"),
+                rows={f"rank {self.rank}": (float(near.any(axis=1).mean()), len(people), None)},
+            )
+
+    yield Nearest
+    PROTOCOLS.remove("nearest")
+
+
+@pytest.fixture
+def place(paint_faces, tmp_path, toy_backbone, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    paint_faces(tmp_path / "faces", identities=6, images=4, size=16)
+    cf.FaceEncoder(toy_backbone, 8, 16).save_pretrained(tmp_path / "saved")
+    return tmp_path
+
+
+def test_the_names_of_the_table_and_what_they_are_built_of():
+    assert [entry.name for entry in protocols()] == [
+        *("pairs", "people", "open-set"),
+        *("ijbb", "ijbc", "ijbb-1n", "ijbc-1n"),
+    ]
+    with pytest.raises(cf.DataError):  # each entry finds its class, which finds nothing there
+        PROTOCOLS["pairs"].build("gone.bin")
+    for entry in protocols():
+        with pytest.raises(cf.DataError, match="gone"):
+            entry.build("gone.bin")
+
+
+def test_a_protocol_of_somebody_elses_on_the_command_line(nearest, place, capsys):
+    assert main(["evaluate", "saved", "--protocol", "nearest:faces", "--rank", "2", "--report", "page.html"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["evaluate", "saved", "--protocol", "nearest:faces", "--rank", "2", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    result = cf.evaluate("saved", protocol=nearest("faces", rank=2))
+    assert document["tables"] == [result.to_dict()]
+    assert (document["sets"], document["identification"]) == ([], [])
+    found, images, _ = result.rows["rank 2"]
+    assert images == 24
+    assert f"{found:.4g}" in shown
+    page = (place / "page.html").read_text()
+    for text in ("nearest:faces", "Every image and its nearest others.", f"<td>{found:.4g}</td>", "<td>-</td>"):
+        assert text in page
+
+
+def test_its_options_are_its_own(nearest, place, capsys):
+    assert main(["evaluate", "saved", "--faces", "faces", "--rank", "2"]) == 2
+    assert "--rank goes with --protocol nearest:FOLDER" in capsys.readouterr().err
+    assert main(["evaluate", "saved", "--protocol", "nearest:faces", "--rank", "0"]) == 2
+    assert "--rank is 0, expected 1 or more" in capsys.readouterr().err
+    assert main(["evaluate", "saved", "--protocol", "nearest:faces", "--seed", "1"]) == 2
+    assert "--seed goes with --protocol open-set:FOLDER" in capsys.readouterr().err
+
+
+def test_names_and_options_that_are_taken(nearest):
+    with pytest.raises(cf.InputError, match="there is a protocol 'people' already"):
+        register_protocol("people", "FOLDER", "others")(OpenSetIdentification)
+    with pytest.raises(cf.InputError, match="protocol name is 'a:b'"):
+        register_protocol("a:b", "FOLDER", "others")(OpenSetIdentification)
+    with pytest.raises(cf.InputError, match="--rank is another protocol's option"):
+        register_protocol("other", "FOLDER", "others", options=(ProtocolOption("rank", "N", "another"),))
+    assert "other" not in PROTOCOLS
+
+
+def test_the_command_and_the_function_give_the_same_results(place, capsys):
+    rows = [f"person0{a}/{i}.png,person0{b}/{j}.png,{int(a == b)}" for a, i, b, j in np.ndindex(6, 1, 6, 2)]
+    rows = [row for row in rows if row.split(",")[0] != row.split(",")[1]]
+    (place / "pairs.csv").write_text("\n".join(["path1,path2,same", *rows]) + "\n")
+    words = "evaluate saved --pairs pairs.csv:faces --faces faces --protocol open-set:faces --seed 3"
+    assert main([*words.split(), "--replicates", "0", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    pairs = cf.evaluate("saved", protocol=Pairs("pairs.csv:faces", replicates=0))
+    people = cf.evaluate("saved", "faces", replicates=0)
+    searches = cf.evaluate("saved", protocol=OpenSetIdentification("faces", seed=3))
+    assert document["sets"] == [pairs.to_dict(), people.to_dict()]
+    assert document["identification"] == [searches.to_dict()]
+    assert "eer" not in document  # of which set would it be?
+    with pytest.raises(cf.InputError, match="beside a protocol"):
+        cf.evaluate("saved", "faces", protocol=Pairs("pairs.csv:faces"))
+
+
+def test_two_results_of_one_name_are_numbered_on_the_page(place):
+    words = "evaluate saved --faces faces --faces faces --replicates 0 --report page.html"
+    assert main(words.split()) == 0
+    page = (place / "page.html").read_text()
+    assert "<h2>faces (1)</h2>" in page
+    assert "<h2>faces (2)</h2>" in page
