@@ -113,7 +113,7 @@ def verify(
     max_pairs: int = 200_000_000,
     worst: int = 10,
 ) -> Verification:
-    """Compare every image with every other, N (N - 1) / 2 cosines, and measure the error rates.
+    """Compare every image with every other, N (N - 1) / 2 cosines, and return the error rates.
 
     Args:
         embeddings: (N, D) float, one row an image; made unit length here, in their own precision, at least float32.
@@ -124,12 +124,12 @@ def verify(
         confidence: nominal coverage of the intervals.
         seed: of the bootstrap.
         max_pairs: refuse sets with more pairs than this, before any memory is taken. The scores take 4 bytes a pair
-            (float32), the measuring about three times that.
+            (float32), the error rates about three times that.
         worst: how many of the worst mistakes of each kind to list.
 
     Raises:
         InputError: wrong shape, dtype or range of an argument.
-        EvaluationError: the embeddings cannot be measured: not finite, zero or all the same rows, fewer than two
+        EvaluationError: the embeddings cannot be evaluated: not finite, zero or all the same rows, fewer than two
             identities, no genuine pair, lengths that do not fit, or too many pairs.
     """
     check_rates(fars, confidence)
@@ -139,7 +139,7 @@ def verify(
     if count > max_pairs:
         raise EvaluationError(
             f"{len(vectors)} images make {count} pairs, more than max_pairs = {max_pairs}; raise max_pairs if the "
-            "memory allows it, or measure on fewer identities"
+            "memory allows it, or evaluate on fewer identities"
         )
     pairs = AllPairs(labels)
     genuine, impostor = pairs.compare(unit_rows(vectors))

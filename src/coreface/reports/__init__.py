@@ -1,1 +1,1 @@
-"""Pages, plots and tables of what was measured."""
+"""Pages, plots and tables of results."""

@@ -67,10 +67,10 @@ class Style(NamedTuple):
         return f'<svg class="swatch" viewBox="0 0 22 8" aria-hidden="true">{line}</svg>'
 
 
-SUBJECT = Style(_ACCENT, width=1.9)
+HIGHLIGHT = Style(_ACCENT, width=1.9)
 _OTHERS = (Style(_MUTED), Style(_MUTED, (4, 2)), Style(_MUTED, (1, 1.5)), Style(_MUTED, (5, 1.5, 1, 1.5)))
 
-_COSINES = {"positive": SUBJECT, "hardest negative": Style(_MUTED), "margin": Style(_MUTED, (4, 2))}
+_COSINES = {"positive": HIGHLIGHT, "hardest negative": Style(_MUTED), "margin": Style(_MUTED, (4, 2))}
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ class Panel:
     caption: str = ""
 
 
-def line_styles(names: Sequence[str], subject: str) -> dict[str, Style]:
-    """Give the subject the accent and the others one grey in several dashes, so that print tells them apart too."""
-    others = [name for name in dict.fromkeys(names) if name != subject]
-    return {name: _OTHERS[position % len(_OTHERS)] for position, name in enumerate(others)} | {subject: SUBJECT}
+def line_styles(names: Sequence[str], highlighted: str) -> dict[str, Style]:
+    """Give one name the accent and the others one grey in several dashes, so that print tells them apart too."""
+    others = [name for name in dict.fromkeys(names) if name != highlighted]
+    return {name: _OTHERS[position % len(_OTHERS)] for position, name in enumerate(others)} | {highlighted: HIGHLIGHT}
 
 
 def roc_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]) -> Panel:
@@ -132,7 +132,7 @@ def score_panel(name: str, genuine: Floats, impostor: Floats, equal: Eer) -> Pan
     extremes = [float(extreme) for scores in (genuine, impostor) for extreme in (scores.min(), scores.max())]
     # Wide enough that the bins of an encoder close to collapse still differ.
     edges = np.linspace(min(extremes), max(max(extremes), min(extremes) + 1e-6), _BINS + 1)
-    styles = {"impostor pairs": Style(_MUTED), "genuine pairs": SUBJECT}
+    styles = {"impostor pairs": Style(_MUTED), "genuine pairs": HIGHLIGHT}
 
     def paint(ax: "Axes") -> None:
         for scores, (colour, _, width) in zip((impostor, genuine), styles.values(), strict=True):

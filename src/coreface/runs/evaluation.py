@@ -121,7 +121,7 @@ def default_protocol(
     """Return what is evaluated where nothing else is named: whom a run held out, or the people of a file.
 
     Raises:
-        RunError: it is a model that is no run, or held nobody out.
+        RunError: the model is no run, or it held nobody out.
     """
     if isinstance(model, EmbeddingSource) or (not isinstance(model, FaceEncoder) and Path(model).suffix == ".npz"):
         return LabelledPeople(replicates=replicates, groups=groups, group_column=group_column)
@@ -183,9 +183,11 @@ def held_out(model: FaceEncoder | str | os.PathLike[str]) -> FaceSource:
         RunError: it is no run, or held nobody out.
     """
     if isinstance(model, FaceEncoder) or not (Path(model) / RECIPE).is_file():
-        raise RunError("this encoder is no run, so nobody is held out: say whom to measure on with --faces PATH")
+        raise RunError(
+            "this encoder is no run, so nobody is held out: name the people to evaluate on with --faces PATH"
+        )
     require_registered(Path(model))
     _, tested = open_recipe_faces(Recipe.load(Path(model) / RECIPE))
     if tested is None:
-        raise RunError(f"{model} held nobody out: say whom to measure on with --faces PATH")
+        raise RunError(f"{model} held nobody out: name the people to evaluate on with --faces PATH")
     return tested

@@ -103,7 +103,7 @@ def test_what_cannot_be_identified():
         search_embeddings(embeddings * np.nan, embeddings, identities, identities)
     with pytest.raises(InputError, match="sizes are"):
         identify_among_distractors(embeddings, identities, embeddings[:5], [6])
-    with pytest.raises(EvaluationError, match="nobody has two images"):
+    with pytest.raises(EvaluationError, match="no person has two images"):
         identify_among_distractors(embeddings[:2], [0, 1], embeddings)
     with pytest.raises(InputError, match="expected one"):
         identify_among_distractors(embeddings, [0], embeddings)

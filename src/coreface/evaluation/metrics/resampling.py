@@ -64,14 +64,14 @@ def resample(pairs: PairSample, statistics: Sequence[Statistic], *, replicates: 
         _check(statistic)
     ranking = _Ranking(pairs, statistics)
     whole = np.ones((1, pairs.identities), np.intp)
-    estimates = ranking.measure(whole[0], int(pairs.impostor_weights(whole)[0]))
+    estimates = ranking.rates(whole[0], int(pairs.impostor_weights(whole)[0]))
     values = np.empty((replicates, len(statistics)))
     draws = identity_weights(pairs.identities, replicates, seed)
     for start in range(0, replicates, rows := max(1, _WEIGHTS // pairs.identities)):
         weights = np.stack(list(islice(draws, rows)))
         totals = pairs.impostor_weights(weights)
         for row, total in enumerate(totals):
-            values[start + row] = ranking.measure(weights[row], int(total))
+            values[start + row] = ranking.rates(weights[row], int(total))
     return Resample(estimates, values)
 
 
@@ -108,13 +108,13 @@ class _Ranking:
             index.astype(np.int32) for index in self._pairs.impostor_identities(positions[order])
         )
         # Candidates for a threshold; equal ones accept the same pairs. The first stands for one above every score, the
-        # last for one below: what lies between the head and that is known to nobody and not needed.
+        # last for one below: what lies between the head and that is not known and not needed.
         end = self._genuine.searchsorted(self._head[-1], "right")
         inner = np.sort(np.concatenate([self._genuine[:end], self._head]))
         self._thresholds = np.concatenate([np.array([-np.inf], inner.dtype), inner, np.array([np.inf], inner.dtype)])
         self._impostor_weight = np.zeros(len(self._head) + 1, np.int64)
 
-    def measure(self, weights: NDArray[np.intp], total: int) -> NDArray[np.float64]:
+    def rates(self, weights: NDArray[np.intp], total: int) -> NDArray[np.float64]:
         """Return the statistics for one weight an identity; ``total`` is the weight of all impostor pairs."""
         np.cumsum(weights[self._identity], out=self._genuine_weight[1:])
         self._total = total

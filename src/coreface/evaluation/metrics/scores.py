@@ -1,4 +1,4 @@
-"""What every measure asks of scores: their types, the rates that they can resolve, the thresholds between them."""
+"""Scores: their types, the rates that they can resolve, and the thresholds between them."""
 
 from fractions import Fraction
 from math import floor

@@ -201,5 +201,5 @@ def identify_among_distractors(
         found += [np.count_nonzero((mates > row[group][:, None]) & others) for row in best]
         searches += int(np.count_nonzero(others))
     if not searches:
-        raise EvaluationError("nobody has two images; expected a mate for somebody to be searched for")
+        raise EvaluationError("no person has two images; expected two or more of at least one person")
     return tuple(DistractorRate(size, int(n) / searches, searches) for size, n in zip(sizes, found, strict=True))

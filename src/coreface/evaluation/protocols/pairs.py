@@ -136,7 +136,7 @@ def verify_pairs(
     seed: int = 0,
     worst: int = 10,
 ) -> Verification:
-    """Measure scores of a set of pairs: cross-validated accuracy, equal error rate, TAR at FARs.
+    """Return the error rates of a set of pairs: cross-validated accuracy, equal error rate, TAR at FARs.
 
     Args:
         pairs: the set.
