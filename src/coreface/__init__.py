@@ -62,7 +62,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
     from coreface.models.encoder import FaceEncoder as FaceEncoder
     from coreface.models.open import open_encoder as open_encoder
     from coreface.models.registry import backbones as backbones, register_backbone as register_backbone
-    from coreface.models.views import RowMasks as RowMasks
+    from coreface.models.row_masks import RowMasks as RowMasks
     from coreface.recognition.pipeline import Decision as Decision, FacePipeline as FacePipeline
     from coreface.runs.evaluation import evaluate as evaluate
     from coreface.runs.run import resume as resume, train as train
@@ -102,7 +102,7 @@ _PUBLIC = {
     "coreface.models.encoder": ("FaceEncoder",),
     "coreface.models.open": ("open_encoder",),
     "coreface.models.registry": ("backbones", "register_backbone"),
-    "coreface.models.views": ("RowMasks",),
+    "coreface.models.row_masks": ("RowMasks",),
     "coreface.recognition.pipeline": ("Decision", "FacePipeline"),
     "coreface.runs.evaluation": ("evaluate",),
     "coreface.runs.run": ("resume", "train"),

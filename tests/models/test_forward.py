@@ -1,4 +1,4 @@
-"""Both families, written again from METHOD section 7 with plain functions that look weights up by name."""
+"""The convolutional families, written again with plain functions that look weights up by name."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def naive_iresnet(state, images, depths, training):
     return net.norm(x @ state["fc.weight"].T + state["fc.bias"], "features")
 
 
-def naive_mobilefacenet(state, images, training):
+def naive_mobilefacenet(state, images, training, depths):
     net = Naive(state, training)
 
     def unit(x, name, stride=1, padding=0, activation=True):
@@ -59,9 +59,14 @@ def naive_mobilefacenet(state, images, training):
         x = unit(unit(x, f"{name}.layers.0"), f"{name}.layers.1", stride, padding=1)
         return unit(x, f"{name}.layers.2", activation=False)
 
-    x = unit(unit(images, "layers.0", stride=2, padding=1), "layers.1", padding=1)
-    for stage, depth in ((2, 4), (4, 6), (6, 2)):
-        x = bottleneck(x, f"layers.{stage}", stride=2)
+    x = unit(images, "layers.0", stride=2, padding=1)
+    if depths[0] == 1:
+        x = unit(x, "layers.1", padding=1)
+    for stage, depth in zip((0, 2, 4, 6), depths, strict=True):
+        if stage == 0 and depth == 1:
+            continue
+        if stage > 0:
+            x = bottleneck(x, f"layers.{stage}", stride=2)
         for block in range(depth):
             x = x + bottleneck(x, f"layers.{stage + 1}.layers.{block}")
     x = unit(unit(x, "conv_sep"), "features.layers.0", activation=False)
@@ -75,22 +80,27 @@ def images():
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("name", "depths"), [("iresnet18", (2, 2, 2, 2)), ("mobilefacenet", None)])
+@pytest.mark.parametrize(
+    ("name", "depths"),
+    [
+        ("iresnet18", (2, 2, 2, 2)),
+        ("iresnet18_w25", (2, 2, 2, 2)),
+        ("mobilefacenet", (1, 4, 6, 2)),
+        ("mobilefacenet_large", (2, 8, 12, 4)),
+    ],
+)
 def test_forward(name, depths, training, images, stir):
     encoder = stir(FaceEncoder(name, 24, 32, dropout=0).double()).train(training)
     state = {key: tensor.clone() for key, tensor in encoder.backbone.state_dict().items()}
-    if depths:
-        expected = naive_iresnet(state, images, depths, training)
-    else:
-        expected = naive_mobilefacenet(state, images, training)
+    naive = naive_iresnet if name.startswith("iresnet") else naive_mobilefacenet
+    expected = naive(state, images, depths=depths, training=training)
     got = encoder(images)
     assert got.shape == (3, 24)
     assert got.dtype == torch.float64
     torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
     assert expected.std() > 0.1  # not all zeros
-    unmoved = torch.equal(
-        state["bn1.running_mean" if depths else "layers.0.layers.1.running_mean"], first_mean(encoder)
-    )
+    first = "bn1.running_mean" if name.startswith("iresnet") else "layers.0.layers.1.running_mean"
+    unmoved = torch.equal(state[first], first_mean(encoder))
     assert unmoved is not training
 
 

@@ -13,6 +13,7 @@ from coreface.errors import ModelError
 
 MATRIX, NORM = "features.layers.2.weight", "features.layers.3"
 KINDS = [("iresnet18", 16, 112), ("iresnet18", 16, 32), ("mobilefacenet", 16, 112), ("mobilefacenet", 16, 48)]
+KINDS += [("mobilefacenet_large", 16, 32), ("iresnet18_w25", 16, 48), ("vit_t", 16, 112)]
 
 
 class Mischief:

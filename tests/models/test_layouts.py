@@ -19,7 +19,9 @@ def on_meta(name, *sizes):
 
 
 def test_every_backbone_has_a_reference():
-    assert coreface.backbones().keys() - {"toy"} == LAYOUTS.keys()  # which other tests may have registered
+    # Toys may have been registered by other tests; narrow networks are iresnets with fewer channels.
+    own = {name for name in coreface.backbones() if not name.startswith("toy") and "_w" not in name}
+    assert own == LAYOUTS.keys()
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -29,6 +31,21 @@ def test_names_shapes_and_their_order(name):
     assert got == list(LAYOUTS[name]["state_dict"].items())
     count = sum(parameter.numel() for parameter in backbone.parameters())
     assert count == LAYOUTS[name]["parameters"]
+    assert coreface.backbones()[name].startswith(f"{count / 1e6:.1f} M parameters")
+
+
+@pytest.mark.parametrize(("name", "width"), [("iresnet18_w25", 0.25), ("iresnet50_w50", 0.5)])
+def test_narrow_networks_have_a_share_of_the_channels(name, width):
+    full, narrow = (on_meta(one).state_dict() for one in (name.split("_")[0], name))
+    assert full.keys() == narrow.keys()
+    for key, tensor in full.items():
+        expected = list(tensor.shape)
+        if key == "fc.weight":
+            expected[1] *= width
+        elif not key.startswith(("fc.", "features.")):
+            expected = [n * (1 if axis and n in (1, 3) else width) for axis, n in enumerate(expected)]
+        assert list(narrow[key].shape) == expected, key
+    count = sum(parameter.numel() for parameter in on_meta(name).parameters())
     assert coreface.backbones()[name].startswith(f"{count / 1e6:.1f} M parameters")
 
 

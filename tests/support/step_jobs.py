@@ -8,7 +8,7 @@ import support.toy_network  # noqa: F401 (registers the backbone "toy")
 from coreface.distributed.collectives import local, whole
 from coreface.distributed.processes import Processes
 from coreface.models.encoder import FaceEncoder
-from coreface.models.views import RowMasks
+from coreface.models.row_masks import RowMasks
 from coreface.training.checkpoint_state import module_tensors, optimizer_tensors
 from coreface.training.objective import Objective
 from coreface.training.step import TrainingStep
@@ -17,12 +17,12 @@ EMBEDDING, SIZE = 16, 16
 Numbers = dict[str, torch.Tensor]
 
 
-def batches(count, batch, identities, seed=0):
+def batches(count, batch, identities, seed=0, size=SIZE):
     """Draw joint batches: (images, identities)."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (
-            torch.randn(batch, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
+            torch.randn(batch, 3, size, size, generator=generator, dtype=torch.float64),
             torch.randint(identities, (batch,), generator=generator),
         )
         for _ in range(count)
@@ -38,7 +38,9 @@ def rows_of(rank, processes, parts, batch):
 def make(recipe, identities, processes):
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
-    encoder = FaceEncoder("toy", EMBEDDING, SIZE).double().train()
+    encoder = FaceEncoder(recipe.model.backbone, EMBEDDING, recipe.data.image_size).double().train()
+    if recipe.model.activation_checkpointing:
+        encoder.backbone.checkpoint_activations()
     objective = Objective(recipe, EMBEDDING, identities).double().train()
     batch, parts = recipe.optimizer.batch_size, recipe.optimizer.micro_batches
     rows = torch.tensor(rows_of(processes.rank, processes.world_size, parts, batch))

@@ -1,9 +1,12 @@
-"""The smallest network that has all a backbone has. A process that imports this module knows it by the name toy."""
+"""The smallest networks that have all a backbone has. A process that imports this module knows them by name."""
+
+from functools import partial
 
 import torch
 
 from coreface.models.backbone import Backbone
 from coreface.models.registry import register_backbone
+from coreface.models.vision_transformer import VisionTransformer
 
 
 @register_backbone("toy", "for tests")
@@ -31,3 +34,8 @@ class Toy(Backbone):
     @property
     def embedding_norm(self) -> torch.nn.BatchNorm1d:
         return self.norm
+
+
+register_backbone("toy_vit", "for tests: 2 blocks, many branches and patches left out")(
+    partial(VisionTransformer, 16, 2, 0.4, 0.3)
+)

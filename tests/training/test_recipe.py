@@ -17,7 +17,13 @@ from coreface.training.recipe_sections import (
 )
 
 DEFAULTS = {
-    "model": {"backbone": "iresnet50", "embedding_size": 512, "view_statistics": "separate", "sync_batchnorm": False},
+    "model": {
+        "backbone": "iresnet50",
+        "embedding_size": 512,
+        "view_statistics": "separate",
+        "sync_batchnorm": False,
+        "activation_checkpointing": False,
+    },
     "classifier": {"margin": {"name": "arcface", "scale": 64.0, "margin": None}, "sample_rate": 1.0},
     "data": {
         "train": "",

@@ -78,6 +78,18 @@ def test_several_processes_are_one(groups, count, case):
         assert difference(own, alone) < 1e-9
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_several_processes_leave_out_the_same_patches_and_branches(groups, checkpointing):
+    recipe = make_recipe(micro_batches=2)
+    model = ModelRecipe("toy_vit", jobs.EMBEDDING, sync_batchnorm=True, activation_checkpointing=checkpointing)
+    recipe = dataclasses.replace(recipe, model=model, data=DataRecipe(image_size=32))
+    joint = jobs.batches(2, BATCH, 9, size=32)
+    plain = dataclasses.replace(recipe, model=dataclasses.replace(model, activation_checkpointing=False))
+    alone = jobs.take(plain, 9, joint)
+    for own in groups[2](jobs.take, [(recipe, 9, joint)] * 2):
+        assert difference(own, alone) < 1e-9
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("gather", [True, False])
 @pytest.mark.parametrize("sync", [True, False])

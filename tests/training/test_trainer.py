@@ -11,7 +11,7 @@ import torch
 from coreface.data import FaceLoader, RecordReader, RecordWriter, open_faces
 from coreface.errors import ConstantEmbeddingsError, DataError, EvaluationError, ModelError, RecipeError
 from coreface.models.encoder import FaceEncoder
-from coreface.models.views import RowMasks
+from coreface.models.row_masks import RowMasks
 from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 from coreface.training.samples import save_samples
 

@@ -1,13 +1,15 @@
 """What a backbone offers: a trunk, and the embedding layer that turns its features into embeddings."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from coreface.errors import ModelError
+from coreface.models.row_masks import RowMasks
 
-#: Four halvings lie between an image and the last feature map of every backbone here.
+#: Four halvings lie between an image and the last feature map of every convolutional backbone here.
 STRIDE = 16
 
 
@@ -38,15 +40,44 @@ class Backbone(nn.Module, ABC):
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features t = flatten(f(x)), (batch, features), of images (batch, 3, size, size)."""
 
+    def drawn_trunk(self, images: torch.Tensor, masks: RowMasks | None) -> torch.Tensor:
+        """Return the features as `trunk` does. A trunk that draws random numbers in training takes them from ``masks``.
+
+        Args:
+            images: (batch, 3, size, size).
+            masks: None takes torch's generator.
+        """
+        return self.trunk(images)
+
     @property
     @abstractmethod
     def embedding_linear(self) -> nn.Linear:
-        """The linear map of the embedding layer, (features) -> (embedding_size)."""
+        """The first linear map of the embedding layer, whose input are the features."""
 
     @property
     @abstractmethod
     def embedding_norm(self) -> nn.BatchNorm1d:
-        """The BatchNorm of the embedding layer."""
+        """The last BatchNorm of the embedding layer, over ``embedding_size`` numbers."""
+
+    def after_linear(self, projected: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of what `embedding_linear` returned: the rest of the embedding layer."""
+        embeddings: torch.Tensor = self.embedding_norm(projected)
+        return embeddings
+
+    def image_size_of(self, state: Mapping[str, torch.Tensor]) -> int:
+        """Read the side of the input off the shapes of other weights of this kind; without a way to, it is this one's.
+
+        The shapes may be wrong: weights are compared with a network of that size before they are used.
+        """
+        return self.image_size
+
+    def checkpoint_activations(self) -> None:
+        """Keep the activations at the borders of blocks only, and compute the others again in the backward pass.
+
+        Raises:
+            ModelError: the backbone cannot. BatchNorm would count a batch twice that passes twice.
+        """
+        raise ModelError(f"{type(self).__name__} cannot checkpoint activations, expected a vision transformer: vit_t")
 
 
 class ModuleBackbone(Backbone):

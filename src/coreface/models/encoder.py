@@ -16,7 +16,8 @@ from coreface.images.preprocessing import Preprocessing, to_network_input
 from coreface.models import pretrained as weights
 from coreface.models.backbone import Backbone, ModuleBackbone
 from coreface.models.registry import build_backbone
-from coreface.models.views import RowMasks, ViewStatistics, dropout_views
+from coreface.models.row_masks import RowMasks
+from coreface.models.views import ViewStatistics, dropout_views
 
 
 class FaceEncoder(nn.Module):
@@ -98,8 +99,9 @@ class FaceEncoder(nn.Module):
             count: number of views, at least 1.
             dropout: rate of the masks; None takes the encoder's own. Eval mode drops nothing.
             statistics: ``separate``: BatchNorm sees each view as its own batch, as published; ``joint``: all as one.
-            masks: draw the dropout masks from a seed, the step and the number of each image, so that they do not depend
-                on how a batch is split over processes; None takes torch's generator.
+            masks: draw the dropout masks, and whatever else the trunk draws, from a seed, the step and the number of
+                each image, so that they do not depend on how a batch is split over processes; None takes torch's
+                generator.
 
         Returns:
             ``count`` tensors (batch, embedding_size), not unit length.
@@ -120,7 +122,8 @@ class FaceEncoder(nn.Module):
         if masks is not None:
             masks.check(batch)
         rate = self.dropout if dropout is None else _checked_rate(dropout)
-        return dropout_views(self.backbone, self.backbone.trunk(batch), count, rate, statistics, masks=masks)
+        features = self.backbone.drawn_trunk(batch, masks)
+        return dropout_views(self.backbone, features, count, rate, statistics, masks=masks)
 
     def embed(
         self,

@@ -4,6 +4,7 @@ Source: Deng et al., "ArcFace" (CVPR 2019), section 3; Han et al., "Deep Pyramid
 the block without an activation after the sum.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import torch
@@ -42,22 +43,30 @@ class Block(nn.Module):
 
 
 class IResNet(Backbone):
-    """IResNet of any depth.
+    """IResNet of any depth and width.
 
     Args:
         depths: blocks in each of the four layers.
+        width: factor of the numbers of channels; 0.5 is about four times as quick, for small machines.
         embedding_size: D.
         image_size: side of the input, a multiple of 16 pixels.
     """
 
-    def __init__(self, depths: tuple[int, int, int, int], embedding_size: int = 512, image_size: int = 112) -> None:
+    def __init__(
+        self,
+        depths: tuple[int, int, int, int],
+        width: float = 1.0,
+        embedding_size: int = 512,
+        image_size: int = 112,
+    ) -> None:
         super().__init__(embedding_size, image_size)
-        self.conv1 = _conv3x3(3, _CHANNELS[0])
-        self.bn1 = nn.BatchNorm2d(_CHANNELS[0])
-        self.prelu = nn.PReLU(_CHANNELS[0])
+        widths = [round(channels * width) for channels in _CHANNELS]
+        in_channels = widths[0]
+        self.conv1 = _conv3x3(3, in_channels)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.prelu = nn.PReLU(in_channels)
         layers = []
-        in_channels = _CHANNELS[0]
-        for channels, depth in zip(_CHANNELS, depths, strict=True):
+        for channels, depth in zip(widths, depths, strict=True):
             blocks = [Block(in_channels, channels, stride=2)]
             blocks += [Block(channels, channels, stride=1) for _ in range(depth - 1)]
             layers.append(nn.Sequential(*blocks))
@@ -76,6 +85,12 @@ class IResNet(Backbone):
         x: torch.Tensor = self.prelu(self.bn1(self.conv1(images)))
         x = self.bn2(self.layer4(self.layer3(self.layer2(self.layer1(x)))))
         return x.flatten(1)
+
+    def image_size_of(self, state: Mapping[str, torch.Tensor]) -> int:
+        linear = state.get("fc.weight")  # its input is the whole last map
+        if linear is None or linear.ndim != 2:
+            return self.image_size
+        return int(max(1, round((linear.shape[1] / self.bn2.num_features) ** 0.5))) * STRIDE
 
     @property
     def embedding_linear(self) -> nn.Linear:

@@ -3,7 +3,7 @@
 Source: Chen et al., "MobileFaceNets: Efficient CNNs for Accurate Real-Time Face Verification on Mobile Devices" (2018).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -66,23 +66,38 @@ class MobileFaceNet(Backbone):
     """MobileFaceNet; its views are dropped out on the vector that enters the final linear layer.
 
     Args:
+        depths: blocks of the four chains. A first chain of one block is a single grouped convolution, as in the small
+            public network.
+        channels: of the first chains; the later ones have twice as many.
         embedding_size: D.
         image_size: side of the input, a multiple of 16 pixels.
     """
 
-    def __init__(self, embedding_size: int = 512, image_size: int = 112) -> None:
+    def __init__(
+        self,
+        depths: tuple[int, int, int, int] = (1, 4, 6, 2),
+        channels: int = 128,
+        embedding_size: int = 512,
+        image_size: int = 112,
+    ) -> None:
         super().__init__(embedding_size, image_size)
-        self.layers = nn.Sequential(
-            _convolution(3, 128, 3, stride=2, padding=1),
-            _convolution(128, 128, 3, padding=1, groups=64),
-            _bottleneck(128, 128, groups=128, stride=2),
-            _Residual(128, groups=128, depth=4),
-            _bottleneck(128, 256, groups=256, stride=2),
-            _Residual(256, groups=256, depth=6),
-            _bottleneck(256, 256, groups=512, stride=2),
-            _Residual(256, groups=256, depth=2),
+        wide = 2 * channels
+        first = (
+            _convolution(channels, channels, 3, padding=1, groups=64)
+            if depths[0] == 1
+            else _Residual(channels, groups=128, depth=depths[0])
         )
-        self.conv_sep = _convolution(256, 512, 1)
+        self.layers = nn.Sequential(
+            _convolution(3, channels, 3, stride=2, padding=1),
+            first,
+            _bottleneck(channels, channels, groups=128, stride=2),
+            _Residual(channels, groups=128, depth=depths[1]),
+            _bottleneck(channels, wide, groups=256, stride=2),
+            _Residual(wide, groups=256, depth=depths[2]),
+            _bottleneck(wide, wide, groups=512, stride=2),
+            _Residual(wide, groups=256, depth=depths[3]),
+        )
+        self.conv_sep = _convolution(wide, 512, 1)
         # One filter over the whole map stands for global pooling: the middle of a face weighs more than its border.
         pooling = _convolution(512, 512, image_size // STRIDE, groups=512, activation=False)
         self.features = _Layers(
@@ -95,6 +110,10 @@ class MobileFaceNet(Backbone):
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
         pooling, flatten = self.features.layers[0], self.features.layers[1]
         return cast(torch.Tensor, flatten(pooling(self.conv_sep(self.layers(images)))))
+
+    def image_size_of(self, state: Mapping[str, torch.Tensor]) -> int:
+        pooling = state.get("features.layers.0.layers.0.weight")  # one filter over the whole last map
+        return self.image_size if pooling is None or not pooling.ndim else max(1, pooling.shape[-1]) * STRIDE
 
     @property
     def embedding_linear(self) -> nn.Linear:

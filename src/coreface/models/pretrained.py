@@ -20,7 +20,7 @@ from coreface.errors import CoreFaceError, InputError, ModelError
 from coreface.files import write_atomically
 from coreface.images.alignment import Alignment
 from coreface.images.preprocessing import Preprocessing
-from coreface.models.backbone import STRIDE, Backbone
+from coreface.models.backbone import Backbone
 from coreface.models.registry import BACKBONES, build_backbone
 from coreface.models.weights_file import read_state_dict, without_prefix
 from coreface.numerics.finite import first_not_finite
@@ -156,12 +156,12 @@ def load_insightface(encoder_type: type[EncoderT], path: str | os.PathLike[str],
     """Read weights of other projects by name and shape. Raises `ModelError` where it is another network."""
     skeleton = _skeleton(backbone)
     saved = read_state_dict(path)
-    linear = next(name for name, part in skeleton.named_modules() if part is skeleton.embedding_linear)
+    *_, linear = (name for name, part in skeleton.named_modules() if isinstance(part, nn.Linear))
     state = without_prefix(saved, skeleton.state_dict().keys(), f"{linear}.weight")
     weight = state.get(f"{linear}.weight")
     if weight is None or weight.ndim != 2:
         raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{_guess(state)}")
-    size = _image_size(state, features=weight.shape[1])
+    size = skeleton.image_size_of(state)
     encoder = _built(encoder_type, Path(path), backbone=backbone, embedding_size=weight.shape[0], image_size=size)
     _require_fit(encoder, state, Path(path))
     _fill(encoder, state, Path(path))
@@ -175,13 +175,6 @@ def _built(encoder_type: type[EncoderT], path: Path, **arguments: Any) -> Encode
             return encoder_type(**arguments)
     except (CoreFaceError, TypeError, RuntimeError) as error:  # RuntimeError: torch has no memory of such a size
         raise ModelError(f"{path}: {error}") from error
-
-
-def _image_size(state: dict[str, torch.Tensor], features: int) -> int:
-    """Read the side of the input off the shapes: MobileFaceNet pools its whole last map, IResNet flattens it."""
-    pooling = state.get("features.layers.0.layers.0.weight")
-    side = round((features / 512) ** 0.5) if pooling is None or not pooling.ndim else pooling.shape[-1]
-    return max(1, side) * STRIDE
 
 
 def _guess(state: dict[str, torch.Tensor]) -> str:

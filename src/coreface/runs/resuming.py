@@ -34,7 +34,7 @@ _FREE = (
         "evaluation.",
         "checkpoint.",
     ),
-    *("init_from", "log_every", "optimizer.max_skips", "threads"),
+    *("init_from", "log_every", "optimizer.max_skips", "threads", "model.activation_checkpointing"),
 )
 _ABSENT = "nothing"
 

@@ -20,16 +20,19 @@ class ModelRecipe:
     """The encoder.
 
     Attributes:
-        backbone: iresnet18, 34, 50, 100, 200 or mobilefacenet.
+        backbone: A name that `coreface backbones` lists, such as iresnet50, mobilefacenet or vit_t.
         embedding_size: Numbers in an embedding.
         view_statistics: Whether BatchNorm sees two views as two batches (separate, as published) or as one (joint).
         sync_batchnorm: Whether BatchNorm takes its statistics over the images of all processes, or of each alone.
+        activation_checkpointing: Compute most activations again in the backward pass, for less memory and about a third
+            more time. Vision transformers only.
     """
 
     backbone: str = "iresnet50"
     embedding_size: int = 512
     view_statistics: Literal["separate", "joint"] = "separate"
     sync_batchnorm: bool = False
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         require(self.embedding_size >= 1, "model.embedding_size", self.embedding_size, "at least 1")

@@ -15,7 +15,7 @@ from coreface.distributed.processes import Processes
 from coreface.distributed.sync_batchnorm import synchronise_batchnorm
 from coreface.losses.sampling import update_own_rows
 from coreface.models.encoder import FaceEncoder
-from coreface.models.views import RowMasks
+from coreface.models.row_masks import RowMasks
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_state import (
     load_modules,

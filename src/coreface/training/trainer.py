@@ -51,7 +51,7 @@ class Trainer:
 
     Raises:
         DataError: fewer than two identities, labels out of range, or too few images for a batch.
-        ModelError: an unknown backbone or an impossible size.
+        ModelError: an unknown backbone, an impossible size, or activation checkpointing of a backbone without it.
         RecipeError: there is no such device, or the batch cannot be divided among the processes.
         CheckpointError: the checkpoint belongs to another network or other faces.
 
@@ -101,6 +101,8 @@ class Trainer:
         # Channels-last is the order of the pixels in the images, and the faster one for convolutions.
         self.encoder = encoder.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective.to(self._device)
+        if recipe.model.activation_checkpointing:
+            self.encoder.backbone.checkpoint_activations()
         if recipe.compile:
             self.encoder.backbone.trunk = torch.compile(self.encoder.backbone.trunk)
 

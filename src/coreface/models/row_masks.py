@@ -1,0 +1,73 @@
+"""Random masks that depend on the image and the step alone, not on how a batch is split over processes."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+
+from coreface.errors import InputError
+from coreface.numerics.random_bits import random_bit_rows, random_bits, shifted
+
+
+class RowMasks(NamedTuple):
+    """What decides which features are dropped: each mask is a hash of (seed, step, view, row, feature) alone.
+
+    So the same images get the same masks however a batch is split over processes, and in whatever order it comes.
+
+    Attributes:
+        seed: any whole number.
+        step: number of the training step; a scalar int64 tensor where only the device knows it.
+        rows: (batch,), int64, on the device of the batch: the number of each image in the step's whole batch.
+    """
+
+    seed: int
+    step: int | torch.Tensor
+    rows: torch.Tensor
+
+    def check(self, batch: torch.Tensor) -> None:
+        """Compare with the batch that they are for.
+
+        Raises:
+            InputError: ``rows`` has another shape, type or device than said.
+        """
+        rows = self.rows
+        if rows.shape != batch.shape[:1] or rows.dtype != torch.int64 or rows.device != batch.device:
+            raise InputError(
+                f"masks.rows is {rows.dtype} {tuple(rows.shape)} on {rows.device}, expected torch.int64 "
+                f"({len(batch)},) on {batch.device}: the number of each image in the step's whole batch"
+            )
+
+    def dropped(self, features: torch.Tensor, rate: float, view: int) -> torch.Tensor:
+        """Drop features of one view.
+
+        Args:
+            features: (batch, features).
+            rate: dropout probability, 0 <= rate < 1, kept to 2**-32.
+            view: number of the view.
+
+        Returns:
+            (batch, features): 0, or the feature divided by 1 - rate, in the type of the features.
+        """
+        if rate == 0:
+            return features
+        size = features.shape[1]
+        keys = random_bits(self.seed, self.step, view, self.rows)
+        bits = random_bit_rows(keys, (size + 1) // 2).view(torch.int32)[:, :size]
+        # As signed integers the bits begin at -2**31: a share ``rate`` of the 2**32 values is below the bound.
+        kept = bits >= int(rate * 2**32) - 2**31
+        return features * kept.to(features.dtype).div_(1 - rate)
+
+    def uniform(self, draw: str, count: int) -> torch.Tensor:
+        """Draw numbers for every image from (seed, step, draw, row): for a trunk that leaves parts out at random.
+
+        Args:
+            draw: what the numbers are for. Each draw of a step has a name of its own.
+            count: numbers for an image.
+
+        Returns:
+            (batch, count), float32, 0 <= number < 1.
+        """
+        # Numbers of views are small, so no draw has the same key as a view.
+        stream = int.from_bytes(hashlib.sha256(draw.encode()).digest()[:7], "big") | 1 << 32
+        keys = random_bits(self.seed, self.step, stream, self.rows)
+        return shifted(random_bit_rows(keys, count), 40).float() * 2.0**-24
