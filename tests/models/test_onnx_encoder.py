@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,6 +138,14 @@ def test_a_model_whose_weights_are_among_its_inputs(tmp_path, weights, images):
     del model.graph.input[1]
     assert cleaned == model
     OnnxEncoder(save(linear_model(weights, inputs_too=True), tmp_path / "m.onnx"), runtime="onnxruntime")
+
+
+def test_threads_share_an_encoder(tmp_path, weights, images):
+    encoder = OnnxEncoder(save(linear_model(weights), tmp_path / "m.onnx"), runtime="opencv")
+    expected = [encoder.embed(image)[0] for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: encoder.embed(images[k % 5])[0], range(200)))
+    np.testing.assert_allclose(found, [expected[k % 5] for k in range(200)], atol=1e-6)
 
 
 def test_sface_is_there_and_knows_how_it_is_fed():

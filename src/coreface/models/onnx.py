@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,10 +182,12 @@ def open_network(content: bytes, described: OnnxFile, runtime: str, threads: int
         if runtime == "opencv":
             with silent_opencv():
                 net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
+            lock = threading.Lock()  # a network holds its input between the two calls
 
             def run_opencv(batch: NDArray[Any]) -> NDArray[np.float32]:
-                net.setInput(batch, name)
-                return np.asarray(net.forward(described.outputs[0].name))
+                with lock:
+                    net.setInput(batch, name)
+                    return np.asarray(net.forward(described.outputs[0].name))
 
             return run_opencv, fixed
         import onnxruntime
