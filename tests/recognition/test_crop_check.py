@@ -40,6 +40,12 @@ def test_aligned_crops_pass_and_others_do_not(crops, toy_folder):
     assert "in only 0 of 36 crops a face was found" in none.message
 
 
+def test_training_on_crops_that_are_no_such_crops_is_warned_about(toy_folder, toy_recipe, tmp_path, capsys):
+    words = ["train", str(toy_recipe), "--run", str(tmp_path / "run"), "--optimizer.epochs", "1"]
+    assert main([*words, "--data.alignment", "arcface"]) == 0
+    assert "in only 0 of 36 crops a face was found" in capsys.readouterr().err
+
+
 def test_who_measures_on_such_crops_is_warned(crops, capsys):
     write_alignment(crops / "tight", Alignment())
     for path, warned in (("aligned", False), ("tight", True)):

@@ -35,7 +35,7 @@ def _embed(options: argparse.Namespace) -> None:
         "min_eyes": options.min_eyes,
         "flip": not options.no_flip,
     }
-    settings = EmbedSettings(options.model, options.detector, chosen)
+    settings = EmbedSettings(options.model, options.detector, chosen, tuple(options.imports))
     with show_progress("embedding", count_photographs(options.paths)) as progress:
         found = embed_paths(options.paths, options.out, settings, workers=options.workers, progress=progress)
     before = f", {found.done_before} of them done before" if found.done_before else ""

@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coreface.cli.terminal import add_import_option, progress_console
 from coreface.distributed.launch import is_leader
 from coreface.errors import RecipeError
+
+if TYPE_CHECKING:
+    from coreface.training.recipe import Recipe
 
 _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [--print_config] [--import MODULE]
                       [--any.field VALUE ...]
@@ -85,6 +89,8 @@ def _train(options: argparse.Namespace) -> None:
         recipe = Recipe.load(recipes[0], overrides)
         from coreface.runs.run import train
 
+        if recipe.data.alignment and is_leader():
+            _warn_of_other_crops(recipe)
         run = train(recipe, folder, overwrite=options.overwrite, console=progress_console())
     if not is_leader():
         return
@@ -97,6 +103,16 @@ def _train(options: argparse.Namespace) -> None:
         if (folder / REPORT).is_file():
             print(f"report: {folder / REPORT}")
     print(f"encoder: {folder / ENCODER}")
+
+
+def _warn_of_other_crops(recipe: "Recipe") -> None:
+    """Say where faces do not look like the alignment that the recipe says of them."""
+    from coreface.cli.embedding_options import warn_of_crops
+    from coreface.data import open_faces
+    from coreface.images.alignment import Alignment
+
+    if recipe.data.alignment:
+        warn_of_crops(open_faces(recipe.data.train), recipe.data.train, Alignment(recipe.data.alignment))
 
 
 def _check_combination(options: argparse.Namespace, recipes: list[str]) -> None:

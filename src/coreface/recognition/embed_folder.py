@@ -1,6 +1,7 @@
 """Many photographs become a file of embeddings, part by part: what is done survives an interruption."""
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -26,14 +27,24 @@ _PART = 256  # photographs: what is lost when the work is cut off, a worker
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """The arguments of `FacePipeline.from_pretrained`: what decides an embedding."""
+    """What decides an embedding: the arguments of `FacePipeline.from_pretrained`.
+
+    Attributes:
+        model: the encoder.
+        detector: what finds faces.
+        options: the other arguments.
+        imports: modules that a worker imports first, for what they register.
+    """
 
     model: str = "sface"
     detector: str = "yunet"
     options: dict[str, Any] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     def pipeline(self) -> FacePipeline:
         """Open it."""
+        for module in self.imports:
+            importlib.import_module(module)
         return FacePipeline.from_pretrained(self.model, self.detector, **self.options)
 
 
