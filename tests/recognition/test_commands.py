@@ -308,6 +308,18 @@ def test_embed_in_parts_is_resumable_and_the_same_for_any_number_of_workers(run,
                         assert (found[name] == whole[name]).all()
 
 
+def test_workers_import_what_registers_the_backbone(album, tmp_path):
+    make = "import support.toy_network, coreface as cf\ncf.FaceEncoder('toy', 8, 16).save_pretrained('encoder')\n"
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), os.environ.get("PYTHONPATH", "")])}
+    command = ["-m", "coreface", "embed", str(album / "person0"), "--model", "encoder", "--alignment", "arcface"]
+    command += ["--out", "e.npz", "--workers", "2", "--import", "support.toy_network"]
+    for words in (["-c", make], command):
+        subprocess.run([sys.executable, *words], cwd=tmp_path, env=environment, check=True)
+    with np.load(tmp_path / "e.npz") as found:
+        assert found["embeddings"].shape == (4, 8)
+
+
 def test_embed_takes_crops_as_they_are(run, album, tmp_path):
     run("align", album, tmp_path / "rec", "--format", "recordio")
     assert run("embed", tmp_path / "rec", "--out", tmp_path / "c.npz", "--detector", "whole")[0] == 0
