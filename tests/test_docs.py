@@ -13,6 +13,7 @@ import pytest
 
 import coreface as cf
 from coreface.cli import main
+from coreface.studies.study_file import read_study
 
 PAIRS = [(0, 1), (0, 2), (1, 1), (2, 3)]  # (people apart, image)
 ROOT = Path(__file__).parent.parent
@@ -96,6 +97,8 @@ def run(lines, capsys):
         program, *words = shlex.split(line)
         if "train" in words and "--print_config" not in words:
             words += SMALL
+        if words[0] == "study":
+            words = [*words, "--dry-run", "--data.image_size", "16"]
         if program == "torchrun":
             launched = subprocess.run(
                 [sys.executable, "-m", "torch.distributed.run", *words], capture_output=True, text=True, timeout=600
@@ -131,9 +134,14 @@ def test_commands_of_several_processes(workplace, monkeypatch, capsys):
 
 def test_recipe_examples_are_recipes(tmp_path):
     for index, text in enumerate(blocks("yaml")):
-        path = tmp_path / f"{index}.yaml"
+        path = tmp_path / "studies" / f"{index}.yaml"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        cf.Recipe.load(path)
+        if "arms:" in text:
+            shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+            read_study(path)
+        else:
+            cf.Recipe.load(path)
 
 
 def test_links_lead_somewhere():

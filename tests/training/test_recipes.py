@@ -12,7 +12,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_the_promised_recipes_are_there():
-    promised = {"orl_demo", "casia_r50", "ms1mv2_r100", "ms1mv2_r100_arcface"}
+    promised = {"orl_demo", "casia_r50", "ms1mv2_r100", "ms1mv2_r100_arcface", "fiw_small"}
     assert promised <= {path.stem for path in RECIPES.glob("*.yaml")}
 
 

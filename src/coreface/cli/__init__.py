@@ -21,6 +21,7 @@ from coreface.cli import (
     models,
     report,
     runs,
+    study,
     train,
     verify,
 )
@@ -31,7 +32,7 @@ from coreface.registry import import_module
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (
-    *(train, evaluate, calibrate, compare, runs, report),
+    *(train, evaluate, calibrate, compare, study, runs, report),
     *(align, faces, verify, embed, data, demo, backbones, models),
 )
 

@@ -74,11 +74,18 @@ def write_page(page: Page, path: Path) -> None:
         InputError: the ``image`` of a result returned something else than a uint8 RGB image.
         MissingExtraError: matplotlib is not installed.
     """
-    body = "".join(f'<p class="lead">{escape(paragraph)}</p>\n' for paragraph in page.summary)
-    for heading, parts in _sections(page):
+    write_sections(page.title, page.summary, _sections(page), path)
+
+
+def write_sections(
+    title: str, summary: Iterable[str], sections: Iterable[tuple[str, Iterable[str]]], path: Path
+) -> None:
+    """Write sections, each a heading and HTML, as one page; title, summary and headings are plain text."""
+    body = "".join(f'<p class="lead">{escape(paragraph)}</p>\n' for paragraph in summary)
+    for heading, parts in sections:
         content = "\n".join(parts)
         body += f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>\n" if content else ""
-    document = DOCUMENT.format(title=escape(page.title), style=STYLE, body=body)
+    document = DOCUMENT.format(title=escape(title), style=STYLE, body=body)
     # File names may hold bytes that are no text (lone surrogates): they are escaped.
     write_atomically(path, document.encode("utf-8", errors="backslashreplace"))
 
@@ -98,7 +105,7 @@ def _sections(page: Page) -> Iterator[tuple[str, Iterable[str]]]:
             yield result.name, result_section(result)
     yield "Training", _training(page)
     yield "Recipe", _recipe(page.recipe)
-    yield "Environment", _environment(page.environment)
+    yield "Environment", facts_table(page.environment)
     yield "Notes", (f"<p>{escape(note)}</p>" for note in page.notes)
 
 
@@ -127,10 +134,10 @@ def _recipe(recipe: str) -> Iterator[str]:
         yield f"<pre>{escape(recipe.rstrip())}</pre>"
 
 
-def _environment(environment: Mapping[str, Any]) -> Iterator[str]:
+def facts_table(facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield a table of names and values."""
     rows = []
-    for name, value in environment.items():
+    for name, value in facts.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         rows.append(f'<tr><th scope="row">{escape(str(name))}</th><td>{escape(text)}</td></tr>')
     if rows:
