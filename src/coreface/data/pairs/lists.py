@@ -1,6 +1,7 @@
 """Verification sets as text: `pairs.txt` as LFW has it, and CSV, with the images in a folder."""
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from coreface.images.load import load_image
 from coreface.numerics.even_folds import even_folds
 
 _IMAGE_LINE = re.compile(r"(?P<image>\S.*\.[A-Za-z]{3,5})\s+(?P<number>[0-9]{1,9})")  # as CALFW and CPLFW have it
+_WHOLE = re.compile(r"[0-9]{1,9}")  # str.isdigit takes signs that int refuses
+_FOLD = re.compile(r"-?[0-9]{1,18}")
 _ANSWERS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -98,7 +101,7 @@ def read_pairs_txt(path: Path, images: Path | None) -> ListedPairs:
 def _lfw_pairs(path: Path, root: Path, lines: list[tuple[int, str]]) -> ListedPairs:
     find = _Finder(root, path)
     per_fold = folds = 0
-    if lines and all(word.isdigit() for word in lines[0][1].split()) and len(lines[0][1].split()) <= 2:
+    if lines and len(lines[0][1].split()) <= 2 and all(_WHOLE.fullmatch(word) for word in lines[0][1].split()):
         *first, last = (int(word) for word in lines.pop(0)[1].split())
         folds, per_fold = (first[0] if first else 1), last
         if folds * per_fold * 2 != len(lines):
@@ -142,7 +145,7 @@ def _pairs_of_image_lines(path: Path, root: Path, lines: list[tuple[int, str]]) 
         if match is None:
             raise DataError(f"{path}, line {number}: {line[:80]!r}, {expected}")
         file = root / match["image"]
-        if not file.is_file():
+        if not _is_file(file):
             raise DataError(f"{path}, line {number}: there is no {file}; name the folder of the images (FILE:IMAGES)")
         images.append((number, file, int(match["number"])))
     if len(images) % 2:
@@ -187,14 +190,14 @@ def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
         same = _ANSWERS.get(words[2].lower())
         fold = words[3] if len(words) == 4 else ""
         if same is None:
-            if number == 1 and not rows and not any((root / word).is_file() for word in words[:2]):
+            if number == 1 and not rows and not any(_is_file(root / word) for word in words[:2]):
                 continue  # the header: a row of pairs would name files
             raise DataError(f"{path}, line {number}: same is {words[2]!r}, expected 1 or 0")
-        if fold and not fold.lstrip("-").isdigit():
-            raise DataError(f"{path}, line {number}: the fold is {fold!r}, expected a whole number")
+        if fold and not _FOLD.fullmatch(fold):
+            raise DataError(f"{path}, line {number}: the fold is {fold[:40]!r}, expected a whole number")
         files = [root / word for word in words[:2]]
         for file in files:
-            if file not in known and not file.is_file():
+            if file not in known and not _is_file(file):
                 raise DataError(
                     f"{path}, line {number}: there is no {file}; name the folder of the images (--pairs FILE:IMAGES, "
                     "or images=)"
@@ -205,7 +208,7 @@ def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(_text(path).splitlines())
+    reader = csv.reader(io.StringIO(_text(path), newline=""))  # a name in quotes may hold the end of a line
     try:
         for words in reader:
             if any(word.strip() for word in words):
@@ -238,6 +241,13 @@ class _Finder:
                 paths = []
             self._folders[folder] = {path.stem: path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
         return self._folders[folder]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is longer than the file system takes
+        return False
 
 
 def _text(path: Path) -> str:
