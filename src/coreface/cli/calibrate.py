@@ -14,8 +14,10 @@ from coreface.cli.embedding_options import (
     warn_of_trained,
 )
 from coreface.cli.pipeline_options import add_detector_options, add_face_options, open_pipeline
+from coreface.cli.reader_options import add_reader_options, reader_options
 from coreface.cli.terminal import add_command, progress_console, show_progress
 from coreface.errors import DataError, ModelError, RecipeError
+from coreface.files import user_path
 
 if TYPE_CHECKING:
     from coreface.data.folder import FolderSource
@@ -43,6 +45,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     calibrate.add_argument(
         "--gallery", type=int, action="append", default=[], metavar="N", help="thresholds for a gallery of N people too"
     )
+    add_reader_options(calibrate)
     add_embedding_options(calibrate)
     text = "of an encoder that does not say how its crops were aligned: arcface"
     calibrate.add_argument("--alignment", metavar="NAME", help=text)
@@ -85,14 +88,21 @@ def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
     from coreface.evaluation.calibration import CALIBRATION, Calibrator
     from coreface.runs.evaluation import encoder_folder
 
-    folder = encoder_folder(Path(options.model))
+    if Path(options.model).suffix == ".npz":
+        raise RecipeError(
+            f"{options.model} is a file of embeddings, expected an encoder: thresholds are kept beside it"
+        )
+    if options.backbone is not None:
+        raise RecipeError("--backbone does not go with calibrate: thresholds are kept beside an encoder; save it first")
+    folder = encoder_folder(user_path(options.model))
     path = Path(options.out) if options.out else folder / CALIBRATION
     source = open_embeddings(options.model, options)
-    digest = source.provenance.digest
-    if digest is None:
-        raise RecipeError(f"{options.model} is a file of embeddings, expected an encoder")
+    digest = str(source.provenance.digest)
     if not options.show:
-        calibrator = calibrate(source, open_faces_or_held_out(options.faces, options.model), progress_console())
+        reader = reader_options(options)
+        calibrator = calibrate(
+            source, open_faces_or_held_out(options.faces, options.model, **reader), progress_console()
+        )
         return calibrator, digest, calibrator.save(path, digest)
     try:
         return Calibrator.load(path, digest), digest, path

@@ -10,6 +10,7 @@ from coreface.cli.embedding_options import (
     open_faces_or_held_out,
     warn_of_trained,
 )
+from coreface.cli.reader_options import add_reader_options, reader_options
 from coreface.cli.terminal import add_command, progress_console
 from coreface.errors import RecipeError
 
@@ -27,6 +28,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     compare.add_argument("--pairs", action="append", default=[], metavar="FILE[:IMAGES]", help="a set of pairs")
     compare.add_argument("--faces", metavar="PATH", help="people: every image against every other; default: A held out")
     compare.add_argument("--replicates", type=int, metavar="N", help="of the bootstrap")
+    add_reader_options(compare)
     add_embedding_options(compare)
     compare.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
@@ -35,19 +37,24 @@ def _compare(options: argparse.Namespace) -> None:
     from coreface.data.pairs.pair_set import PairSet
     from coreface.evaluation.comparison import compare
     from coreface.evaluation.protocols.pairs import ONE_FOLD, image_identities, open_named_pairs
+    from coreface.models.open import is_weights
     from coreface.reports.tables import print_comparison
 
     if options.replicates is not None and options.replicates < 1:
         raise RecipeError(f"--replicates is {options.replicates}, expected 1 or more")
     sources: dict[str, FaceSource | PairSet] = {text: open_named_pairs(text) for text in options.pairs}
     if options.faces or not sources:
-        sources[options.faces or "held out"] = open_faces_or_held_out(options.faces, options.a)
+        sources[options.faces or "held out"] = open_faces_or_held_out(
+            options.faces, options.a, **reader_options(options)
+        )
     for name, source in sources.items():
         if isinstance(source, PairSet):
             for model in (options.a, options.b):
                 warn_of_trained(image_identities(source)[1] or (), name, model)
         else:  # A has been looked at when the faces were opened
             warn_of_trained(source.identity_names, name, options.b)
+    if options.backbone and not (is_weights(options.a) or is_weights(options.b)):
+        raise RecipeError("--backbone goes with a file of weights, and neither A nor B is one")
     a, b = (open_embeddings(model, options) for model in (options.a, options.b))
     plain = []
     for name, source in sources.items():

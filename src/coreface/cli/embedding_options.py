@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coreface.errors import CoreFaceError
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     """Add how embeddings are made and kept."""
+    text = "of a MODEL that is a file of weights (.pth): its network, such as iresnet50"
+    parser.add_argument("--backbone", metavar="NAME", help=text)
     parser.add_argument("--no-flip", action="store_true", help="do not add the mirrored image's embedding")
     parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache folder)")
     parser.add_argument("--no-cache", action="store_true", help="keep no embeddings")
@@ -37,19 +39,22 @@ def open_embeddings(model: "EmbeddingSource | str", options: argparse.Namespace)
 
     A source of embeddings stays as it is.
     """
+    from coreface.models.open import is_weights
     from coreface.runs.evaluation import open_source
 
-    return open_source(model, flip=not options.no_flip, cache=cache_folder(options))
+    # Of two models that are compared, one may need no network.
+    backbone = options.backbone if isinstance(model, str) and is_weights(model) else None
+    return open_source(model, flip=not options.no_flip, cache=cache_folder(options), backbone=backbone)
 
 
-def open_faces_or_held_out(path: str | None, model: str) -> "FaceSource":
-    """Open the faces at ``path``, or those that the run ``model`` held out."""
+def open_faces_or_held_out(path: str | None, model: str, **reader: Any) -> "FaceSource":
+    """Open the faces at ``path`` (``reader`` says how), or those that the run ``model`` held out."""
     from coreface.data.open import open_faces
     from coreface.runs.evaluation import held_out
 
     if path is None:
         return held_out(model)
-    faces = open_faces(path)
+    faces = open_faces(path, **reader)
     warn_of_trained(faces.identity_names, path, model)
     return faces
 
@@ -60,6 +65,7 @@ def warn_of_trained(names: Sequence[str], place: str, model: str | None) -> None
     ``model`` is the folder of the run or that of its encoder; None or a file of embeddings was trained on nobody known.
     """
     from coreface.data.labels import IDENTITIES
+    from coreface.data.path_names import known_people
     from coreface.training.initial_weights import ENCODER
 
     if model is None:
@@ -70,7 +76,7 @@ def warn_of_trained(names: Sequence[str], place: str, model: str | None) -> None
         trained = json.loads(text)
     except (OSError, ValueError):  # no run, or one of an earlier version
         return
-    known = len(set(names) & set(trained)) if isinstance(trained, list) else 0
+    known = known_people(names, trained) if isinstance(trained, list) else 0
     if known:
         print(
             f"coreface: warning: {known} of the {len(set(names))} people in {place} bear names of people that {model} "

@@ -48,10 +48,13 @@ def _chosen(metavar: str) -> dict[str, Any]:
 def _evaluate(options: argparse.Namespace) -> None:
     from coreface.evaluation.embedding_sources import EmbeddingFile
     from coreface.evaluation.results import document
+    from coreface.models.open import is_weights
     from coreface.reports.tables import print_result
 
     if (options.model is None) == (options.embeddings is None):
         raise RecipeError("expected one of MODEL and --embeddings FILE: say what to evaluate")
+    if options.backbone and not (options.model and is_weights(options.model)):
+        raise RecipeError(f"--backbone is {options.backbone}, expected one for a MODEL that is a file of weights alone")
     given = _given(options)
     source = EmbeddingFile(Path(options.embeddings)) if options.embeddings else open_embeddings(options.model, options)
     chosen = _chosen_protocols(options.model or source, options.protocol, given)  # a wrong path is found out first
@@ -83,8 +86,12 @@ def _warn(photographs: "FaceSource | PairSet", place: str, model: str | None, so
 
     if isinstance(photographs, PairSet):
         names: Sequence[str] = image_identities(photographs)[1] or ()
+        notices = photographs.notices()
     else:
         names = photographs.identity_names
+        notices = [notice for notice in photographs.storage_notices() if notice.loses]
+    for notice in notices:
+        print(f"coreface: note: {place}: {notice.message}, such as {notice.items[0]}", file=sys.stderr)
     warn_of_trained(names, place, model)
     if source.encoder is not None:
         warn_of_crops(photographs, place, source.encoder.preprocessing.alignment)
@@ -120,6 +127,12 @@ def _chosen_protocols(
     from coreface.runs.evaluation import default_protocol
 
     if not chosen:
+        if astray := [
+            option for option in protocol_options() if option.keyword in given.keys() & {"label", "identity_level"}
+        ]:
+            raise RecipeError(
+                f"{astray[0].flag} goes with --faces PATH; the recipe of a run says how its faces are read"
+            )
         return [default_protocol(model, **given)]
     entries = {entry.name: entry for entry in protocols()}
     built = []

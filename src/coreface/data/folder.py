@@ -90,6 +90,9 @@ class FolderSource(FaceSource):
     def locate(self, index: int) -> str:
         return str(self._root / self._paths[index])
 
+    def relative_path(self, index: int) -> str:
+        return self._paths[index]
+
     def storage_notices(self) -> list[Notice]:
         found = []
         if self._stray:

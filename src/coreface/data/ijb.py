@@ -70,6 +70,10 @@ class TemplateImages:
     def locate(self, index: int) -> str:
         return str(self.folder / self.names[index])
 
+    def relative_path(self, index: int) -> str:
+        """Return the name of an image as the lists have it."""
+        return self.names[index]
+
     def _check_detection(self, index: int) -> None:
         if not self.detection[index] > 0:
             raise ImageError(

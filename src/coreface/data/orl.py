@@ -74,6 +74,10 @@ class OrlSource(FaceSource):
         path = self._paths[index]
         return f"ORL {path.parent.name}/{path.name}"
 
+    def relative_path(self, index: int) -> str:
+        path = self._paths[index]
+        return f"{path.parent.name}/{path.name}"
+
 
 def _with_own_line_ends(stored: bytes, name: str) -> bytes:
     if not stored.startswith(b"P5\r\n"):

@@ -94,6 +94,10 @@ class FaceSource(ABC):
     def locate(self, index: int) -> str:
         """Say in words where image ``index`` lies, for messages."""
 
+    def relative_path(self, index: int) -> str:
+        """Return the part of the path of image ``index`` that tells it from others, as ``<identity>/<image>``."""
+        return self.locate(index)
+
     def reading_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw an order in which to read every image once, (len,); the same from the same state of ``rng``."""
         return rng.permutation(len(self))
@@ -161,6 +165,9 @@ class _Selection(FaceSource):
 
     def locate(self, index: int) -> str:
         return self._source.locate(int(self._indices[index]))
+
+    def relative_path(self, index: int) -> str:
+        return self._source.relative_path(int(self._indices[index]))
 
 
 def require_identities(source: FaceSource, least: int, what_for: str) -> None:

@@ -5,10 +5,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from coreface.data.source import FaceSource, require_identities
-from coreface.evaluation.calibration import Calibrator
+from coreface.errors import EvaluationError
+from coreface.evaluation.calibration import FMRS, Calibrator
 from coreface.evaluation.embedding_sources import EmbeddingSource
 from coreface.evaluation.identification import search_embeddings
 from coreface.evaluation.verification import verify
+from coreface.plurals import counted
 
 
 def calibrate(source: EmbeddingSource, faces: FaceSource, console: Console | None = None) -> Calibrator:
@@ -27,16 +29,22 @@ def calibrate_embeddings(embeddings: NDArray[np.float32], identities: NDArray[np
     """Learn thresholds from embeddings (N, D) of people: every one against every other, and searches.
 
     Raises:
-        EvaluationError: the embeddings cannot be evaluated.
+        EvaluationError: the embeddings cannot be evaluated, or are of too few people for any threshold.
     """
     verification = verify(embeddings, identities, replicates=0, worst=0)
     people, first = np.unique(identities, return_index=True)
     # The best other of everybody's search in all the others is a search without a mate in a gallery of one fewer.
     searches = search_embeddings(embeddings, embeddings[first], identities, people)
-    return Calibrator.fit(
+    calibrator = Calibrator.fit(
         verification.genuine_scores,
         verification.impostor_scores,
         pairs=verification.pairs,
         non_mated=searches.other,
         gallery=len(people) - 1,
     )
+    if all(calibrator.threshold(fmr).threshold is None for fmr in FMRS):
+        raise EvaluationError(
+            f"{counted(verification.impostor, 'impostor pair')} of {counted(len(people), 'identity')} resolve no "
+            f"threshold, not even for an FMR of {max(FMRS):g}: calibrate on more people"
+        )
+    return calibrator

@@ -34,6 +34,9 @@ class Photographs(Protocol):
     def locate(self, index: int) -> str:
         """Say where the image lies."""
 
+    def relative_path(self, index: int) -> str:
+        """Return the part of its path that tells an image from the others."""
+
 
 def photographs_of(source: FaceSource | PairSet | Photographs) -> Photographs:
     """Return the images of a source of faces, or the distinct images of a set of pairs; photographs as they are."""
@@ -59,6 +62,9 @@ class _PhotographsOf:
 
     def locate(self, index: int) -> str:
         return self._source.locate(index)
+
+    def relative_path(self, index: int) -> str:
+        return self._source.relative_path(index)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from coreface._version import __version__
-from coreface.files import write_atomically
+from coreface.files import user_path, write_atomically
 
 _PART = 512  # embeddings that an interruption may cost
 _FORMAT = 1
@@ -24,7 +24,7 @@ _FORMAT = 1
 
 def default_folder() -> Path:
     """Return where embeddings are kept unless another folder is asked for: the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coreface" / "embeddings"
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "coreface" / "embeddings"
 
 
 class EmbeddingCache:
@@ -38,6 +38,7 @@ class EmbeddingCache:
     Attributes:
         folder: that of this encoder.
         hits: how many embeddings were found.
+        error: why nothing is kept any more, because the folder cannot be written; None while it can.
     """
 
     def __init__(self, folder: Path, digest: str, description: str) -> None:
@@ -45,6 +46,7 @@ class EmbeddingCache:
         name = hashlib.sha256(f"{_FORMAT}|{__version__}|{digest}|{description}".encode()).hexdigest()[:32]
         self.folder = Path(folder) / name
         self.hits = 0
+        self.error: OSError | None = None
         self._rows: dict[bytes, NDArray[np.float32]] = {}
         self._new: dict[bytes, NDArray[np.float32]] = {}
         if self.folder.is_dir():
@@ -64,13 +66,18 @@ class EmbeddingCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not written yet.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+        """Write what is not written yet. Where that fails, `error` says why: it is no reason to lose the embeddings."""
         if not self._new:
             return
+        if self.error is None:
+            try:
+                self._write()
+            except OSError as error:
+                self.error = error
+        self._rows.update(self._new)
+        self._new.clear()
+
+    def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = save(
             {
@@ -79,8 +86,6 @@ class EmbeddingCache:
             }
         )
         write_atomically(self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors", content)
-        self._rows.update(self._new)
-        self._new.clear()
 
 
 def _read(part: Path) -> dict[bytes, NDArray[np.float32]]:

@@ -1,6 +1,5 @@
 """Where embeddings come from: an encoder, or a file that another library made."""
 
-import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +12,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from coreface.data.pairs.pair_set import PairSet
+from coreface.data.path_names import match_names
 from coreface.data.source import FaceSource
 from coreface.errors import DataError, EvaluationError
 from coreface.evaluation.embedding import EmbeddedImages, Photographs, embed_images, photographs_of
+from coreface.evaluation.embedding_arrays import read_arrays
 from coreface.evaluation.embedding_cache import EmbeddingCache
 from coreface.evaluation.results import Provenance
 from coreface.models.open import Encoder
@@ -90,7 +91,12 @@ class EncoderSource(EmbeddingSource):
             cache = EmbeddingCache(self._cache, self.encoder.digest, f"flip={self._flip} unit={unit_length}")
         embed = partial(self.encoder.embed, flip=self._flip, unit=unit_length)
         with progress_bar(console, len(images)) as progress:
-            return embed_images(embed, images, cache=cache, progress=progress)
+            embedded = embed_images(embed, images, cache=cache, progress=progress)
+        if cache is not None and cache.error is not None:
+            reason = cache.error.strerror or cache.error
+            console = console or Console(stderr=True)
+            console.print(f"warning: embeddings are not kept, {cache.folder} cannot be written: {reason}", markup=False)
+        return embedded
 
 
 def encoder_provenance(name: str, digest: str, *, flip: bool) -> Provenance:
@@ -102,11 +108,11 @@ def encoder_provenance(name: str, digest: str, *, flip: bool) -> Provenance:
 class EmbeddingFile(EmbeddingSource):
     """Embeddings in a ``.npz`` file, made elsewhere.
 
-    The file holds ``embeddings`` (N, D) float, and, unless the rows are in the order of the images, ``names`` (N,): the
-    path of each image, of which the last two parts (person/file) count. Without names the rows are the images of a set
-    of pairs in the order left, right, left, right, ... (2 a pair), or the images of a source in its order. It may hold
-    ``identities`` (N,) as well. Rows with a text in ``reasons`` (N,), where there is such, are those of images that
-    could not be embedded.
+    The file holds ``embeddings`` (N, D), floats or signed integers, and, unless the rows are in the order of the
+    images, ``names`` (N,): the path of each image. The longest part of a path that is unambiguous counts
+    (`coreface.data.path_names`). Without names the rows are the images of a set of pairs in the order left, right,
+    left, right, ... (2 a pair), or the images of a source in its order. It may hold ``identities`` (N,) as well. Rows
+    with a text in ``reasons`` (N,), where there is such, are those of images that could not be embedded.
 
     Args:
         path: the file.
@@ -118,34 +124,8 @@ class EmbeddingFile(EmbeddingSource):
     def __init__(self, path: Path) -> None:
         self.provenance = Provenance(path.stem, f"as found in {path.name}")
         self._path = path
-        try:
-            arrays = np.load(path, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("one array without a name")
-            with arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} cannot be read ({error}); expected a .npz with embeddings (N, D)") from error
-        if "embeddings" not in found:
-            raise DataError(f"{path} holds {', '.join(sorted(found)) or 'nothing'}; expected embeddings (N, D)")
-        self.embeddings = found["embeddings"]
-        if self.embeddings.ndim != 2 or self.embeddings.dtype.kind != "f":
-            raise DataError(
-                f"{path}: embeddings are {self.embeddings.dtype} {self.embeddings.shape}, expected floats (N, D)"
-            )
-        reasons = found.get("reasons")
-        if reasons is not None and reasons.shape == (len(self.embeddings),):
-            # `coreface embed` keeps a row for every image, and says why one has no embedding.
-            found = {
-                name: found[name][reasons == ""] for name in ("embeddings", "identities", "names") if name in found
-            }
-            self.embeddings = found["embeddings"]
-        self.identities: NDArray[np.generic] | None = found.get("identities")
-        names = found.get("names")
-        for name, values in (("names", names), ("identities", self.identities)):
-            if values is not None and values.shape != (len(self.embeddings),):
-                raise DataError(f"{path}: {name} have shape {values.shape}, expected ({len(self.embeddings)},)")
-        self._rows = None if names is None else {_tail(str(name)): row for row, name in enumerate(names)}
+        self.embeddings, names, self.identities = read_arrays(path)
+        self._names = None if names is None else names.tolist()
 
     def embed(
         self,
@@ -154,7 +134,12 @@ class EmbeddingFile(EmbeddingSource):
         *,
         unit_length: bool = True,
     ) -> EmbeddedImages:
-        """Return the rows of the images, as they are in the file: protocols make them of unit length themselves."""
+        """Return the rows of the images, as they are in the file: protocols make them of unit length themselves.
+
+        Raises:
+            DataError: names stand twice or collide, or there are none and too many or too few rows.
+            EvaluationError: there is an embedding of none of the images.
+        """
         images = photographs_of(photographs)
         rows, missing = self._rows_of(photographs, images), {}
         for index in np.flatnonzero(rows < 0).tolist():
@@ -168,13 +153,16 @@ class EmbeddingFile(EmbeddingSource):
         return super().labelled() if self.identities is None else (self.embeddings, self.identities)
 
     def _rows_of(self, source: FaceSource | PairSet | Photographs, images: Photographs) -> NDArray[np.int64]:
-        if self._rows is not None:
-            return np.array([self._rows.get(_tail(images.locate(k)), -1) for k in range(len(images))], np.int64)
+        if self._names is not None:
+            places = [images.locate(index) for index in range(len(images))]
+            relative = [images.relative_path(index) for index in range(len(images))]
+            rows = match_names(self._names, places, relative, self._path)
+            return np.array([-1 if row is None else row for row in rows], np.int64)
         count = len(self.embeddings)
         if isinstance(source, PairSet) and count == 2 * len(source):
-            rows = np.empty(len(images), np.int64)
-            rows[source.right], rows[source.left] = np.arange(1, count, 2), np.arange(0, count, 2)
-            return rows
+            in_order = np.empty(len(images), np.int64)
+            in_order[source.right], in_order[source.left] = np.arange(1, count, 2), np.arange(0, count, 2)
+            return in_order
         if not isinstance(source, PairSet) and count == len(images):
             return np.arange(count)
         expected = f"{2 * len(source)}, two a pair" if isinstance(source, PairSet) else str(len(images))
@@ -193,7 +181,3 @@ def progress_bar(console: Console | None, total: int) -> Iterator[Callable[[int]
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("embedding", total=total)
         yield lambda done: progress.update(task, completed=done)
-
-
-def _tail(path: str) -> str:
-    return "/".join(path.replace("\\", "/").split("/")[-2:])

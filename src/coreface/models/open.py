@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import ModelError
+from coreface.files import user_path
 from coreface.images.preprocessing import Preprocessing
 from coreface.models.known import KNOWN
 from coreface.models.onnx import OnnxEncoder, Runtime
 
 _CONFIG, _ENCODER = "config.json", "encoder"
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".tar")  # as torch.save is usually told to name them
 
 
 class Encoder(Protocol):
@@ -46,12 +48,19 @@ def is_onnx(model: str | os.PathLike[str]) -> bool:
     return os.fspath(model) in KNOWN or (Path(model).suffix.lower() == ".onnx" and not Path(model).is_dir())
 
 
+def is_weights(model: str | os.PathLike[str]) -> bool:
+    """Whether a word is a file of weights that torch.save wrote, whose network has to be said."""
+    path = user_path(model)
+    return path.is_file() and path.suffix.lower() in _WEIGHTS
+
+
 def open_encoder(
     model: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None = None,
     runtime: Runtime = "auto",
     threads: int | None = None,
+    backbone: str | None = None,
 ) -> Encoder:
     """Open an encoder.
 
@@ -60,12 +69,19 @@ def open_encoder(
         preprocessing: of a foreign ONNX file that does not say it.
         runtime: what runs an ONNX file.
         threads: of onnxruntime.
+        backbone: the network of a file of weights that torch.save wrote, such as ``iresnet50``.
 
     Raises:
-        ModelError: there is no encoder, or it is damaged.
+        ModelError: there is no encoder, or it is damaged, or ``backbone`` is missing or goes with something else.
         MissingExtraError: the package that brings it is not installed.
     """
-    path = Path(model)
+    path = user_path(model)
+    if backbone is not None:
+        if not path.is_file() or is_onnx(model):
+            raise ModelError(f"the backbone is {backbone} for {path}, expected one for a file of weights alone")
+        from coreface.models.encoder import FaceEncoder
+
+        return FaceEncoder.from_insightface(path, backbone)
     if is_onnx(model):
         return OnnxEncoder(model, preprocessing=preprocessing, runtime=runtime, threads=threads)
     for folder in (path, path / _ENCODER):
@@ -74,6 +90,8 @@ def open_encoder(
 
             return FaceEncoder.from_pretrained(folder)
     state = "holds no encoder" if path.is_dir() else "is no encoder" if path.exists() else "does not exist"
+    if is_weights(model):
+        raise ModelError(f"{path} is a file of weights: say of which network, as in --backbone iresnet50")
     names = ", ".join(name for name, weights in KNOWN.items() if weights.kind == "encoder")
     raise ModelError(
         f"{path} {state}: expected a run folder, one that save_pretrained wrote, an .onnx file, or known weights "

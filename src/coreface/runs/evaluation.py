@@ -15,6 +15,7 @@ from coreface.evaluation.protocols.people import LabelledPeople, People
 from coreface.evaluation.protocols.protocol import EvaluationProtocol
 from coreface.evaluation.results import Result, VerificationResult
 from coreface.evaluation.verification import verify
+from coreface.files import user_path
 from coreface.models.encoder import FaceEncoder
 from coreface.models.open import open_encoder
 from coreface.models.pretrained import CONFIG, saved_digest
@@ -91,9 +92,15 @@ def evaluate(
 
 
 def open_source(
-    model: EmbeddingSource | FaceEncoder | str | os.PathLike[str], *, flip: bool = True, cache: Path | None = None
+    model: EmbeddingSource | FaceEncoder | str | os.PathLike[str],
+    *,
+    flip: bool = True,
+    cache: Path | None = None,
+    backbone: str | None = None,
 ) -> EmbeddingSource:
     """Open an encoder, the folder of a saved one or of a run, an ONNX file, known weights or a ``.npz`` of embeddings.
+
+    With ``backbone``, which says of what network they are, also a file of weights that torch.save wrote.
 
     Raises:
         ModelError: there is no encoder.
@@ -103,12 +110,12 @@ def open_source(
         return model
     if isinstance(model, FaceEncoder):
         return EncoderSource("encoder", model, flip=flip, cache=cache)
-    path = Path(model)
+    path = user_path(model)
     if path.suffix == ".npz":
         return EmbeddingFile(path)
     full = path.resolve()
     name = full.parent.name if full.name == ENCODER else full.name
-    return EncoderSource(name, open_encoder(model), flip=flip, cache=cache)
+    return EncoderSource(name, open_encoder(model, backbone=backbone), flip=flip, cache=cache)
 
 
 def default_protocol(
@@ -138,7 +145,7 @@ def encoder_folder(path: Path) -> Path:
     for folder in (path, path / ENCODER):
         if (folder / CONFIG).is_file():
             return folder
-    state = "holds no encoder" if path.is_dir() else "does not exist"
+    state = "holds no encoder" if path.is_dir() else "is a file" if path.exists() else "does not exist"
     raise ModelError(f"{path} {state}: expected a run folder, or one that save_pretrained wrote")
 
 

@@ -99,7 +99,7 @@ def test_folds_of_the_set_are_used():
 def test_people_are_known_by_their_folders_unless_a_pair_says_otherwise():
     pairs, _, identity = people()
     found, names = image_identities(pairs)
-    assert names == [f"person{p:02d}" for p in range(20)]
+    assert names == [f"folder/person{p:02d}" for p in range(20)]  # as it is where a source has no shorter path
     used = np.unique(np.concatenate([pairs.left, pairs.right]))
     assert (found[used] == identity[used]).all()
     odd = Places(["x/0.png", "x/1.png", "y/0.png"], [0, 0], [1, 2], [False, False])

@@ -30,6 +30,9 @@ class DrawnPairs(PairSet):
     def locate(self, index: int) -> str:
         return self._source.locate(int(self._used[index]))
 
+    def relative_path(self, index: int) -> str:
+        return self._source.relative_path(int(self._used[index]))
+
 
 def draw_pairs(source: FaceSource, count: int | None = None, *, folds: int = FOLDS, seed: int = 0) -> DrawnPairs:
     """Draw a verification set.

@@ -36,13 +36,14 @@ class ListedPairs(PairSet):
 
     Args:
         path: the list.
+        root: the folder that its paths start from.
         rows: its pairs; folds are numbered from 0 in the order of their values.
 
     Raises:
         DataError: an image is missing, or only some rows name a fold.
     """
 
-    def __init__(self, path: Path, rows: list[_Row]) -> None:
+    def __init__(self, path: Path, root: Path, rows: list[_Row]) -> None:
         numbers: dict[Path, int] = {}
         left = [numbers.setdefault(row.left, len(numbers)) for row in rows]
         right = [numbers.setdefault(row.right, len(numbers)) for row in rows]
@@ -52,7 +53,7 @@ class ListedPairs(PairSet):
             raise DataError(f"{path}, line {line}: no fold, but other lines have one; give all of them one, or none")
         fold_of: NDArray[np.int64] | None = np.unique(folds, return_inverse=True)[1] if folds else None
         super().__init__(left, right, np.array([row.same for row in rows], dtype=np.bool_), len(numbers), fold_of)
-        self._paths = list(numbers)
+        self._paths, self._root = list(numbers), root
         self._notices = require_no_contradiction(self, lambda pair: f"{path}, line {rows[pair].line}")
 
     def notices(self) -> list[Notice]:
@@ -69,6 +70,10 @@ class ListedPairs(PairSet):
 
     def locate(self, index: int) -> str:
         return str(self._paths[index])
+
+    def relative_path(self, index: int) -> str:
+        path = self._paths[index]
+        return str(path.relative_to(self._root) if path.is_relative_to(self._root) else path)
 
 
 def read_pairs_txt(path: Path, images: Path | None) -> ListedPairs:
@@ -134,7 +139,7 @@ def _lfw_pairs(path: Path, root: Path, lines: list[tuple[int, str]]) -> ListedPa
                 f"{folds} folds has {per_fold} genuine pairs, then {per_fold} impostor pairs; sort the pairs so, or "
                 "remove the first line to have them cut into ten folds as they come"
             )
-    return ListedPairs(path, rows)
+    return ListedPairs(path, root, rows)
 
 
 def _pairs_of_image_lines(path: Path, root: Path, lines: list[tuple[int, str]]) -> ListedPairs:
@@ -168,7 +173,7 @@ def _pairs_of_image_lines(path: Path, root: Path, lines: list[tuple[int, str]]) 
     rows = [
         _Row(number, left, right, bool(kind), next(folds[bool(kind)])) for (number, left, kind), (_, right, _) in pairs
     ]
-    return ListedPairs(path, rows)
+    return ListedPairs(path, root, rows)
 
 
 def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
@@ -204,7 +209,7 @@ def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
                 )
             known.add(file)
         rows.append(_Row(number, files[0], files[1], same, int(fold) if fold else None))
-    return ListedPairs(path, rows)
+    return ListedPairs(path, root, rows)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -103,6 +103,10 @@ class PairSet(ABC):
     def locate(self, index: int) -> str:
         """Say in words where distinct image ``index`` lies, for messages."""
 
+    def relative_path(self, index: int) -> str:
+        """Return the part of its path that tells distinct image ``index`` from others, as ``<person>/<image>``."""
+        return self.locate(index)
+
 
 def require_no_contradiction(pairs: PairSet, locate: Callable[[int], str]) -> list[Notice]:
     """Refuse pairs that contradict each other or themselves, and return notices about those that only look odd.
@@ -135,8 +139,10 @@ def require_no_contradiction(pairs: PairSet, locate: Callable[[int], str]) -> li
         )
     notices = []
     if len(behind):
-        count = "1 pair stands" if len(behind) == 1 else f"{len(behind)} pairs stand"
-        notices.append(Notice(f"{count} more than once, and counts each time", tuple(map(locate, behind.tolist()))))
+        count = f"{len(behind)} pairs stand more than once, and count each time"
+        if len(behind) == 1:
+            count = "1 pair stands more than once, and counts each time"
+        notices.append(Notice(count, tuple(map(locate, behind.tolist()))))
     if own.any():
         count = "1 genuine pair is" if own.sum() == 1 else f"{int(own.sum())} genuine pairs are"
         named = tuple(locate(pair) for pair in np.flatnonzero(own).tolist())

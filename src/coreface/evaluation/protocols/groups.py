@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+from coreface.data.path_names import match_names
 from coreface.errors import DataError, EvaluationError, InputError
 from coreface.evaluation.metrics.groups import GroupRates, group_rates
 from coreface.evaluation.verification import Verification
@@ -94,5 +95,13 @@ def rates_by_group(
 
 
 def labels_of(identity_names: Sequence[str], labels: Mapping[str, str]) -> list[str | None]:
-    """Return the label of each identity by its name, None where there is none."""
-    return [labels.get(name) for name in identity_names]
+    """Return the label of each identity by its name, None where there is none.
+
+    A name is the path of a folder. The labels may have less of it, or more, as far as it stays clear who is meant.
+
+    Raises:
+        DataError: a name in the labels may be several people.
+    """
+    known = list(labels)
+    found = match_names(known, identity_names, identity_names, "groups")
+    return [None if number is None else labels[known[number]] for number in found]

@@ -34,6 +34,8 @@ class OpenSetIdentification(EvaluationProtocol[IdentificationResult]):
         name: what the result is called; None takes the path.
         seed: of the split.
         distractors: strangers, a source of faces or its path: rank-1 rates among them too.
+        label: of the people in tar shards, as in `coreface.data.open.open_faces`.
+        identity_level: of the people in a folder, likewise.
 
     Raises:
         DataError: there are no faces.
@@ -46,11 +48,15 @@ class OpenSetIdentification(EvaluationProtocol[IdentificationResult]):
         name: str | None = None,
         seed: int = 0,
         distractors: FaceSource | str | PathLike[str] | None = None,
+        label: str | None = None,
+        identity_level: int | None = None,
     ) -> None:
         self.name = name or ("open-set" if isinstance(faces, FaceSource) else f"open-set:{faces}")
         self._place = "faces" if isinstance(faces, FaceSource) else str(faces)
         self._distractors_place = "distractors" if isinstance(distractors, FaceSource) else str(distractors)
-        self.faces = faces if isinstance(faces, FaceSource) else open_faces(faces)
+        if not isinstance(faces, FaceSource):
+            faces = open_faces(faces, label=label, identity_level=identity_level)
+        self.faces = faces
         self.seed = seed
         if distractors is not None and not isinstance(distractors, FaceSource):
             distractors = open_faces(distractors)

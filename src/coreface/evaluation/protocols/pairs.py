@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,7 @@ from coreface.evaluation.protocols.protocol import EvaluationProtocol, short_nam
 from coreface.evaluation.results import VerificationResult
 from coreface.evaluation.templates import FAILED
 from coreface.evaluation.verification import Mistakes, Verification, check_rates, verify_scores
+from coreface.files import user_path
 
 
 class Pairs(EvaluationProtocol[VerificationResult]):
@@ -54,7 +55,7 @@ class Pairs(EvaluationProtocol[VerificationResult]):
             self.pairs, self.name, self._place = pairs, name or "pairs", name or "pairs"
         else:
             text = str(pairs)
-            path = text if Path(text).exists() else text.rpartition(":")[0] or text
+            path = text if user_path(text).exists() else text.rpartition(":")[0] or text
             self.pairs, self.name, self._place = open_named_pairs(text), name or short_name(path), text
         self.replicates = replicates
 
@@ -94,7 +95,7 @@ def open_named_pairs(text: str) -> PairSet:
     Raises:
         DataError: nothing that can be read lies there.
     """
-    if Path(text).exists() or ":" not in text:
+    if user_path(text).exists() or ":" not in text:
         return open_pairs(text)
     path, _, images = text.rpartition(":")
     return open_pairs(path, images)
@@ -187,16 +188,17 @@ def scored_pairs(pairs: PairSet, scores: Floats) -> PairScores:
 def image_identities(pairs: PairSet) -> tuple[NDArray[np.int64], list[str] | None]:
     """Say who is on each distinct image, (num_images,), as far as the set tells, and the people's names if it does.
 
-    Images in a folder a person, as LFW has them, are known by their folders, if no pair contradicts it. A set without
-    names tells less: images joined by genuine pairs show one person, and every such group counts as one.
+    Images in a folder a person, as LFW has them, are known by their folders, if no pair contradicts it; the name of a
+    person is the path of the folder, as in a source of faces. A set without names tells less: images joined by genuine
+    pairs show one person, and every such group counts as one.
     """
-    places = [Path(pairs.locate(index)).parent for index in range(pairs.num_images)]
+    places = [PurePath(pairs.relative_path(index)).parent for index in range(pairs.num_images)]
     folders = sorted(set(places))
     number = {folder: index for index, folder in enumerate(folders)}
     named = np.array([number[place] for place in places], np.int64)
     if np.array_equal(named[pairs.left] == named[pairs.right], pairs.same):
         used = np.unique(named[np.concatenate([pairs.left, pairs.right])])
-        return np.searchsorted(used, named), [folders[index].name for index in used]
+        return np.searchsorted(used, named), [folders[index].as_posix() for index in used]
     parent = np.arange(pairs.num_images)
 
     def root(image: int) -> int:

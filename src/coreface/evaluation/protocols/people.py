@@ -29,6 +29,8 @@ class People(EvaluationProtocol[VerificationResult]):
             intervals.
         groups: identity -> label, or a CSV file of both: error rates by label too.
         group_column: which column of the file; None takes the second.
+        label: of faces in tar shards, as in `coreface.data.open.open_faces`.
+        identity_level: of faces in a folder, likewise.
 
     Raises:
         DataError: there are fewer than two identities, or faces or labels cannot be read.
@@ -42,10 +44,14 @@ class People(EvaluationProtocol[VerificationResult]):
         replicates: int | None = None,
         groups: Mapping[str, str] | str | PathLike[str] | None = None,
         group_column: str | None = None,
+        label: str | None = None,
+        identity_level: int | None = None,
     ) -> None:
         self.labels = open_labels(groups, group_column)
         self.name = name or ("people" if isinstance(faces, FaceSource) else str(faces))
-        self.faces = faces if isinstance(faces, FaceSource) else open_faces(faces)
+        if not isinstance(faces, FaceSource):
+            faces = open_faces(faces, label=label, identity_level=identity_level)
+        self.faces = faces
         require_identities(self.faces, 2, "evaluation")
         self.replicates = replicates
 

@@ -78,6 +78,10 @@ class RegisteredProtocol:
 
 
 _REPLICATES = ProtocolOption("replicates", "N", "of the bootstrap; 0 for no intervals", int, minimum=0)
+_FACES = (
+    ProtocolOption("label", "PLACE", "of faces in tar shards: where the labels are, cls, txt or json:FIELD"),
+    ProtocolOption("identity_level", "N", "of faces in a folder: how many folders below it the identities are", int, 1),
+)
 _VERIFICATION = (
     _REPLICATES,
     ProtocolOption("groups", "CSV", "identity,label: error rates by label at one threshold"),
@@ -86,6 +90,7 @@ _VERIFICATION = (
 _OPEN_SET = (
     ProtocolOption("distractors", "FOLDER", "strangers for the galleries of open-set:FOLDER"),
     ProtocolOption("seed", "N", "of the open-set split (default: 0)", int, minimum=0),
+    *_FACES,
 )
 _PAIRS_HELP = "a set of pairs: .bin, pairs.txt or .csv, and the folder of its images"
 _PEOPLE_HELP = "people: every image against every other (default: those that the run held out)"
@@ -94,7 +99,7 @@ _IJBB, _IJBC = {"dataset": "ijbb"}, {"dataset": "ijbc"}
 
 _TABLE = (
     RegisteredProtocol("pairs", "FILE[:IMAGES]", _PAIRS_HELP, "pairs:Pairs", _VERIFICATION, "--pairs"),
-    RegisteredProtocol("people", "PATH", _PEOPLE_HELP, "people:People", _VERIFICATION, "--faces"),
+    RegisteredProtocol("people", "PATH", _PEOPLE_HELP, "people:People", (*_VERIFICATION, *_FACES), "--faces"),
     RegisteredProtocol("open-set", "FOLDER", _OPEN_SET_HELP, "open_set:OpenSetIdentification", _OPEN_SET),
     RegisteredProtocol("ijbb", "FOLDER", "IJB-B, 1:1", "ijb:IjbVerification", (_REPLICATES,), fixed=_IJBB),
     RegisteredProtocol("ijbc", "FOLDER", "IJB-C, 1:1", "ijb:IjbVerification", (_REPLICATES,), fixed=_IJBC),
