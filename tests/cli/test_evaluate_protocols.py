@@ -476,7 +476,7 @@ def test_bad_input_is_one_line(place, run):
         "evaluate --embeddings alone.npz": "has no identities",
         "evaluate --embeddings code.npz": "cannot be read",
         "evaluate --embeddings pairs.csv": "cannot be read",
-        "evaluate --embeddings gone.npz": "cannot be read",
+        "evaluate --embeddings gone.npz": "does not exist",
         "evaluate": "expected one of MODEL and --embeddings",
         "evaluate a --embeddings nan.npz": "expected one of MODEL and --embeddings",
         "evaluate a --protocol megaface:faces": "expected open-set:FOLDER",

@@ -11,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coreface.data import FolderSource
+from coreface.errors import CoreFaceError
 from coreface.files import escaped, unescaped
+from coreface.runs.folder import open_recipe_faces
+from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import DataRecipe
 from support.toy_images import encode, noise
 
 LOCALES = [
@@ -81,3 +85,11 @@ def test_the_commands_show_them_escaped(faces, locale):
     assert rb"notes\udce9.txt" in checked.stdout
     (unreadable,) = json.loads(run("check", str(faces), "--json").stdout)["unreadable"]
     assert os.fsencode(unreadable).startswith(b"'" + os.fsencode(faces) + b"/M\xfcller/9.jpg': ")
+
+
+def test_a_folder_that_no_recipe_can_name_is_refused_before_the_run_begins(faces, tmp_path):
+    odd = faces.rename(Path(os.fsdecode(os.fsencode(tmp_path) + b"/Jos\xe9")))
+    with pytest.raises(CoreFaceError, match=r"Jos\\xe9 is no UTF-8, .* make a symbolic link"):
+        open_recipe_faces(Recipe(data=DataRecipe(train=str(odd))))
+    (tmp_path / "link").symlink_to(odd)
+    assert open_recipe_faces(Recipe(data=DataRecipe(train=str(tmp_path / "link"))))[0].num_identities == 3

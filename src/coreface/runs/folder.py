@@ -21,7 +21,7 @@ from coreface.data.open import READERS
 from coreface.distributed.launch import resume_command
 from coreface.distributed.rendezvous import FAILURES
 from coreface.errors import CoreFaceError, RunError
-from coreface.files import user_path, write_atomically, write_lines
+from coreface.files import escaped, user_path, write_atomically, write_lines
 from coreface.losses.registry import MARGINS
 from coreface.models.registry import BACKBONES
 from coreface.registry import Registry
@@ -39,11 +39,13 @@ def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
     """Open the faces a recipe trains on and those it is measured on (None where there are none).
 
     Raises:
-        DataError: a source is missing or too small.
+        CoreFaceError: a source is missing or too small, or a path cannot stand in a recipe.
     """
     data = recipe.data
     if not data.train:
         raise CoreFaceError("data.train is empty: give a folder <identity>/<image> with --data.train PATH")
+    for place in (data.train, recipe.evaluation.faces, recipe.init_from):
+        _require_writable(place)
     faces, held_out = _split(open_faces(data.train, label=data.label, identity_level=data.identity_level), data)
     require_identities(faces, 2, "training")
     tested, other = held_out, recipe.evaluation
@@ -61,6 +63,16 @@ def located(recipe: Recipe) -> Recipe:
     evaluation = dataclasses.replace(recipe.evaluation, faces=_absolute(faces) if faces is not None else None)
     init_from = _absolute(recipe.init_from) if recipe.init_from is not None else None
     return dataclasses.replace(recipe, data=data, evaluation=evaluation, init_from=init_from)
+
+
+def _require_writable(place: str | None) -> None:
+    """Raise `CoreFaceError` where a path cannot stand in the recipe of a run, which is YAML in UTF-8."""
+    path = "" if place is None else _absolute(place)
+    if any(0xD800 <= ord(sign) <= 0xDFFF for sign in path):
+        raise CoreFaceError(
+            f"{escaped(path)} is no UTF-8, and a recipe holds no other path: rename it, or make a symbolic link "
+            "to it (names inside of it may be anything)"
+        )
 
 
 def _absolute(place: str) -> str:
