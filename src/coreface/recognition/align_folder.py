@@ -7,7 +7,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -53,7 +53,7 @@ class AlignSettings:
     face: Choice = "largest"
     min_eyes: float = MIN_EYES
     size: int = 112
-    alignment: Alignment = Alignment()  # noqa: RUF009 (frozen)
+    alignment: Alignment = field(default_factory=Alignment)
     max_side: int = MAX_SIDE
     rotations: bool = False
     format: Format = "jpg"
