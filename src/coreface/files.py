@@ -14,6 +14,21 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises where there is no home)
 
 
+#: What stands where another file was meant, by its first bytes, and what to do about it.
+_INSTEAD = (
+    (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS, not the file: git lfs pull gets it"),
+    (re.compile(rb"\s*<(!doctype\s+)?html", re.IGNORECASE), "an HTML page, not the file: the download has failed"),
+    (re.compile(rb"\s*(<\?xml|<svg)"), "XML, such as an SVG drawing"),
+    (re.compile(rb"....ftyp(heic|heix|hevc|mif1|msf1)", re.DOTALL), "HEIC, as telephones write it: save it as JPEG"),
+    (re.compile(rb"%PDF"), "a PDF"),
+)
+
+
+def found_instead(start: bytes) -> str | None:
+    """Say what a file is instead of an image or weights, by its first bytes; None where that is not known."""
+    return next((what for signature, what in _INSTEAD if signature.match(start)), None)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that its name always holds the whole old content or the whole new one, power cuts included."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

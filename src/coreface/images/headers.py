@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import ImageError
+from coreface.files import found_instead
 
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing, fill, nor a marker without a length
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -320,6 +321,8 @@ def _format_of(data: bytes) -> _Format:
     for kind in _FORMATS:
         if kind.signature.match(data):
             return kind
+    if what := found_instead(data[:64]):
+        raise ImageError(f"no image: it is {what}")
     names = ", ".join(kind.name for kind in _FORMATS)
     start = f"starts with {data[:8].hex(' ')}" if data else "is empty"
     raise ImageError(f"unknown format: the data {start}, expected one of {names}; convert it to one of these")

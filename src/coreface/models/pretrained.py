@@ -22,7 +22,7 @@ from coreface.images.alignment import Alignment
 from coreface.images.preprocessing import Preprocessing
 from coreface.models.backbone import Backbone
 from coreface.models.registry import BACKBONES, build_backbone
-from coreface.models.weights_file import read_state_dict, without_prefix
+from coreface.models.weights_file import known_layout, read_state_dict, without_prefix
 from coreface.numerics.finite import first_not_finite
 
 CONFIG, PREPROCESS, WEIGHTS, README = "config.json", "preprocess.json", "model.safetensors", "README.md"
@@ -160,7 +160,9 @@ def load_insightface(encoder_type: type[EncoderT], path: str | os.PathLike[str],
     state = without_prefix(saved, skeleton.state_dict().keys(), f"{linear}.weight")
     weight = state.get(f"{linear}.weight")
     if weight is None or weight.ndim != 2:
-        raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{_guess(state)}")
+        layout = known_layout(saved)
+        guess = f"; its names are those of {layout}" if layout else _guess(state)
+        raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{guess}")
     size = skeleton.image_size_of(state)
     encoder = _built(encoder_type, Path(path), backbone=backbone, embedding_size=weight.shape[0], image_size=size)
     _require_fit(encoder, state, Path(path))

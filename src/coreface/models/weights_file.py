@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 
 from coreface.errors import ModelError
+from coreface.files import found_instead
 
 #: Keys under which checkpoints hold the weights: Lightning and MagFace, arcface_torch, and training loops of one's own.
 CONTAINERS: Final = ("state_dict", "state_dict_backbone", "model_state_dict", "backbone", "model", "net")
@@ -35,9 +36,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
-        raise ModelError(
-            f"{path}: not a plain file of weights, and nothing else is opened ({type(error).__name__})"
-        ) from error
+        with Path(path).open("rb") as file:
+            what = found_instead(file.read(64))
+        reason = f"it is {what}" if what else type(error).__name__
+        raise ModelError(f"{path}: not a plain file of weights, and nothing else is opened ({reason})") from error
     if _is_state_dict(content):
         return dict(content)
     if isinstance(content, Mapping):
@@ -49,6 +51,13 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         f"{path}: holds {type(content).__name__}{held}, expected a state_dict of name -> tensor, or one under "
         f"{', '.join(CONTAINERS)}"
     )
+
+
+def known_layout(state: Mapping[str, torch.Tensor]) -> str | None:
+    """Say whose networks have the names of some weights, where that is known and they are none of ours."""
+    if any("input_layer.0.weight" in name for name in state) and any("res_layer" in name for name in state):
+        return "IR networks (AdaFace, CurricularFace, face.evoLVe, TFace), which are no IResNet: export them to ONNX"
+    return None
 
 
 def without_prefix(

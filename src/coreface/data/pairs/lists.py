@@ -149,7 +149,7 @@ def _pairs_of_image_lines(path: Path, root: Path, lines: list[tuple[int, str]]) 
         match = _IMAGE_LINE.fullmatch(line.strip())
         if match is None:
             raise DataError(f"{path}, line {number}: {line[:80]!r}, {expected}")
-        file = root / match["image"]
+        file = _file(root, match["image"])
         if not _is_file(file):
             raise DataError(f"{path}, line {number}: there is no {file}; name the folder of the images (FILE:IMAGES)")
         images.append((number, file, int(match["number"])))
@@ -195,12 +195,12 @@ def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
         same = _ANSWERS.get(words[2].lower())
         fold = words[3] if len(words) == 4 else ""
         if same is None:
-            if number == 1 and not rows and not any(_is_file(root / word) for word in words[:2]):
+            if number == 1 and not rows and not any(_is_file(_file(root, word)) for word in words[:2]):
                 continue  # the header: a row of pairs would name files
             raise DataError(f"{path}, line {number}: same is {words[2]!r}, expected 1 or 0")
         if fold and not _FOLD.fullmatch(fold):
             raise DataError(f"{path}, line {number}: the fold is {fold[:40]!r}, expected a whole number")
-        files = [root / word for word in words[:2]]
+        files = [_file(root, word) for word in words[:2]]
         for file in files:
             if file not in known and not _is_file(file):
                 raise DataError(
@@ -246,6 +246,12 @@ class _Finder:
                 paths = []
             self._folders[folder] = {path.stem: path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
         return self._folders[folder]
+
+
+def _file(root: Path, word: str) -> Path:
+    """Return the path that a list means, also where the list was written on Windows."""
+    path = root / word
+    return path if "\\" not in word or _is_file(path) else root / word.replace("\\", "/")
 
 
 def _is_file(path: Path) -> bool:

@@ -142,6 +142,13 @@ class RecordReader:
             raise InputError(f"{self.path}: there is no record with key {key}")
         return int(found[0])
 
+    def bytes_behind_index(self) -> int:
+        """Return how many bytes of the file lie behind the last record of the index: records that nobody reads."""
+        try:
+            return self._size - frame_payloads(self._file.view(), int(self.offsets.max()))[1]
+        except DataError:  # the last record is damaged, which is said where it is read
+            return 0
+
     def locate(self, position: int) -> str:
         """Say in words where a record lies."""
         return f"{self.path}, key {self.key(position)} (byte {self.offsets[position]})"

@@ -82,6 +82,15 @@ class RecordSource(FaceSource):
                     tuple(large),
                 )
             )
+        if behind := self._reader.bytes_behind_index():
+            found.append(
+                Notice(
+                    f"{self._reader.path} goes on for {behind} bytes behind the last record of its index: records that "
+                    "are not read; remove the .idx to have it rebuilt",
+                    (str(self._reader.index_path),),
+                    loses=True,
+                )
+            )
         path = self._reader.path.with_name("property")
         try:
             said = path.read_text(encoding="utf-8").strip()
