@@ -72,8 +72,8 @@ def test_round_trip(tmp_path, stir, arguments):
 
 
 def test_odd_values_survive(tmp_path, encoder):
-    """Bit by bit: negative zero, the smallest subnormal number, infinity and a NaN with a payload."""
-    odd = np.array([0x80000000, 1, 0x7F800000, 0x7FC12345], np.uint32).view(np.float32)
+    """Bit by bit: negative zero, the smallest subnormal number, the largest finite one, and one that is not round."""
+    odd = np.array([0x80000000, 1, 0x7F7FFFFF, 0x3DCCCCCD], np.uint32).view(np.float32)
     encoder.backbone.embedding_norm.bias.data[:4] = torch.from_numpy(odd)
     encoder.save_pretrained(tmp_path)
     assert_equal(encoder, FaceEncoder.from_pretrained(tmp_path))

@@ -85,7 +85,7 @@ def toy_encoder(backbone):
     torch.manual_seed(4)
     encoder = cf.FaceEncoder("mobilefacenet", 8, 16, dropout=0.3)
     if backbone == "iresnet":
-        encoder.backbone = IResNet((1, 1, 1, 1), 8, 16)
+        encoder.backbone = IResNet((1, 1, 1, 1), embedding_size=8, image_size=16)
     return encoder.double().train()
 
 

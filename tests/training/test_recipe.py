@@ -27,6 +27,8 @@ DEFAULTS = {
     "classifier": {"margin": {"name": "arcface", "scale": 64.0, "margin": None}, "sample_rate": 1.0},
     "data": {
         "train": "",
+        "label": None,
+        "identity_level": None,
         "image_size": 112,
         "workers": 2,
         "flip": True,
@@ -53,7 +55,7 @@ DEFAULTS = {
         "micro_batches": 1,
         "max_skips": 10,
     },
-    "evaluation": {"faces": None, "every": 1},
+    "evaluation": {"faces": None, "label": None, "identity_level": None, "every": 1},
     "checkpoint": {"every_minutes": 10.0, "every_steps": None, "keep_last": 2, "asynchronous": True},
     "init_from": None,
     "seed": 1,

@@ -53,14 +53,14 @@ def refusal(write):
 UNUSUAL = Recipe(
     model=ModelRecipe("mobilefacenet", 64, "joint", True, True),
     classifier=ClassifierRecipe(MarginRecipe("cosface", 30.5, 0.25), 0.25),
-    data=DataRecipe("Gesichter/ä: [x] 'y' #z", 32, 0, False, 0.125, None, 3, 0.25, "arcface"),
+    data=DataRecipe("Gesichter/ä: [x] 'y' #z", "txt", 2, 32, 0, False, 0.125, None, 3, 0.25, "arcface"),
     stages=[
         StageRecipe(1, 3, 0.0),
         StageRecipe(2, 2, 0.25, ContrastiveRecipe(0.5, 20.0, -0.1, 0.5, "zero", "half", True)),
         StageRecipe(5, 2, 0.5, ContrastiveRecipe(protocol="all")),
     ],
     optimizer=OptimizerRecipe("adamw", 1e-7, 0.0, 0.0, 4, 9, "polynomial", [], 0.5, 0.25, None, "backbone", 2, 3),
-    evaluation=EvaluationRecipe("others: 1", 3),
+    evaluation=EvaluationRecipe("others: 1", "json:id", 1, 3),
     checkpoint=CheckpointRecipe(0.5, 3, 1, False),
     init_from="weights: 1",
     seed=2**40,
