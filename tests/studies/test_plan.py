@@ -1,11 +1,13 @@
 """Study files: what they say, and what is refused before anything trains."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from coreface.errors import RecipeError
 from coreface.studies.plan import changes
+from coreface.studies.results import Place, standing
 from coreface.studies.study_file import read_study
 from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 from support.study_text import STUDY
@@ -157,3 +159,20 @@ def test_a_field_that_a_later_version_adds_is_as_its_default(read):
     ]
     assert changes(before, now) == ["stages.2.dropout was not there, is 0.2"]
     assert changes(before, {**now, "compile": True})[0] == "compile was not there, is True"
+
+
+def test_published_results_count_as_finished_for_the_studies_that_come_with_the_package(tmp_path):
+    studies = Path(__file__).parents[2] / "studies"
+    published = [folder for folder in (studies / "results").iterdir() if folder.is_dir()]
+    assert published
+    for folder in published:
+        study = read_study(studies / f"{folder.name}.yaml")
+        place = Place(tmp_path, folder)
+        rows = {path.stem for path in folder.glob("*.json")}
+        done = {
+            f"seed_{seed}.{arm}"
+            for seed in study.seeds
+            for arm in study.arms
+            if standing(study, place, seed, arm).state == "done"
+        }
+        assert done == rows

@@ -35,7 +35,7 @@ def naive(differences, replicates, people):
         column = [row[seed] for row in replicates]
         middle = sum(column) / len(column)
         each += sum((value - middle) ** 2 for value in column) / (len(column) - 1) / n
-    seeds = max(0.0, among - max(0.0, (each - of_people) / (n - 1)))
+    seeds = max(0.0, among - min(max(0.0, (each - of_people) / (n - 1)), of_people))
     total = seeds + of_people
     freedom = total**2 / (among**2 / (n - 1) + of_people**2 / (people - 1))
     low, high = stats.t.interval(0.95, freedom, mean, math.sqrt(total))
@@ -60,6 +60,16 @@ def test_components_are_those_of_a_balanced_two_way_table():
     effect = paired_effect(table.mean(axis=0), replicates, 1000)
     assert effect.seed_variance == pytest.approx(0.1**2 / 200, rel=0.35)
     assert effect.people_variance == pytest.approx(0.5**2 / 1000 + 1.0**2 / 200_000, rel=0.25)
+
+
+@given(st.integers(2, 6), st.integers(0, 10_000))
+def test_degrees_of_freedom_are_at_least_about_those_of_the_seeds(seeds, draw):
+    """Also where resamples of the seeds undo each other in the mean."""
+    generator = np.random.default_rng(draw)
+    replicates = generator.normal(0, 1, (20, seeds))
+    replicates[:, 0] -= generator.choice([0, 1]) * replicates.sum(axis=1) * generator.uniform(0.5, 1)
+    effect = paired_effect(generator.normal(0, generator.uniform(0.01, 2), seeds), replicates, 30)
+    assert effect.freedom >= 1 / (1 / (seeds - 1) + 1 / 29) - 1e-9
 
 
 def test_equal_people_in_every_seed_leave_students_interval_of_the_seeds():

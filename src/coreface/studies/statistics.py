@@ -102,7 +102,9 @@ def paired_effect(differences: ArrayLike, replicates: ArrayLike, people: int, *,
     of_people = float(resampled.mean(axis=1).var(ddof=1))
     # Resamples of one seed vary by people + interaction, those of the mean by people + interaction / n.
     of_each = float(resampled.var(axis=0, ddof=1).mean())
-    interaction = max(0.0, (of_each - of_people) / (count - 1))
+    # It is a part of what the mean varies by. So the sum below is never less than a component that enters it, and has
+    # at least about the degrees of freedom of the seeds.
+    interaction = min(max(0.0, (of_each - of_people) / (count - 1)), of_people)
     of_seeds = max(0.0, among_seeds - interaction)
     variance = of_seeds + of_people
     if variance == 0:

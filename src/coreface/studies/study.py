@@ -39,7 +39,7 @@ def run_study(
     dry_run: bool = False,
     imports: Sequence[str] = (),
     console: Console | None = None,
-) -> Summary:
+) -> Summary | None:
     """Make all runs of a study that are not made, and write and print what it has found.
 
     Args:
@@ -51,6 +51,9 @@ def run_study(
         dry_run: train nothing: print the runs and the time they take, from measured steps.
         imports: modules that every run imports first, for the backbones and the like that they register.
         console: where to show progress; None shows it on standard error.
+
+    Returns:
+        What the study has found so far; None of a dry run.
 
     Raises:
         RecipeError: an arm or a seed is not the study's.
@@ -75,7 +78,7 @@ def run_study(
     if dry_run:
         times = time_steps(study) if planned else StepTimes({}, 0, 0.0)
         print_plan(study, planned, times, jobs, out)
-        return summarise(study, place)
+        return None
     place.folder.mkdir(parents=True, exist_ok=True)
     if study.base.threads is not None:
         write_json(place.folder / "threads.json", {"threads": study.base.threads})
