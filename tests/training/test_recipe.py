@@ -139,6 +139,8 @@ OUT_OF_RANGE = [
     (DataRecipe, "holdout_fold", -1),
     (DataRecipe, "max_unreadable", 1.1),
     (EvaluationRecipe, "every", 0),
+    (DataRecipe, "identity_level", 0),
+    (EvaluationRecipe, "identity_level", 0),
     (Recipe, "seed", -1),
     (Recipe, "seed", 2**64),
     (Recipe, "log_every", 0),
