@@ -56,7 +56,10 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
     )
     from coreface.losses.classifier import MarginClassifier as MarginClassifier
     from coreface.losses.contrastive import CoReFaceLoss as CoReFaceLoss
+    from coreface.losses.dynamic_margin import DynamicMargin as DynamicMargin
+    from coreface.losses.elasticface import ElasticFace as ElasticFace
     from coreface.losses.margins import ArcFace as ArcFace, CosFace as CosFace, Margin as Margin
+    from coreface.losses.sphereface import SphereFace as SphereFace, SphereFaceR as SphereFaceR
     from coreface.losses.registry import margins as margins, register_margin as register_margin
     from coreface.models.backbone import Backbone as Backbone, ModuleBackbone as ModuleBackbone
     from coreface.models.encoder import FaceEncoder as FaceEncoder
@@ -96,8 +99,11 @@ _PUBLIC = {
     "coreface.losses.adaptive_margins": ("AdaFace", "CurricularFace", "MagFace"),
     "coreface.losses.classifier": ("MarginClassifier",),
     "coreface.losses.contrastive": ("CoReFaceLoss",),
+    "coreface.losses.dynamic_margin": ("DynamicMargin",),
+    "coreface.losses.elasticface": ("ElasticFace",),
     "coreface.losses.margins": ("ArcFace", "CosFace", "Margin"),
     "coreface.losses.registry": ("margins", "register_margin"),
+    "coreface.losses.sphereface": ("SphereFace", "SphereFaceR"),
     "coreface.models.backbone": ("Backbone", "ModuleBackbone"),
     "coreface.models.encoder": ("FaceEncoder",),
     "coreface.models.open": ("open_encoder",),

@@ -47,9 +47,10 @@ def classifier(option, dtype):
         f"--identities 600 --rounds 1 {option}",
         (
             rf"600 identities, batch 128, 2 views, torch\.{dtype}, 1 rounds",
-            *(rf"  {name} +{TIME} +-?\d+\.\d+ GiB" for name in ("dense", "dense, joined", "coreface")),
+            *(rf"  {name} +{TIME} +-?\d+\.\d+ GiB" for name in ("dense", "dense, joined", "coreface", "3 sub-centres")),
             rf"  products +{TIME}",
             rf"  coreface / products +{RATIO} +goal",
+            rf"  3 sub-centres / coreface +{RATIO} +goal 3.2 +memory by docs",
             *(rf"  {name} / coreface +{RATIO} +goal 5 +memory" for name in ("dense", "dense, joined")),
         ),
     )

@@ -72,10 +72,11 @@ def test_no_negatives_in_any_process(groups):
 CENTRES = {2: 101, 4: 9}  # uneven; 9 on 4 leaves the last process without one
 
 
-def labelled(count, steps, size=6, seed=1):
+def labelled(count, steps, size=6, seed=1, subcentres=1):
     """Return centres, and batches of embeddings with repeated identities."""
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(CENTRES[count], size, generator=generator, dtype=torch.float64)
+    shape = (CENTRES[count], size) if subcentres == 1 else (CENTRES[count], subcentres, size)
+    weight = torch.randn(*shape, generator=generator, dtype=torch.float64)
     made = []
     for _ in range(steps):
         embeddings = 1.5 * torch.randn(11, size, generator=generator, dtype=torch.float64)
@@ -92,9 +93,11 @@ def per_rank(count, steps):
 
 @pytest.mark.parametrize("count", PARTS)
 @pytest.mark.parametrize("sample_rate", [1.0, 0.4])
-@pytest.mark.parametrize("margin", jobs.MARGINS)
-def test_sharded_classifier(groups, count, sample_rate, margin):
-    weight, steps = labelled(count, 2)
+@pytest.mark.parametrize(
+    ("margin", "subcentres"), [(name, k) for name in jobs.MARGINS for k in jobs.SUBCENTRES.get(name, (1,))]
+)
+def test_sharded_classifier(groups, count, sample_rate, margin, subcentres):
+    weight, steps = labelled(count, 2, subcentres=subcentres)
     spread = groups[count](jobs.classify, [(margin, weight, sample_rate, own) for own in per_rank(count, steps)])
     alone = jobs.classify(margin, weight, sample_rate, steps)
     for step, (loss, to_embeddings, to_weight, state) in enumerate(alone):
@@ -107,7 +110,7 @@ def test_sharded_classifier(groups, count, sample_rate, margin):
         assert_close(torch.cat([spread[rank][step][2] for rank in range(count)]), to_weight)
         if sample_rate < 1:
             identities = steps[step][1]
-            moved = to_weight.abs().sum(dim=1) > 0
+            moved = to_weight.flatten(1).abs().sum(dim=1) > 0
             assert moved[identities].all()
             assert moved.sum() < len(weight)
 
@@ -144,10 +147,11 @@ def test_steps_with_clipping_and_saved_state(groups, count, sample_rate, optimiz
                 assert_close(values[name], value)
 
 
+@pytest.mark.parametrize("subcentres", [1, 3])
 @pytest.mark.parametrize("count", PARTS)
-def test_initial_centres_do_not_depend_on_the_processes(groups, count):
-    expected, following, _ = jobs.initial(2500, 3)
-    spread = groups[count](jobs.initial, [(2500, 3)] * count)
+def test_initial_centres_do_not_depend_on_the_processes(groups, count, subcentres):
+    expected, following, _ = jobs.initial(2500, 3, subcentres)
+    spread = groups[count](jobs.initial, [(2500, 3, subcentres)] * count)
     for centres, after, _ in spread:
         assert torch.equal(centres, expected)
         assert torch.equal(after, following)

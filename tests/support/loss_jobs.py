@@ -7,6 +7,7 @@ import coreface as cf
 from coreface.distributed.collectives import local, summed, whole, world_size
 from coreface.distributed.gradient_norm import clip_gradients
 from coreface.losses.sampling import update_own_rows
+from coreface.numerics.random_bits import mixed
 
 
 def contrast(arguments, steps):
@@ -26,12 +27,25 @@ MARGINS = {
     "curricularface": lambda: cf.CurricularFace(16.0, ema=0.6),
     "magface": lambda: cf.MagFace(16.0, lengths=(1.0, 4.0), regularisation=3.0),
     "adaface": lambda: cf.AdaFace(16.0, ema=0.6),
+    "sphereface": lambda: cf.SphereFace(annealing=(3.0, 0.1, 1.0)),
+    "sphereface_r": cf.SphereFaceR,
+    "elasticface": lambda: cf.ElasticFace(16.0, deviation=0.1),
+    "elasticface cos+": lambda: cf.ElasticFace(16.0, deviation=0.1, kind="cos", plus=True),
+    "dynamic_margin": lambda: cf.DynamicMargin(16.0, sizes=torch.arange(1, 102)),
 }
+SUBCENTRES = {"arcface": (1, 3), "curricularface": (1, 2), "sphereface": (1, 2)}  # others: 1
 
 
 def make(margin, weight, sample_rate=1.0):
+    subcentres = 1 if weight.ndim == 2 else weight.shape[1]
     made = cf.MarginClassifier(
-        MARGINS[margin](), weight.shape[1], len(weight), sample_rate=sample_rate, seed=5, sharded=True
+        MARGINS[margin](),
+        weight.shape[-1],
+        len(weight),
+        sample_rate=sample_rate,
+        subcentres=subcentres,
+        seed=5,
+        sharded=True,
     )
     state = made.double().state_dict()
     made.load_state_dict({**state, "weight": weight})
@@ -45,7 +59,8 @@ def classify(margin, weight, sample_rate, steps):
     results = []
     for embeddings, identities in steps:
         inputs = embeddings.clone().requires_grad_()
-        loss = 2 * made(inputs, identities)
+        bits = (1e15 * embeddings[:, 0]).long()  # the same whichever process has the image
+        loss = 2 * made(inputs, identities, mixed(bits))
         to_inputs, to_weight = torch.autograd.grad(loss, (inputs, made.weight))
         state = {name: value for name, value in made.state_dict().items() if name != "weight"}
         results.append((loss.detach(), to_inputs, local(to_weight), state))
@@ -88,10 +103,10 @@ OPTIMIZERS = {
 }
 
 
-def initial(identities, size):
+def initial(identities, size, subcentres):
     """Return all initial centres, and what the generator gives next."""
     torch.manual_seed(3)
-    made = cf.MarginClassifier(cf.ArcFace(), size, identities, sharded=True)
+    made = cf.MarginClassifier(cf.ArcFace(), size, identities, subcentres=subcentres, sharded=True)
     return whole(made.weight.detach()), torch.rand(3), tuple(local(made.weight).shape)
 
 

@@ -136,3 +136,58 @@ def adaface(embeddings, weight, identities, *, scale, margin, concentration, ema
             * torch.stack([angular(c, -margin * z) - (margin * z + margin) if k == y else c for k, c in enumerate(row)])
         )
     return cross_entropy(rows, identities), mean, deviation
+
+
+def sphereface(embeddings, weight, identities, *, margin, annealed, scale=None):
+    """A-Softmax; ``annealed`` is the weight of the plain cosine, 0 for none; scale None is the embedding's length."""
+    rows = []
+    for x, y in zip(embeddings, identities, strict=True):
+        row = [cosine(x, w) for w in weight]
+        theta = torch.arccos(row[y])
+        k = min(margin - 1, math.floor(theta.item() * margin / math.pi))
+        psi = (-1) ** k * torch.cos(margin * theta) - 2 * k
+        target = (annealed * row[y] + psi) / (1 + annealed)
+        s = (x * x).sum().sqrt() if scale is None else scale
+        rows.append(s * torch.stack([target if k == y else c for k, c in enumerate(row)]))
+    return cross_entropy(rows, identities)
+
+
+def sphereface_r(embeddings, weight, identities, *, scale, margin):
+    rows = []
+    for x, y in zip(embeddings, identities, strict=True):
+        row = [cosine(x, w) for w in weight]
+        angle = margin * torch.arccos(row[y])
+        target = torch.cos(angle) if angle < math.pi else torch.full_like(angle, -1.0)
+        rows.append(scale * torch.stack([target if k == y else c for k, c in enumerate(row)]))
+    return cross_entropy(rows, identities)
+
+
+def normal(bits):
+    """A normal number from 64 bits, by Box and Muller."""
+    word = bits & ((1 << 64) - 1)
+    one, other = ((word >> 40) + 1) / 2**24, ((word >> 16) & 0xFFFFFF) / 2**24
+    return math.sqrt(-2 * math.log(one)) * math.cos(2 * math.pi * other)
+
+
+def elasticface(embeddings, weight, identities, *, scale, margin, deviation, kind, plus, bits):
+    cosines = [[cosine(x, w) for w in weight] for x in embeddings]
+    margins = [margin + deviation * normal(word) for word in bits]
+    if plus:  # the nearer to its centre, the smaller the margin
+        own = [row[y].item() for row, y in zip(cosines, identities, strict=True)]
+        rank = [sum(other > c for other in own) for c in own]
+        margins = [sorted(margins)[place] for place in rank]
+    rows = []
+    for row, y, m in zip(cosines, identities, margins, strict=True):
+        target = row[y] - m if kind == "cos" else angular(row[y], m)
+        rows.append(scale * torch.stack([target if k == y else c for k, c in enumerate(row)]))
+    return cross_entropy(rows, identities)
+
+
+def dynamic_margin(embeddings, weight, identities, *, scale, a, b, c, sizes):
+    rows = []
+    for x, y in zip(embeddings, identities, strict=True):
+        m = a * sizes[y] ** -b + c
+        rows.append(
+            scale * torch.stack([angular(cosine(x, w), m) if k == y else cosine(x, w) for k, w in enumerate(weight)])
+        )
+    return cross_entropy(rows, identities)

@@ -16,9 +16,8 @@ PEAK = Path("/proc/self/clear_refs")  # "5" forgets the peak so far
 def classifier(setting):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return cf.MarginClassifier(
-        cf.ArcFace(), setting.embedding_size, setting.identities, sample_rate=setting.sample_rate, sharded=True
-    )
+    options = {"sample_rate": setting.sample_rate, "subcentres": setting.subcentres, "sharded": True}
+    return cf.MarginClassifier(cf.ArcFace(), setting.embedding_size, setting.identities, **options)
 
 
 def batch(setting):

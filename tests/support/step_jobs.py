@@ -41,7 +41,8 @@ def make(recipe, identities, processes):
     encoder = FaceEncoder(recipe.model.backbone, EMBEDDING, recipe.data.image_size).double().train()
     if recipe.model.activation_checkpointing:
         encoder.backbone.checkpoint_activations()
-    objective = Objective(recipe, EMBEDDING, identities).double().train()
+    sizes = torch.arange(1, identities + 1)
+    objective = Objective(recipe, EMBEDDING, identities, sizes=sizes).double().train()
     batch, parts = recipe.optimizer.batch_size, recipe.optimizer.micro_batches
     rows = torch.tensor(rows_of(processes.rank, processes.world_size, parts, batch))
     device = torch.device("cpu")

@@ -51,6 +51,20 @@ def test_options_reach_the_constructor_in_the_types_it_asks_for(load):
     ]
 
 
+def test_a_scale_that_is_left_out_is_the_published_one(load):
+    assert build_margin(load("{name: sphereface_r}").classifier.margin).scale == 30.0
+    assert build_margin(load("{name: arcface}").classifier.margin).scale == 64.0
+    assert build_margin(load("{name: of_a_test, needed: 3}").classifier.margin).scale == 64.0
+    assert build_margin(load("{name: sphereface}").classifier.margin).by_length
+    built = build_margin(load("{name: sphereface, scale: 32, margin: 3, annealing: [1000, 5, 0.12]}").classifier.margin)
+    assert (built.by_length, built.scale, built.margin, built.annealing) == (False, 32.0, 3, (1000.0, 5.0, 0.12))
+
+
+def test_elasticface_by_its_options(load):
+    built = build_margin(load("{name: elasticface, kind: cos, plus: true}").classifier.margin)
+    assert (built.kind, built.plus, built.margin, built.deviation) == ("cos", True, 0.35, 0.025)
+
+
 def test_magface_by_its_options(load):
     built = build_margin(load("{name: magface, lengths: [5, 50], regularisation: 20}").classifier.margin)
     assert (built.lengths, built.regularisation, built.margins) == ((5.0, 50.0), 20.0, (0.45, 0.8))
@@ -60,7 +74,7 @@ def test_options_are_saved_flat_and_read_again(load, tmp_path):
     recipe = load("{name: magface, lengths: [5, 50]}")
     recipe.save(tmp_path / "saved.yaml")
     margin = yaml.safe_load((tmp_path / "saved.yaml").read_text())["classifier"]["margin"]
-    assert margin == {"name": "magface", "scale": 64.0, "margin": None, "lengths": [5, 50]}
+    assert margin == {"name": "magface", "scale": None, "margin": None, "lengths": [5, 50]}
     assert cf.Recipe.load(tmp_path / "saved.yaml") == recipe
 
 

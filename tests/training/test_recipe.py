@@ -24,7 +24,7 @@ DEFAULTS = {
         "sync_batchnorm": False,
         "activation_checkpointing": False,
     },
-    "classifier": {"margin": {"name": "arcface", "scale": 64.0, "margin": None}, "sample_rate": 1.0},
+    "classifier": {"margin": {"name": "arcface", "scale": None, "margin": None}, "sample_rate": 1.0, "subcentres": 1},
     "data": {
         "train": "",
         "label": None,

@@ -52,7 +52,7 @@ def refusal(write):
 
 UNUSUAL = Recipe(
     model=ModelRecipe("mobilefacenet", 64, "joint", True, True),
-    classifier=ClassifierRecipe(MarginRecipe("cosface", 30.5, 0.25), 0.25),
+    classifier=ClassifierRecipe(MarginRecipe("cosface", 30.5, 0.25), 0.25, 3),
     data=DataRecipe("Gesichter/ä: [x] 'y' #z", "txt", 2, 32, 0, False, 0.125, None, 3, 0.25, "arcface"),
     stages=[
         StageRecipe(1, 3, 0.0),

@@ -1,5 +1,6 @@
 """What a step holds, sends and computes by the formula, against measured steps; and the tables made from it."""
 
+import dataclasses
 import math
 import runpy
 from pathlib import Path
@@ -40,6 +41,16 @@ def test_flops_are_those_torch_counts(sample_rate):
     assert counter.get_total_flops() == one_centre * compared
     error = math.sqrt(setting.identities * sample_rate * (1 - sample_rate))
     assert abs(flops(setting).classifier / one_centre - compared) <= 6 * error
+
+
+def test_flops_of_subcentres():
+    setting = settings(1, identities=9000, batch=16, embedding_size=64, subcentres=3)
+    classify = cf.MarginClassifier(cf.ArcFace(), 64, setting.identities, subcentres=3)
+    embeddings = torch.randn(setting.embeddings, 64, requires_grad=True)
+    with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+        classify(embeddings, torch.randint(setting.identities, (16,)).repeat(2)).backward()
+    own = 2 * setting.embeddings * 3 * 64  # which centre of the own identity is the nearest
+    assert counter.get_total_flops() - own == flops(setting).classifier
 
 
 def test_flops_of_contrast():
@@ -84,11 +95,12 @@ def test_memory_between_steps(groups, count, optimizer):
 
 @pytest.mark.skipif(not jobs.PEAK.exists(), reason="reads a process's peak where Linux shows it")
 @pytest.mark.parametrize(
-    ("count", "sample_rate", "batch", "size"),
-    [(1, 1.0, 64, 256), (2, 1.0, 64, 256), (1, 0.3, 64, 256), (2, 0.3, 256, 32)],
+    ("count", "sample_rate", "batch", "size", "subcentres"),
+    [(1, 1.0, 64, 256, 1), (2, 1.0, 64, 256, 1), (1, 0.3, 64, 256, 1), (2, 0.3, 256, 32, 1), (1, 1.0, 64, 128, 3)],
 )
-def test_memory_of_a_step(tmp_path, count, sample_rate, batch, size):
+def test_memory_of_a_step(tmp_path, count, sample_rate, batch, size, subcentres):
     setting = settings(count, identities=60_001, batch=batch, embedding_size=size, sample_rate=sample_rate)
+    setting = dataclasses.replace(setting, subcentres=subcentres)
     fresh = Processes(count, tmp_path)  # what an earlier test has freed could be used again, and go unseen
     try:
         peaks = run({count: fresh}, count, jobs.peak, setting)

@@ -21,11 +21,22 @@ pytestmark = pytest.mark.usefixtures("toy_backbone")  # forgotten again after th
 BATCH = 24
 
 
-def make_recipe(views=2, *, sync=True, gather=True, sample_rate=1.0, statistics="separate", contrast=None, **optimizer):
+def make_recipe(
+    views=2,
+    *,
+    sync=True,
+    gather=True,
+    sample_rate=1.0,
+    statistics="separate",
+    contrast=None,
+    margin=None,
+    subcentres=1,
+    **optimizer,
+):
     term = ContrastiveRecipe(weight=0.5, scale=16.0, ema=0.6, gather=gather, **(contrast or {})) if views == 2 else None
     return Recipe(
         model=ModelRecipe("toy", jobs.EMBEDDING, statistics, sync_batchnorm=sync),
-        classifier=ClassifierRecipe(MarginRecipe(scale=16.0), sample_rate=sample_rate),
+        classifier=ClassifierRecipe(margin or MarginRecipe(scale=16.0), sample_rate, subcentres),
         data=DataRecipe(image_size=jobs.SIZE),
         stages=[StageRecipe(1, views, 0.3, term)],
         optimizer=OptimizerRecipe(**{"lr": 0.05, "batch_size": BATCH, "clip_norm": 1.0, **optimizer}),
@@ -63,6 +74,18 @@ CASES = {  # name: identities, recipe
         {"contrast": {"mask": "zero", "protocol": "half"}, "sample_rate": 0.3, "name": "adamw"},
     ),
     "one view, 3 parts": (9, {"views": 1, "micro_batches": 3, "clip": "backbone"}),
+    "drawn margins, sorted, 2 parts": (
+        9,
+        {"margin": MarginRecipe("elasticface", 16.0, options={"deviation": 0.2, "plus": True}), "micro_batches": 2},
+    ),
+    "margins by size, 3 sub-centres, sampled": (
+        21,
+        {"margin": MarginRecipe("dynamic_margin", 16.0), "subcentres": 3, "sample_rate": 0.3},
+    ),
+    "annealed, 2 sub-centres": (
+        9,
+        {"margin": MarginRecipe("sphereface", options={"annealing": [9.0, 1.0, 0.5]}), "subcentres": 2},
+    ),
     "joint statistics": (9, {"statistics": "joint", "contrast": {"protocol": "all", "mask": "zero"}}),
 }
 

@@ -39,11 +39,11 @@ class Shard:
         """Return this process's rows of the whole matrix, (total, size)."""
         return self.of(whole[self.start : self.start + self.rows].to(self.device))
 
-    def normal(self, size: int, std: float) -> DTensor:
-        """Draw rows from N(0, std): the numbers, and the generator's state after it, are those of one process."""
-        local = torch.empty(self.rows, size)
+    def normal(self, *shape: int, std: float) -> DTensor:
+        """Draw rows of a shape from N(0, std): numbers, and state of the generator after it, as in one process."""
+        local = torch.empty(self.rows, *shape)
         for start in range(0, self.total, _DRAWN):
-            drawn = torch.empty(min(_DRAWN, self.total - start), size).normal_(std=std)
+            drawn = torch.empty(min(_DRAWN, self.total - start), *shape).normal_(std=std)
             first, last = max(start, self.start), min(start + len(drawn), self.start + self.rows)
             if first < last:
                 local[first - self.start : last - self.start] = drawn[first - start : last - start]

@@ -12,7 +12,7 @@ from torch import nn
 from coreface.distributed.collectives import RowLayout, is_sharded, local, whole, world_size
 from coreface.errors import InputError
 from coreface.losses.margin_softmax import margin_softmax
-from coreface.losses.margins import Margin
+from coreface.losses.margins import Margin, Targets
 from coreface.losses.sampling import sampled
 from coreface.numerics.precision import at_least_float32
 from coreface.numerics.unit_length import unit_rows
@@ -41,11 +41,16 @@ class MarginClassifier(nn.Module):
     other identity with that probability. The choice depends only on the seed, the number of the call and the identity,
     not on the number of processes. `update_own_rows` makes an optimizer leave the other rows alone.
 
+    With ``subcentres`` K above 1, an identity has K centres and the cosine with it is that with the nearest of them, so
+    that images with a wrong label gather around a centre of their own. Source: Deng et al., "Sub-center ArcFace"
+    (ECCV 2020), with any margin.
+
     Args:
         margin: an `ArcFace`, `CosFace`, `CurricularFace`, `MagFace`, `AdaFace` or any other `Margin`.
         embedding_size: D.
         identities: C, number of identities.
         sample_rate: probability of an identity that is not in the batch, above 0, at most 1.
+        subcentres: K, centres of an identity.
         seed: of the sampling.
         sharded: split the rows over the processes; without a process group there is one process.
         device: where to create the weight. Sharded centres stay on that kind of device.
@@ -54,8 +59,9 @@ class MarginClassifier(nn.Module):
         InputError: a number is out of range.
 
     Attributes:
-        weight: (C, D), the centres; only their directions matter. Initialised N(0, 0.01), with the same numbers for any
-            number of processes. Sharded, it is a DTensor, which torch.distributed.checkpoint saves and reshards.
+        weight: (C, D), with subcentres (C, K, D), the centres; only their directions matter. Initialised N(0, 0.01),
+            with the same numbers for any number of processes. Sharded, it is a DTensor, which
+            torch.distributed.checkpoint saves and reshards.
         calls: a buffer, the number of calls that have drawn a sample.
         touched: (rows of this process,), bool, the rows used since the optimizer's last step; not saved.
     """
@@ -70,6 +76,7 @@ class MarginClassifier(nn.Module):
         identities: int,
         *,
         sample_rate: float = 1.0,
+        subcentres: int = 1,
         seed: int = 0,
         sharded: bool = False,
         device: torch.device | str = "cpu",
@@ -79,24 +86,32 @@ class MarginClassifier(nn.Module):
             raise InputError(f"got {identities} identities of {embedding_size} numbers, expected at least 1 of both")
         if not 0 < sample_rate <= 1:
             raise InputError(f"sample_rate is {sample_rate}, expected a probability above 0, at most 1")
+        if not 1 <= subcentres <= 255:
+            raise InputError(f"subcentres is {subcentres}, expected 1 to 255; the paper takes 3")
+        if margin.moves_others and type(margin).scales is not Margin.scales:
+            raise InputError(f"{type(margin).__name__} overrides both others and scales, expected one of them at most")
         self.margin = margin
+        self.subcentres = subcentres
         self.sample_rate = sample_rate
         self.seed = seed
         self._shard: Shard | None = None
+        centres = (embedding_size,) if subcentres == 1 else (subcentres, embedding_size)  # of one identity
         if sharded and world_size() > 1:
             from coreface.distributed import sharded_rows as shards  # DTensor takes as long to import as half of torch
 
             self._shard = shards.Shard(identities, torch.device(device))
-            self.weight = nn.Parameter(self._shard.normal(embedding_size, std=0.01))
+            self.weight = nn.Parameter(self._shard.normal(*centres, std=0.01))
         else:
-            self.weight = nn.Parameter(torch.empty(identities, embedding_size, device=device))
+            self.weight = nn.Parameter(torch.empty(identities, *centres, device=device))
             nn.init.normal_(self.weight, std=0.01)
         if sample_rate < 1:
             self.register_buffer("calls", torch.zeros((), dtype=torch.int64, device=device))
             rows = identities if self._shard is None else self._shard.rows
             self.register_buffer("touched", torch.zeros(rows, dtype=torch.bool, device=device), persistent=False)
 
-    def logits(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
+    def logits(
+        self, embeddings: torch.Tensor, identities: torch.Tensor, bits: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the logits: scaled cosines, the targets with the margin. Autocast does not change their precision.
 
         For inspection: it creates several matrices of the result's size, and gathers the rows of sharded centres.
@@ -104,6 +119,7 @@ class MarginClassifier(nn.Module):
         Args:
             embeddings: (batch, D), any float dtype, not necessarily unit length.
             identities: (batch,), int64 in 0 .. C - 1.
+            bits: (batch,), int64, random bits of each embedding for a margin that draws; None draws them by torch.
 
         Returns:
             (batch, C), float32 or float64.
@@ -113,14 +129,17 @@ class MarginClassifier(nn.Module):
                 has no centre.
         """
         self._check(embeddings, identities)
-        return self._logits_and_penalty(embeddings, whole(self.weight), identities)[0]
+        return self._logits_and_penalty(embeddings, whole(self.weight), self._targets(identities, bits))[0]
 
-    def forward(self, embeddings: torch.Tensor, identities: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, embeddings: torch.Tensor, identities: torch.Tensor, bits: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the mean cross-entropy of the logits, a scalar. Arguments and errors as for `logits`."""
         self._check(embeddings, identities)
         samples = self.training and self.sample_rate < 1
-        if self._shard is None and not samples and len(embeddings) * len(self.weight) <= SMALL:
-            logits, penalty = self._logits_and_penalty(embeddings, self.weight, identities)
+        targets = self._targets(identities, bits)
+        if self._shard is None and not samples and len(embeddings) * len(self.weight) * self.subcentres <= SMALL:
+            logits, penalty = self._logits_and_penalty(embeddings, self.weight, targets)
             loss = F.cross_entropy(logits, identities)
             return loss if penalty is None else loss + penalty
 
@@ -134,10 +153,20 @@ class MarginClassifier(nn.Module):
             weight, columns = local(self.weight), identities
             if self._shard is not None:
                 layout = RowLayout(len(embeddings), embeddings.device)
-                columns = self._shard.columns(layout.gather(identities))
+                bits = None if targets.bits is None else layout.gather(targets.bits)
+                targets = Targets(layout.gather(identities), bits)
+                columns = self._shard.columns(targets.identities)
             if samples:
                 weight, columns = self._sample(weight, columns)
-            return margin_softmax(embeddings, weight.to(embeddings.dtype), columns, self.margin, products, layout)
+            weight = weight.to(embeddings.dtype)
+            return margin_softmax(embeddings, weight, columns, self.margin, targets, products, layout)
+
+    def _targets(self, identities: torch.Tensor, bits: torch.Tensor | None) -> Targets:
+        if not self.margin.draws:
+            return Targets(identities)
+        if bits is None:
+            bits = torch.randint(-(2**63), 2**63 - 1, identities.shape, device=identities.device)
+        return Targets(identities, bits)
 
     def _sample(self, weight: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sampled rows, and the place of each target among them."""
@@ -153,20 +182,24 @@ class MarginClassifier(nn.Module):
         return weight[chosen], order[places]
 
     def _logits_and_penalty(
-        self, embeddings: torch.Tensor, weight: torch.Tensor, identities: torch.Tensor
+        self, embeddings: torch.Tensor, weight: torch.Tensor, targets: Targets
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = at_least_float32(embeddings)
             norms = torch.linalg.vector_norm(embeddings, dim=1)
-            cosines = unit_rows(embeddings) @ unit_rows(weight.to(embeddings.dtype)).t()
-            columns = identities.unsqueeze(1)
-            target = self.margin.target(cosines.gather(1, columns).squeeze(1), norms)
-            logits = self.margin.others(cosines, target) * self.margin.scale
-            logits.scatter_(1, columns, (target * self.margin.scale).unsqueeze(1))
+            centres = unit_rows(weight.to(embeddings.dtype).reshape(-1, weight.shape[-1]))
+            cosines = unit_rows(embeddings) @ centres.t()
+            if self.subcentres > 1:
+                cosines = cosines.view(len(cosines), -1, self.subcentres).max(dim=2).values
+            columns = targets.identities.unsqueeze(1)
+            target = self.margin.target_of(cosines.gather(1, columns).squeeze(1), norms, targets)
+            scales = self.margin.scales(norms).unsqueeze(1)
+            logits = self.margin.others(cosines, target) * scales
+            logits.scatter_(1, columns, target.unsqueeze(1) * scales)
             return logits, self.margin.penalty(norms)
 
     def _check(self, embeddings: torch.Tensor, identities: torch.Tensor) -> None:
-        count, size = self.weight.shape
+        count, size = self.weight.shape[0], self.weight.shape[-1]
         if embeddings.ndim != 2 or embeddings.shape[1] != size or not embeddings.is_floating_point():
             raise InputError(
                 f"got embeddings {embeddings.dtype} {tuple(embeddings.shape)}, expected floats (batch, {size})"
@@ -193,8 +226,9 @@ class MarginClassifier(nn.Module):
         super()._load_from_state_dict(state, prefix, *arguments)
 
     def extra_repr(self) -> str:
-        count, size = self.weight.shape
-        parts = [f"identities={count}, embedding_size={size}"]
+        parts = [f"identities={self.weight.shape[0]}, embedding_size={self.weight.shape[-1]}"]
+        if self.subcentres > 1:
+            parts.append(f"subcentres={self.subcentres}")
         if self.sample_rate < 1:
             parts.append(f"sample_rate={self.sample_rate}, seed={self.seed}")
         if self._shard is not None:

@@ -2,11 +2,12 @@
 
 A margin has three methods: `target` gets the target cosines and the norms of the embeddings, `others` the cosines with
 all other identities, `penalty` the norms. A margin that needs the norms (MagFace, AdaFace) or a running state
-(CurricularFace) therefore needs no change to the classifier.
+(CurricularFace) therefore needs no change to the classifier. One that needs more (who is in the batch, random numbers)
+overrides `target_of`.
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -16,12 +17,29 @@ from coreface.errors import InputError
 Gradient = Literal["exact", "straight_through"]
 
 
+class Targets(NamedTuple):
+    """What a margin may know of the images of a batch, beside their cosines and norms.
+
+    Attributes:
+        identities: (batch,), int64.
+        bits: (batch,), int64, random bits of each image; None unless the margin `draws`.
+    """
+
+    identities: torch.Tensor
+    bits: torch.Tensor | None = None
+
+
 class Margin(nn.Module):
     """A margin-softmax loss, less its classifier. Sub-classes override `target`, and the others where they need to.
 
     Args:
         scale: s, what the cosines are multiplied by before the softmax.
+
+    Attributes:
+        draws: whether `target_of` needs random bits.
     """
+
+    draws: bool = False
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -42,6 +60,20 @@ class Margin(nn.Module):
             norms: (batch,), length of each embedding, with its gradient.
         """
         raise NotImplementedError
+
+    def target_of(self, cosines: torch.Tensor, norms: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Return what `target` does, for a margin that depends on the identities or draws random numbers."""
+        return self.target(cosines, norms)
+
+    def scales(self, norms: torch.Tensor) -> torch.Tensor:
+        """Return what the cosines of each image are multiplied by, (batch,), positive.
+
+        A margin with an override, whose scale follows the norms, has to leave `others` as it is.
+        """
+        return torch.full_like(norms, self.scale, requires_grad=False)
+
+    def see_sizes(self, sizes: torch.Tensor) -> None:
+        """Learn how many images each identity has, (identities,), int64. A training tells it before its first step."""
 
     def others(self, cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the cosines with the other identities as they enter the softmax; leaves its arguments alone.

@@ -6,7 +6,10 @@ from typing import TypeVar
 
 from coreface.errors import InputError
 from coreface.losses.adaptive_margins import AdaFace, CurricularFace, MagFace
+from coreface.losses.dynamic_margin import DynamicMargin
+from coreface.losses.elasticface import ElasticFace
 from coreface.losses.margins import ArcFace, CosFace, Margin
+from coreface.losses.sphereface import SphereFace, SphereFaceR
 from coreface.registry import Registry
 
 MarginClass = TypeVar("MarginClass", bound=type[Margin])
@@ -17,6 +20,10 @@ MARGINS.add("cosface", CosFace, "cos(theta) - m")
 MARGINS.add("curricularface", CurricularFace, "arcface; harder other identities count more as training goes on")
 MARGINS.add("magface", MagFace, "arcface with an m that grows with the length of the embedding")
 MARGINS.add("adaface", AdaFace, "an m that follows the length of the embedding among those of late")
+MARGINS.add("sphereface", SphereFace, "psi(theta), the angle of the target times 4; scale is the embedding's length")
+MARGINS.add("sphereface_r", SphereFaceR, "cos(1.5 theta), with a fixed scale")
+MARGINS.add("elasticface", ElasticFace, "arcface or cosface with an m drawn anew for every image")
+MARGINS.add("dynamic_margin", DynamicMargin, "arcface with an m that falls with the number of an identity's images")
 
 
 def register_margin(name: str, help: str) -> Callable[[MarginClass], MarginClass]:

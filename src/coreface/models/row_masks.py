@@ -57,17 +57,24 @@ class RowMasks(NamedTuple):
         kept = bits >= int(rate * 2**32) - 2**31
         return features * kept.to(features.dtype).div_(1 - rate)
 
-    def uniform(self, draw: str, count: int) -> torch.Tensor:
-        """Draw numbers for every image from (seed, step, draw, row): for a trunk that leaves parts out at random.
+    def bits(self, draw: str) -> torch.Tensor:
+        """Return 64 random bits for every image from (seed, step, draw, row), (batch,), int64.
 
         Args:
-            draw: what the numbers are for. Each draw of a step has a name of its own.
+            draw: what they are for. Each draw of a step has a name of its own.
+        """
+        # The numbers of views are small, so no draw has the same key as a view.
+        stream = int.from_bytes(hashlib.sha256(draw.encode()).digest()[:7], "big") | 1 << 32
+        return random_bits(self.seed, self.step, stream, self.rows)
+
+    def uniform(self, draw: str, count: int) -> torch.Tensor:
+        """Draw numbers for every image, for a trunk that leaves parts out at random.
+
+        Args:
+            draw: what the numbers are for, as in `bits`.
             count: numbers for an image.
 
         Returns:
             (batch, count), float32, 0 <= number < 1.
         """
-        # Numbers of views are small, so no draw has the same key as a view.
-        stream = int.from_bytes(hashlib.sha256(draw.encode()).digest()[:7], "big") | 1 << 32
-        keys = random_bits(self.seed, self.step, stream, self.rows)
-        return shifted(random_bit_rows(keys, count), 40).float() * 2.0**-24
+        return shifted(random_bit_rows(self.bits(draw), count), 40).float() * 2.0**-24

@@ -13,6 +13,7 @@ from coreface.losses.registry import MARGINS
 from coreface.training.recipe_sections import MarginRecipe
 
 _SECTION = "classifier.margin"
+_SCALE = 64.0
 
 
 def build_margin(recipe: MarginRecipe) -> Margin:
@@ -25,7 +26,10 @@ def build_margin(recipe: MarginRecipe) -> Margin:
         kind = MARGINS[recipe.name]
     except InputError as error:
         raise RecipeError(f"{_SECTION}.name: {error}") from error
-    given: dict[str, Any] = {"scale": recipe.scale, **recipe.options}
+    given = dict(recipe.options)
+    # One that a module of yours has registered may leave its scale to the recipe.
+    if recipe.scale is not None or inspect.signature(kind).parameters["scale"].default is inspect.Parameter.empty:
+        given["scale"] = _SCALE if recipe.scale is None else recipe.scale
     if recipe.margin is not None:
         given["margin"] = recipe.margin
     arguments = _arguments(recipe.name, inspect.signature(kind).parameters, _hints(kind), given)

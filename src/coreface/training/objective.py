@@ -8,6 +8,7 @@ from torch import nn
 from coreface.distributed.collectives import summed, world_size
 from coreface.losses.classifier import MarginClassifier
 from coreface.losses.contrastive import ContrastStatistics, CoReFaceLoss
+from coreface.models.row_masks import RowMasks
 from coreface.training.margin_options import build_margin
 from coreface.training.recipe import Recipe
 
@@ -33,6 +34,7 @@ class Objective(nn.Module):
         embedding_size: D.
         identities: C.
         device: of the identity centres, if they are sharded over several processes.
+        sizes: (identities,), int64, images of each identity, for a margin that depends on them.
 
     Attributes:
         classifier: the identity centres, shared by all stages.
@@ -40,14 +42,24 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, recipe: Recipe, embedding_size: int, identities: int, device: torch.device | str = "cpu"
+        self,
+        recipe: Recipe,
+        embedding_size: int,
+        identities: int,
+        device: torch.device | str = "cpu",
+        *,
+        sizes: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
+        margin = build_margin(recipe.classifier.margin)
+        if sizes is not None:
+            margin.see_sizes(sizes)
         self.classifier = MarginClassifier(
-            build_margin(recipe.classifier.margin),
+            margin,
             embedding_size,
             identities,
             sample_rate=recipe.classifier.sample_rate,
+            subcentres=recipe.classifier.subcentres,
             seed=recipe.seed,
             sharded=True,
             device=device if world_size() > 1 else "cpu",
@@ -61,16 +73,22 @@ class Objective(nn.Module):
                 )
                 self._weights[index] = term.weight
 
-    def forward(self, stage: int, views: list[torch.Tensor], identities: torch.Tensor) -> Losses:
+    def forward(
+        self, stage: int, views: list[torch.Tensor], identities: torch.Tensor, masks: RowMasks | None = None
+    ) -> Losses:
         """Return the losses of a batch.
 
         Args:
             stage: index of the stage.
             views: tensors (batch, embedding_size), one a view.
             identities: (batch,), int64.
+            masks: what a margin that draws takes its random numbers from; None takes torch's generator.
         """
         # One call for all views: the mean over all rows is the mean over the views, and the centres are read once.
-        classification = self.classifier(torch.cat(views), identities.repeat(len(views)))
+        bits = None
+        if masks is not None and self.classifier.margin.draws:
+            bits = torch.cat([masks.bits(f"margin of view {view}") for view in range(len(views))])
+        classification = self.classifier(torch.cat(views), identities.repeat(len(views)), bits)
         if stage not in self._weights:
             return Losses(classification, classification.detach(), None, None)
         contrast = self.contrasts[str(stage)]

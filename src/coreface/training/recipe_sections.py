@@ -43,21 +43,24 @@ class MarginRecipe:
     """The margin of the softmax over identities.
 
     Attributes:
-        name: arcface, cosface, curricularface, magface, adaface, or one that a module of yours has registered.
-        scale: What cosines are multiplied by.
-        margin: Radians, for cosface a difference of cosines; null is the published one (0.5, 0.35, 0.5, 0.45 to 0.8,
-            0.4). Always null for magface, whose margin follows the length of the embedding.
+        name: arcface, cosface, curricularface, magface, adaface, sphereface, sphereface_r, elasticface, dynamic_margin,
+            or one that a module of yours has registered.
+        scale: What cosines are multiplied by; null is the published one (64, for sphereface_r 30, for sphereface the
+            length of the embedding).
+        margin: Radians, for cosface a difference of cosines, for the spherefaces a factor; null is the published one.
+            Always null for magface, whose margin follows the length of the embedding.
         options: Other parameters of the margin. In a recipe and on the command line they are fields like those above,
             classifier.margin.lengths for example; docs/extending.md.
     """
 
     name: str = "arcface"
-    scale: float = 64.0
+    scale: float | None = None
     margin: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(0 < self.scale < math.inf, "classifier.margin.scale", self.scale, "a positive number")
+        positive = self.scale is None or 0 < self.scale < math.inf
+        require(positive, "classifier.margin.scale", self.scale, "a positive number, or null")
         finite = self.margin is None or math.isfinite(self.margin)
         require(finite, "classifier.margin.margin", self.margin, "a number, or null")
         follows = self.name != "magface" or self.margin is None
@@ -71,13 +74,16 @@ class ClassifierRecipe:
     Attributes:
         margin: The margin-softmax.
         sample_rate: Share of the identities outside the batch that a step compares with; 1 takes all.
+        subcentres: Centres of an identity, the nearest of which counts; 3 helps where labels are wrong.
     """
 
     margin: MarginRecipe = field(default_factory=MarginRecipe)
     sample_rate: float = 1.0
+    subcentres: int = 1
 
     def __post_init__(self) -> None:
         require(0 < self.sample_rate <= 1, "classifier.sample_rate", self.sample_rate, "a share above 0, at most 1")
+        require(1 <= self.subcentres <= 255, "classifier.subcentres", self.subcentres, "1 to 255")
 
 
 @dataclass(frozen=True)

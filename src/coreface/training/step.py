@@ -148,7 +148,7 @@ class TrainingStep:
         # Only the trunk runs in low precision. The losses choose theirs.
         with torch.autocast(self._device.type, self.precision, enabled=self.precision != torch.float32):
             views = self._views(images, plan.views, plan.dropout, self._recipe.model.view_statistics, masks)
-        losses: Losses = self._objective(stage, views, identities)
+        losses: Losses = self._objective(stage, views, identities, masks)
         (losses.total * share if share != 1 else losses.total).backward()  # type: ignore[no-untyped-call]
         self.view = views[0].detach()
         return Losses(losses.total.detach(), *losses[1:])

@@ -43,6 +43,7 @@ class Setting:
         views: of each image.
         embedding_size: D.
         sample_rate: of the classifier.
+        subcentres: K, of each identity.
         optimizer: sgd (with momentum) or adamw.
         half: bf16 or float16 autocast: the cosines take 2 bytes each.
         gather: the contrastive term compares with the images of all processes.
@@ -57,6 +58,7 @@ class Setting:
     views: int = 2
     embedding_size: int = 512
     sample_rate: float = 1.0
+    subcentres: int = 1
     optimizer: Optimizer = "sgd"
     half: bool = False
     gather: bool = False
@@ -66,7 +68,7 @@ class Setting:
 
     @property
     def rows(self) -> int:
-        """Centres of the process with most of them."""
+        """Identities of the process with most of them."""
         return -(-self.identities // self.processes)
 
     @property
@@ -76,7 +78,7 @@ class Setting:
 
     @property
     def compared(self) -> float:
-        """Centres of a process that a step uses, on average, if all identities have equally many images."""
+        """Identities of a process that a step uses, on average, if all identities have equally many images."""
         absent = math.exp(self.processes * self.batch * math.log1p(-1 / self.identities)) if self.identities > 1 else 0
         return self.rows * (self.sample_rate + (1 - self.sample_rate) * (1 - absent))
 
@@ -118,15 +120,20 @@ class Memory:
 
 def memory(setting: Setting) -> Memory:
     """Return the memory of a process at the peak of the classifier's step."""
-    size, sampled = setting.embedding_size, setting.sample_rate < 1
+    size, sampled = setting.embedding_size * setting.subcentres, setting.sample_rate < 1  # numbers of an identity
     weights = setting.rows * size + setting.trunk.parameters
-    chunk_rows = min(max(1, setting.chunk // setting.embeddings), setting.compared)
+    wide = setting.embeddings * setting.subcentres
+    chunk_rows = min(max(1, setting.chunk // wide), setting.compared)
     chunk = 2.0 * chunk_rows * setting.embeddings * _WIDE
     if setting.half:  # cosines as float32, and centres, derivatives and products in half precision
-        chunk += chunk_rows * (setting.embeddings * (_WIDE + 2) + 2 * size * 2)
+        chunk += chunk_rows * (wide * (_WIDE + 2) + 2 * size * 2)
     cosines = setting.compared * setting.embeddings * (2 if setting.half else _WIDE)
+    if setting.subcentres > 1:
+        cosines += setting.compared * setting.embeddings  # one byte says which centre is the nearest
+        # Of both passes: their matrices differ in size, so an allocator does not use those of the first again.
+        chunk += chunk_rows * (4 * wide * _WIDE + setting.embeddings * (2 * _INDEX + _WIDE))
     sample = 2 * setting.compared * size * _WIDE if sampled else 0.0
-    embeddings = _EMBEDDING_MATRICES * setting.embeddings * size * _WIDE
+    embeddings = _EMBEDDING_MATRICES * setting.embeddings * setting.embedding_size * _WIDE
     beside = sample + chunk + embeddings
     return Memory(
         weights=weights * _WIDE,
@@ -184,7 +191,12 @@ def flops(setting: Setting) -> Cost:
     size = setting.embedding_size
     candidates = setting.batch * (setting.processes if setting.gather else 1)
     return Cost(
-        classifier=3 * 2 * setting.compared * setting.embeddings * size,  # the cosines, and a gradient for each factor
+        classifier=3
+        * 2
+        * setting.compared
+        * setting.subcentres
+        * setting.embeddings
+        * size,  # the cosines, and a gradient for each factor
         contrast=3.0 * 2 * setting.batch * candidates * size if setting.contrastive else 0.0,
         trunk=float(setting.trunk.flops_per_image * setting.batch),
     )

@@ -5,6 +5,7 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -97,7 +98,9 @@ class Trainer:
         with self._randomness.active():
             encoder = FaceEncoder(recipe.model.backbone, recipe.model.embedding_size, recipe.data.image_size)
             encoder.alignment = crops_alignment(faces, recipe)
-            objective = Objective(recipe, recipe.model.embedding_size, faces.num_identities, self._device)
+            sizes = torch.from_numpy(np.bincount(faces.identities, minlength=faces.num_identities))
+            size, count = recipe.model.embedding_size, faces.num_identities
+            objective = Objective(recipe, size, count, self._device, sizes=sizes)
         # Channels-last is the order of the pixels in the images, and the faster one for convolutions.
         self.encoder = encoder.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective = objective.to(self._device)
