@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from coreface.distributed.device import choose_device, choose_precision
+from coreface.distributed.device import choose_device, choose_precision, matmul_precision
 from coreface.errors import RecipeError
 
 
@@ -23,6 +23,7 @@ def test_precision_by_name():
     cpu = torch.device("cpu")
     assert choose_precision("bf16", cpu) is torch.bfloat16
     assert choose_precision("float32", cpu) is torch.float32
+    assert choose_precision("float16", cpu) is torch.float16
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,24 @@ def test_precision_by_name():
 def test_auto_takes_bf16_where_the_processor_has_units_for_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert choose_precision("auto", torch.device("cpu")) is expected
+
+
+def tf32_flags():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
+def test_tf32_only_where_it_is_asked_for(monkeypatch):
+    before, cpu = tf32_flags(), torch.device("cpu")
+    with matmul_precision("float32", cpu):
+        assert tf32_flags() == (False, False)
+    assert tf32_flags() == before
+    # A stand-in: the flags are torch's, whatever device there is.
+    monkeypatch.setattr("coreface.distributed.device.has_tf32_units", lambda device: True)
+    with matmul_precision("tf32", cpu):
+        assert tf32_flags() == (True, True)
+    assert tf32_flags() == before
+
+
+def test_tf32_is_refused_where_it_would_do_nothing():
+    with pytest.raises(RecipeError, match="matmul is 'tf32', expected 'float32': cpu has no units"):
+        matmul_precision("tf32", torch.device("cpu")).__enter__()

@@ -46,7 +46,9 @@ def make(recipe, identities, processes):
     batch, parts = recipe.optimizer.batch_size, recipe.optimizer.micro_batches
     rows = torch.tensor(rows_of(processes.rank, processes.world_size, parts, batch))
     device = torch.device("cpu")
-    return TrainingStep(encoder, objective, recipe, device, torch.float32, processes, rows), rows
+    # Autocast leaves float64 alone, so that float16 here is its scaling of the loss, to all digits.
+    precision = torch.float16 if recipe.precision == "float16" else torch.float32
+    return TrainingStep(encoder, objective, recipe, device, precision, processes, rows), rows
 
 
 def take(recipe, identities, joint):

@@ -60,6 +60,7 @@ DEFAULTS = {
     "init_from": None,
     "seed": 1,
     "precision": "auto",
+    "matmul": "float32",
     "compile": False,
     "device": "auto",
     "threads": None,

@@ -65,6 +65,7 @@ UNUSUAL = Recipe(
     init_from="weights: 1",
     seed=2**40,
     precision="bf16",
+    matmul="tf32",
     compile=True,
     device="cpu",
     threads=3,

@@ -101,6 +101,14 @@ def test_several_processes_are_one(groups, count, case):
         assert difference(own, alone) < 1e-9
 
 
+def test_the_loss_is_scaled_alike_everywhere(groups):
+    plain, joint = make_recipe(sample_rate=0.5, micro_batches=2), jobs.batches(3, BATCH, 9)
+    scaled = dataclasses.replace(plain, precision="float16")
+    alone = jobs.take(plain, 9, joint)
+    for own in (jobs.take(scaled, 9, joint), *groups[2](jobs.take, [(scaled, 9, joint)] * 2)):
+        assert difference(own, alone) < 1e-9
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_several_processes_leave_out_the_same_patches_and_branches(groups, checkpointing):
     recipe = make_recipe(micro_batches=2)

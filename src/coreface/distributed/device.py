@@ -1,6 +1,8 @@
 """The device and the precision of a run."""
 
-from typing import Literal
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 
@@ -29,11 +31,38 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: Literal["auto", "float32", "bf16"], device: torch.device) -> torch.dtype:
+def choose_precision(name: Literal["auto", "float32", "bf16", "float16"], device: torch.device) -> torch.dtype:
     """Return the precision of the trunk's products; ``auto`` takes bf16 where the device has units for it."""
     if name == "auto":
         return torch.bfloat16 if has_bf16_units(device) else torch.float32
-    return {"float32": torch.float32, "bf16": torch.bfloat16}[name]
+    return {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+@contextlib.contextmanager
+def matmul_precision(name: Literal["float32", "tf32"], device: torch.device) -> Iterator[None]:
+    """Let the device round the factors of float32 products and convolutions to TF32, or keep it from it, inside.
+
+    torch's own default lets convolutions round.
+
+    Raises:
+        RecipeError: TF32 is asked for, and the device has no units for it.
+    """
+    if name == "tf32" and not has_tf32_units(device):
+        raise RecipeError(f"matmul is 'tf32', expected 'float32': {device.type} has no units for TF32 here")
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = name == "tf32"
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+def has_tf32_units(device: torch.device) -> bool:
+    """Say whether the device multiplies in TF32: NVIDIA GPUs since Ampere."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def has_bf16_units(device: torch.device) -> bool:

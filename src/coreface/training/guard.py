@@ -45,13 +45,20 @@ class NonFiniteGuard:
                         by_type[buffer.dtype].append((module, name))
         self._saved = [_SameType(places) for places in by_type.values()]
 
-    def finish(self, optimizer: torch.optim.Optimizer, loss: torch.Tensor, gradient_norm: torch.Tensor) -> None:
+    def finish(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss: torch.Tensor,
+        gradient_norm: torch.Tensor,
+        overflow: torch.Tensor | None = None,
+    ) -> None:
         """Take the optimizer's step if loss and gradient are finite; otherwise undo the forward pass.
 
         Args:
             optimizer: holds the gradients.
             loss: of the step, a scalar.
             gradient_norm: over all gradients, a scalar.
+            overflow: whether the scale of the loss is to blame, a bool scalar: the step is undone but not counted.
         """
         bad = ~(torch.isfinite(loss.detach()) & torch.isfinite(gradient_norm)).to(self._device)
         if getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -66,9 +73,11 @@ class NonFiniteGuard:
         for saved in self._saved:
             saved.restore(bad)
         self._saved = []
-        self.skipped += bad
-        self.in_a_row = torch.where(bad, self.in_a_row + 1, 0)
         self.last = bad
+        blamed = bad if overflow is None else bad & ~overflow
+        self.skipped += blamed
+        # An overflow says nothing about the batch, so it neither continues a row of bad ones nor ends it.
+        self.in_a_row = torch.where(bad, self.in_a_row + blamed, 0)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the counts by name, for a checkpoint."""

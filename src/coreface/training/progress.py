@@ -70,7 +70,9 @@ class Progress:
         """
         row = self.meter.row()
         skipped = int(self._stepper.guard.skipped)
-        log.row("step", {"step": step, "epoch": epoch, "lr": rate, **row, "skipped": skipped})
+        scale = self._stepper.scale
+        scaling = {} if scale is None else {"loss_scale": float(scale.value), "overflows": int(scale.overflows)}
+        log.row("step", {"step": step, "epoch": epoch, "lr": rate, **row, "skipped": skipped, **scaling})
         warming_up = epoch - 1 < self._recipe.optimizer.warmup_epochs
         for name, text in self._watch.look(row["classification"], self._stepper.view, warming_up=warming_up):
             log.warn(name, text)
@@ -98,7 +100,8 @@ class Progress:
 
     def require_good_step(self, step: int) -> None:
         """Raise `DivergedError` where none of ``step`` steps had a finite loss and gradient, at the end of a run."""
-        if int(self._stepper.guard.skipped) == step:
+        scale = self._stepper.scale
+        if int(self._stepper.guard.skipped) + (0 if scale is None else int(scale.overflows)) == step:
             raise DivergedError(
                 f"none of {counted(step, 'step')} had a finite loss and gradient, so nothing was learnt: look at the "
                 "images in samples.png, and try a lower optimizer.lr, or --precision float32"

@@ -33,7 +33,9 @@ class Recipe:
         checkpoint: The checkpoints, from which an interrupted run resumes.
         init_from: A run, a saved encoder, a checkpoint, or a public InsightFace .pth, for the encoder's first weights.
         seed: Of weights, order, flips and dropout masks.
-        precision: auto takes bf16 autocast where the processor has units for it, and float32 elsewhere.
+        precision: auto takes bf16 autocast where the processor has units for it, and float32 elsewhere; float16, for
+            GPUs without bf16, scales the loss.
+        matmul: tf32 rounds the factors of float32 products on GPUs that can; float32 rounds nothing.
         compile: Compile the trunk with torch.compile.
         device: auto takes a GPU where there is one; or cpu, cuda, mps.
         threads: Of the processor, for one process; null leaves their number to torch. It decides the last digits.
@@ -49,7 +51,8 @@ class Recipe:
     checkpoint: CheckpointRecipe = field(default_factory=CheckpointRecipe)
     init_from: str | None = None
     seed: int = 1
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Literal["auto", "float32", "bf16", "float16"] = "auto"
+    matmul: Literal["float32", "tf32"] = "float32"
     compile: bool = False
     device: str = "auto"
     threads: int | None = None

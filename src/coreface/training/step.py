@@ -26,6 +26,7 @@ from coreface.training.checkpoint_state import (
 )
 from coreface.training.gradients import clip_by_recipe
 from coreface.training.guard import NonFiniteGuard
+from coreface.training.loss_scale import LossScale
 from coreface.training.objective import Losses, Objective, mean_losses
 from coreface.training.optimizer import build_optimizer
 from coreface.training.recipe import Recipe
@@ -52,6 +53,7 @@ class TrainingStep:
         optimizer: of all parameters that learn.
         precision: as given.
         guard: undoes steps that are not finite.
+        scale: of the loss, for float16; otherwise None.
         view: (batch, embedding_size), the first view of the last batch; empty before the first.
     """
 
@@ -72,6 +74,7 @@ class TrainingStep:
         if touched is not None or is_sharded(classifier.weight):
             update_own_rows(self.optimizer, classifier.weight, touched)
         self.guard = NonFiniteGuard(self.modules.values(), device)
+        self.scale = LossScale(device) if precision == torch.float16 else None
         self.view = torch.empty(0)
         self._encoder, self._objective, self._recipe = encoder, objective, recipe
         self._device, self.precision, self._processes, self._rows = device, precision, processes, rows
@@ -87,6 +90,7 @@ class TrainingStep:
             **module_tensors(self.modules),
             **optimizer_tensors(self.optimizer, self.modules),
             **{f"guard.{name}": value for name, value in self.guard.tensors().items()},
+            **{f"scale.{name}": value for name, value in (self.scale.tensors() if self.scale else {}).items()},
         }
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -95,6 +99,8 @@ class TrainingStep:
         if not optimizer_changed(checkpoint, self._recipe):
             load_optimizer(checkpoint, self.optimizer, self.modules)
         self.guard.restore(checkpoint.read_under("guard."))
+        if self.scale is not None and (saved := checkpoint.read_under("scale.")):
+            self.scale.restore(saved)
 
     def take(
         self, number: int, stage: int, rate: float, images: torch.Tensor, identities: torch.Tensor
@@ -120,7 +126,7 @@ class TrainingStep:
         count = max(1, min(recipe.micro_batches, len(images) // 2))
         micro_batches = [x.tensor_split(count) for x in (images, identities, self._rows[: len(images)])]
         # A skipped step leaves no trace, not even in the dropout masks of the steps after it.
-        taken = number - self.guard.skipped
+        taken = number - self.guard.skipped - (0 if self.scale is None else self.scale.overflows)
         losses = []
         for micro_batch, (some, labels, rows) in enumerate(zip(*micro_batches, strict=True), 1):
             share = len(some) / len(images)
@@ -135,8 +141,11 @@ class TrainingStep:
             self._processes.average_(self._encoder.buffers())
 
         # The guard takes the step, or undoes the forward pass where the loss or a gradient is not finite.
+        if self.scale is not None:
+            self.scale.unscale([*self._encoder.parameters(), *self._objective.parameters()])
         norm, clipped = clip_by_recipe(self._encoder, self._objective, recipe)
-        self.guard.finish(self.optimizer, mean.total, norm)
+        overflow = None if self.scale is None else self.scale.update(mean.total, norm)
+        self.guard.finish(self.optimizer, mean.total, norm, overflow)
         self.optimizer.zero_grad(set_to_none=True)
         return mean, clipped
 
@@ -149,7 +158,10 @@ class TrainingStep:
         with torch.autocast(self._device.type, self.precision, enabled=self.precision != torch.float32):
             views = self._views(images, plan.views, plan.dropout, self._recipe.model.view_statistics, masks)
         losses: Losses = self._objective(stage, views, identities, masks)
-        (losses.total * share if share != 1 else losses.total).backward()  # type: ignore[no-untyped-call]
+        total = losses.total * share if share != 1 else losses.total
+        if self.scale is not None:
+            total = total * self.scale.value
+        total.backward()  # type: ignore[no-untyped-call]
         self.view = views[0].detach()
         return Losses(losses.total.detach(), *losses[1:])
 

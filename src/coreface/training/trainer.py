@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from coreface.data.source import FaceSource, require_identities
-from coreface.distributed.device import choose_device, choose_precision
+from coreface.distributed.device import choose_device, choose_precision, matmul_precision
 from coreface.distributed.launch import resume_command
 from coreface.distributed.processes import Processes
 from coreface.errors import DataError, TrainingStopped
@@ -92,6 +92,8 @@ class Trainer:
         self._saved_step: int | None = None
         self._device = choose_device(recipe.device)
         self.precision = choose_precision(recipe.precision, self._device)
+        with matmul_precision(recipe.matmul, self._device):
+            pass  # a device that cannot is found before anything is built
 
         # The network and the identity centres. All processes draw the same weights.
         self._randomness = OwnRandomness(self._device, recipe.seed)
@@ -144,6 +146,7 @@ class Trainer:
             # that is being written is written to its end.
             with (
                 self._randomness.active(),
+                matmul_precision(self.recipe.matmul, self._device),
                 StopSignals() as stop,
                 RunLog(self._folder if leader else None, self.total_steps, self._console, first_step=self.step) as log,
                 CheckpointWriter(
