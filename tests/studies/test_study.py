@@ -15,6 +15,8 @@ from coreface.evaluation.metrics import eer, tar_at_far
 from coreface.evaluation.metrics.resampling import resample
 from coreface.models.encoder import FaceEncoder
 from coreface.runs.evaluation import evaluate
+from coreface.studies import job as job_module
+from coreface.studies import results
 from coreface.studies import study as study_module
 from coreface.studies.estimate import time_steps
 from coreface.studies.job import SHARED, Job, run_job
@@ -199,6 +201,27 @@ def test_a_run_that_diverges_is_a_row_and_not_the_end(write_study, make_runs, tm
     assert standing(study, place, 1, "plain").state == "done"
 
 
+def test_an_encoder_that_cannot_be_measured_is_a_row_until_the_sets_change(
+    copied, make_runs, write_study, monkeypatch, tmp_path
+):
+    _, place = copied
+    text = STUDY.replace("[held_out]", "[held_out, orl]")
+    study = read_study(write_study(tmp_path / "changed", text))
+
+    def collapsed(*_):
+        raise EvaluationError("all embeddings are the same")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_module, "score_encoder", collapsed)
+        run_job(Job(study, place, 1, "plain"), Console(file=io.StringIO()))
+    assert summarise(study, place).rows[1, "plain"]["reason"] == "all embeddings are the same"
+    assert standing(study, place, 1, "plain").state == "done"
+    before = read_study(write_study(tmp_path / "before"))
+    assert standing(before, place, 1, "plain").state == "measure"
+    make_runs(before, place, ["plain"])
+    assert summarise(before, place).rows[1, "plain"]["state"] == "finished"
+
+
 def test_where_the_shared_epochs_diverge_all_arms_of_the_seed_say_so(write_study, make_runs, tmp_path):
     study = read_study(write_study(tmp_path), ["--optimizer.lr", "1e30", "--optimizer.max_skips", "1"])
     place = Place(tmp_path / "out")
@@ -243,11 +266,13 @@ def test_seeds_begun_on_another_processor_are_left_to_it(copied, monkeypatch, ca
     study, place = copied
     place.row(1, "plain").unlink()
     assert processor_of_seed(study, place, 1) == processor()
-    monkeypatch.setattr(study_module, "processor", lambda: "another model")
+    monkeypatch.setattr(results, "processor", lambda: "another model")
     screen = io.StringIO()
     summary = run_study(study, place.folder, console=Console(file=screen, width=400))
     assert "seed 1 is left to another machine" in screen.getvalue()
     assert (1, "plain") not in summary.rows
+    with pytest.raises(RunError, match="seed 1 is left to another machine"):
+        run_job(Job(study, place, 1, "plain"), Console(file=io.StringIO()))
 
 
 def test_results_that_do_not_fit_each_other_are_refused(copied):

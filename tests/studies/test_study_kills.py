@@ -87,12 +87,22 @@ def test_runs_end_with_a_study_that_is_killed_and_two_studies_share_the_work(sta
 
 
 def test_a_run_that_fails_is_named_with_its_last_words_and_the_rest_goes_on(start, tmp_path):
-    (tmp_path / "study.yaml").write_text(
-        STUDY.replace("[1, 2]", "[1]").replace("[held_out]", f"[held_out, {tmp_path}/missing]")
-    )
-    process = start(tmp_path / "out", "--only", "plain")
+    (tmp_path / "study.yaml").write_text(STUDY.replace("[1, 2]", "[1]"))
+    blocked = tmp_path / "out" / "runs" / "seed_1" / "plain"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("somebody's file")
+    process = start(tmp_path / "out", "--only", "plain", "--only", "twin")
     assert process.wait() == 2
     said = (tmp_path / "said.txt").read_text()
-    assert "1 run failed, the same command tries again: seed 1, plain: " in said
-    assert f"{tmp_path}/missing" in said.splitlines()[-1]
+    last = said.splitlines()[-1]
+    assert last.startswith("coreface: 1 run failed, the same command tries again: seed 1, plain: ")
+    assert f"{blocked} exists and is no run" in last
     assert "Traceback" not in said
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["finished"] == 1
+
+
+def test_a_missing_set_is_found_before_anything_trains(start, tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY.replace("[held_out]", f"[held_out, {tmp_path}/missing]"))
+    assert start(tmp_path / "out").wait() == 2
+    assert f"{tmp_path}/missing" in (tmp_path / "said.txt").read_text().splitlines()[-1]
+    assert not (tmp_path / "out").exists()

@@ -10,11 +10,10 @@ import torch
 from rich.console import Console
 
 from coreface.evaluation.embedding import photographs_of
-from coreface.evaluation.protocols.pairs import open_named_pairs
 from coreface.runs.folder import open_recipe_faces
 from coreface.studies.job import SHARED
 from coreface.studies.plan import Study
-from coreface.studies.scores import open_set_of_faces
+from coreface.studies.scores import open_sets
 from coreface.training.recipe import Recipe
 from coreface.training.trainer import Trainer
 
@@ -87,8 +86,7 @@ def _time_steps(study: Study, rounds: int, folder: Path) -> StepTimes:
 
 
 def _measuring(study: Study, trainer: Trainer) -> float:
-    sources = [photographs_of(open_named_pairs(name)) for name in study.measure.pairs]
-    sources += [photographs_of(open_set_of_faces(name, study.base)) for name in study.measure.faces]
+    sources = [photographs_of(source) for source in open_sets(study.measure, study.base)]
     encoder = trainer.encoder.eval()
     seconds = 0.0
     for images in sources:

@@ -36,8 +36,10 @@ from coreface.studies.plan import Study
 from coreface.studies.results import (
     DIVERGED,
     FINISHED,
+    UNMEASURED,
     Place,
     begin,
+    begun_elsewhere,
     processor,
     shared_standing,
     standing,
@@ -75,7 +77,7 @@ def run_job(job: Job, console: Console) -> None:
     """Make a run: train what is not trained, measure what is not measured, and write its row and its scores.
 
     Raises:
-        RunError: somebody else works on it, or its seed belongs to another model of processor.
+        RunError: somebody else works on it, or its seed was begun on another model of processor.
         CoreFaceError, TrainingStopped: as `coreface.runs.run.train` does.
     """
 
@@ -84,6 +86,8 @@ def run_job(job: Job, console: Console) -> None:
         os._exit(LOST)
 
     with owned(job.place.owner(job.seed, job.arm), lost):
+        if elsewhere := begun_elsewhere(job.study, job.place, job.seed):
+            raise RunError(elsewhere)
         if job.arm == SHARED:
             if shared_standing(job.study, job.place, job.seed) is None:
                 _train_shared(job, console)
@@ -134,8 +138,8 @@ def _train_arm(job: Job, console: Console) -> None:
             encoder = FaceEncoder.from_pretrained(folder / ENCODER)
             scores, notes = score_encoder(encoder, study.measure, recipe, console)
     except EvaluationError as error:  # training again would end in the same encoder
-        reason = f"the encoder cannot be measured: {error}"
-        write_json(place.row(seed, job.arm), row | {"state": DIVERGED, "reason": reason})
+        tried = list(study.measure.sets)
+        write_json(place.row(seed, job.arm), row | {"state": UNMEASURED, "reason": str(error), "tried": tried})
         return
     path = place.row(seed, job.arm)
     path.parent.mkdir(parents=True, exist_ok=True)

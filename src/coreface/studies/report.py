@@ -17,7 +17,7 @@ from coreface.reports.terminal_table import Column, print_line, print_table
 from coreface.studies.estimate import StepTimes
 from coreface.studies.job import SHARED, Job
 from coreface.studies.plan import Study
-from coreface.studies.results import DIVERGED, Place
+from coreface.studies.results import FINISHED, Place
 from coreface.studies.summary import Contrast, Summary
 from coreface.training.metrics_file import read_metrics
 
@@ -94,16 +94,16 @@ def print_summary(summary: Summary, console: Console) -> None:
         between = f"{100 * min(values):.2f} to {100 * max(values):.2f}" if values else "-"
         step = f"{1000 * float(np.median([one for one in steps if one])):.0f} ms" if any(steps) else "-"
         rows.append([arm, f"{len(values)} of {len(study.seeds)}", percent(_mean(values)), between, step])
-    diverged = [
-        f"seed {seed}, {arm}: diverged: {row['reason']}"
+    without = [
+        f"seed {seed}, {arm}: {row['state']}: {row['reason']}"
         for (seed, arm), row in summary.rows.items()
-        if row["state"] == DIVERGED
+        if row["state"] != FINISHED
     ]
     print_table(
         (Column("arm", left=True), "runs", "mean", "of the seeds", Column("step", detail=True)),
         rows,
         title=f"{measure} on {name}",
-        notes=diverged,
+        notes=without,
         console=console,
     )
     for contrasts in _by_measure(summary):
@@ -232,8 +232,9 @@ def _runs(summary: Summary) -> Iterator[str]:
         cells = "".join(f"<td>{percent(found.get(one, {}).get(other))}</td>" for one, other in columns)
         step = row.get("times", {}).get("step")
         last = f"{1000 * step:.0f} ms" if step else "-"
-        if row["state"] == DIVERGED:
-            cells, last = f'<td class="quiet" colspan="{len(columns)}">diverged: {escape(str(row["reason"]))}</td>', "-"
+        if row["state"] != FINISHED:
+            text = escape(f"{row['state']}: {row['reason']}")
+            cells, last = f'<td class="quiet" colspan="{len(columns)}">{text}</td>', "-"
         yield f'<tr><th scope="row">seed {seed}, {escape(arm)}</th>{cells}<td>{last}</td></tr>'
     yield "</tbody></table></div>"
 

@@ -15,7 +15,7 @@ from coreface.files import write_atomically
 from coreface.runs.status import is_finished
 from coreface.studies.plan import Study, changes
 
-FINISHED, DIVERGED = "finished", "diverged"
+FINISHED, DIVERGED, UNMEASURED = "finished", "diverged", "not measured"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def standing(study: Study, place: Place, seed: int, arm: str) -> Standing:
     facts = study.run_facts(arm, seed)
     if different := changes(row.get("recipe", {}), facts):
         return Standing("train", None, None, f"its recipe changed: {_some(different)}")
-    if row.get("state") == DIVERGED:
+    if row.get("state") == DIVERGED or row.get("tried") == list(study.measure.sets):
         return Standing("done", row, path)
     missing = [name for name in study.measure.sets if name not in row.get("sets", {})]
     if not missing and place.scores(path).is_file():
@@ -132,6 +132,17 @@ def processor_of_seed(study: Study, place: Place, seed: int) -> str | None:
         if row is not None:
             return str(row["processor"])
     return None
+
+
+def begun_elsewhere(study: Study, place: Place, seed: int) -> str | None:
+    """Say why a seed is left to another machine: its runs were begun on another model of processor; None if not."""
+    made_on, here = processor_of_seed(study, place, seed), processor()
+    if made_on in (None, here):
+        return None
+    return (
+        f"seed {seed} is left to another machine: all its runs belong on one model of processor, and it began on "
+        f"{made_on}; this is {here}"
+    )
 
 
 def processor() -> str:

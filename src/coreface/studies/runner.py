@@ -14,7 +14,7 @@ from rich.console import Console
 from coreface.errors import TrainingStopped
 from coreface.studies.job import BUSY, LOST, SHARED, Job
 from coreface.studies.ownership import live_owner
-from coreface.studies.results import shared_standing, standing
+from coreface.studies.results import begun_elsewhere, shared_standing, standing
 from coreface.training.log import say
 
 _LOOKS = 0.2  # seconds between two looks at the processes
@@ -100,6 +100,9 @@ def _leaves_waiting(job: Job, owners: dict[Job, str], failed: dict[Job, str], co
             failed[job] = f"the shared epochs failed: {reason}"
             return True
     if _is_done(job):
+        return True
+    if elsewhere := begun_elsewhere(job.study, job.place, job.seed):  # since this study began
+        failed[job] = elsewhere
         return True
     if not _is_ready(job):
         return False

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from coreface.data import FaceSource, open_faces, require_identities
+from coreface.data import FaceSource, PairSet, open_faces, require_identities
 from coreface.errors import DataError, EvaluationError, InputError
 from coreface.evaluation.embedding_sources import EncoderSource
 from coreface.evaluation.metrics import eer, kfold_accuracy, tar_at_far
 from coreface.evaluation.metrics.pair_scores import PairScores
 from coreface.evaluation.metrics.resampling import Statistic, resample
-from coreface.evaluation.protocols.pairs import Pairs, image_identities, resample_accuracy
+from coreface.evaluation.protocols.pairs import Pairs, image_identities, open_named_pairs, resample_accuracy
 from coreface.evaluation.protocols.people import People
 from coreface.evaluation.verification import Verification
 from coreface.files import write_atomically
@@ -97,6 +97,16 @@ def score_encoder(
         found[name] = SetScores(_listed(result.verification), None, True)
         notes += [f"{name}: not embedded: {text}" for text in result.unreadable]
     return found, notes
+
+
+def open_sets(measure: Measure, recipe: Recipe) -> list[FaceSource | PairSet]:
+    """Open every set.
+
+    Raises:
+        DataError: one is missing, or cannot be measured on.
+    """
+    faces = [open_set_of_faces(name, recipe) for name in measure.faces]
+    return [*(open_named_pairs(name) for name in measure.pairs), *faces]
 
 
 def open_set_of_faces(name: str, recipe: Recipe) -> FaceSource:

@@ -15,14 +15,14 @@ from coreface.studies.plan import Study
 from coreface.studies.report import print_differences, print_plan, print_summary, write_study_page
 from coreface.studies.results import (
     Place,
-    processor,
-    processor_of_seed,
+    begun_elsewhere,
     read_json,
     shared_standing,
     standing,
     write_json,
 )
 from coreface.studies.runner import run_jobs
+from coreface.studies.scores import open_sets
 from coreface.studies.summary import Summary, summarise
 from coreface.training.log import say
 
@@ -79,6 +79,8 @@ def run_study(
         times = time_steps(study) if planned else StepTimes({}, 0, 0.0)
         print_plan(study, planned, times, jobs, out)
         return None
+    if planned:
+        open_sets(study.measure, study.base)  # one that is missing is found before anything trains
     place.folder.mkdir(parents=True, exist_ok=True)
     if study.base.threads is not None:
         write_json(place.folder / "threads.json", {"threads": study.base.threads})
@@ -119,9 +121,8 @@ def _threads(study: Study, place: Place, jobs: int) -> int:
 
 def _planned(study: Study, place: Place, arms: list[str], seeds: list[int], console: Console) -> list[Job]:
     """Return the runs to make: of every seed the shared epochs, where an arm needs them, and its arms."""
-    planned, here = [], processor()
+    planned = []
     for seed in seeds:
-        made_on = processor_of_seed(study, place, seed)
         of_seed = []
         needs_shared = False
         for arm in arms:
@@ -134,12 +135,8 @@ def _planned(study: Study, place: Place, arms: list[str], seeds: list[int], cons
             needs_shared |= found.state == "train"
         if not of_seed:
             continue
-        if made_on not in (None, here):
-            say(
-                console,
-                f"seed {seed} is left to another machine: all its runs belong on one model of processor, and it began "
-                f"on {made_on}; this is {here}",
-            )
+        if elsewhere := begun_elsewhere(study, place, seed):
+            say(console, elsewhere)
             continue
         if needs_shared and study.shared_until and shared_standing(study, place, seed) is None:
             planned.append(Job(study, place, seed, SHARED))
