@@ -44,7 +44,7 @@ def done(workplace):
     """The commands of the page, run in one process, and what each of them printed."""
     finished = run(workplace, RUN, "\n".join(block.strip() for block in blocks("bash")))
     assert finished.returncode == 0, finished.stderr
-    assert re.findall(r"^< (\d+)$", finished.stdout, flags=re.MULTILINE) == ["0"] * 5, finished.stderr
+    assert re.findall(r"^< (\d+)$", finished.stdout, flags=re.MULTILINE) == ["0"] * 6, finished.stderr
     return finished
 
 
@@ -53,6 +53,8 @@ def test_the_commands_of_the_page_run(workplace, done):
     assert "photos.zip: zip, 32 images of 8 identities" in done.stdout
     assert (workplace / "runs" / "tiny" / "encoder" / "model.safetensors").is_file()
     assert "going on from" in done.stderr
+    assert re.search(r"rank 2 +[01]\.?\d* +32", done.stdout)
+    assert re.search(r"people in photos.zip bear names of people that runs/tiny was trained on", done.stderr)
 
 
 def test_a_run_says_which_module_registered_what(workplace, done):

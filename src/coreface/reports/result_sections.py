@@ -9,7 +9,7 @@ from coreface.evaluation.results import IdentificationResult, Result, TableResul
 from coreface.reports.curve_plots import cmc_panel, det_panel, fnir_panel
 from coreface.reports.plots import line_styles, roc_panel, score_panel
 from coreface.reports.sections import figures, hardest_pairs
-from coreface.reports.tables import percent, table_cell
+from coreface.reports.tables import no_table, percent, table_cell
 from coreface.reports.threshold_table import threshold_table
 
 
@@ -40,7 +40,7 @@ def curves(results: Sequence[VerificationResult]) -> Iterator[str]:
 
 @singledispatch
 def _numbers(result: Result) -> Iterator[str]:
-    raise NotImplementedError(type(result).__name__)
+    raise no_table(result)
 
 
 @_numbers.register

@@ -5,6 +5,7 @@ from functools import singledispatch
 
 from rich.console import Console
 
+from coreface.errors import InputError
 from coreface.evaluation.calibrated_threshold import CalibratedThreshold
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.identification import DistractorRate, Identification
@@ -31,10 +32,22 @@ def percent_interval(interval: Interval | None) -> str:
     return f"{100 * interval.low:.2f} to {100 * interval.high:.2f}"
 
 
+def no_table(result: Result) -> InputError:
+    """Return the error for a result of a class that has no table."""
+    return InputError(
+        f"{result.name}: the protocol returned a result of class {type(result).__name__}, expected a TableResult, "
+        "VerificationResult or IdentificationResult: these have a table and a page"
+    )
+
+
 @singledispatch
 def print_result(result: Result, console: Console | None = None) -> None:
-    """Print the tables of a result, of any kind."""
-    raise NotImplementedError(type(result).__name__)
+    """Print the tables of a result.
+
+    Raises:
+        InputError: the result is of a class that has no table.
+    """
+    raise no_table(result)
 
 
 @print_result.register

@@ -1,6 +1,7 @@
 """The table of protocols, and one of somebody else's: on the command line, in JSON, on a page and in Python."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,8 +10,15 @@ import coreface as cf
 from coreface.cli import main
 from coreface.evaluation.protocols.open_set import OpenSetIdentification
 from coreface.evaluation.protocols.pairs import Pairs
-from coreface.evaluation.protocols.registry import PROTOCOLS, ProtocolOption, protocols, register_protocol
-from coreface.evaluation.results import TableResult
+from coreface.evaluation.protocols.registry import (
+    PROTOCOLS,
+    RESERVED,
+    ProtocolOption,
+    protocol_options,
+    protocols,
+    register_protocol,
+)
+from coreface.evaluation.results import Result, TableResult
 
 
 @pytest.fixture
@@ -96,6 +104,50 @@ def test_names_and_options_that_are_taken(nearest):
     with pytest.raises(cf.InputError, match="--rank is another protocol's option"):
         register_protocol("other", "FOLDER", "others", options=(ProtocolOption("rank", "N", "another"),))
     assert "other" not in PROTOCOLS
+
+
+@pytest.mark.parametrize("keyword", ["json", "model", "no_cache", "pairs"])
+def test_an_option_cannot_have_the_name_of_one_of_the_command(keyword):
+    with pytest.raises(cf.InputError, match="already has an option --" + keyword.replace("_", "-")):
+        register_protocol("other", "FOLDER", "others", options=(ProtocolOption(keyword, "N", "another"),))
+    with pytest.raises(cf.InputError, match="already has an option --" + keyword.replace("_", "-")):
+        register_protocol("other", "FOLDER", "others", flag="--" + keyword.replace("_", "-"))
+    assert "other" not in PROTOCOLS
+
+
+def test_every_option_of_the_command_is_reserved_or_a_protocols(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    shown = {text.replace("-", "_") for text in re.findall(r"--([a-z][a-z-]+)", capsys.readouterr().out)}
+    known = {option.keyword for option in protocol_options()}
+    assert shown - known - {entry.flag[2:] for entry in protocols() if entry.flag} <= RESERVED
+
+
+def test_a_result_of_another_class_is_refused_by_name(place, capsys):
+    class Odd(cf.EvaluationProtocol):
+        def __init__(self, folder):
+            self.faces = cf.data.open_faces(folder)
+
+        def evaluate(self, source, console=None):
+            source.embed(self.faces, console)
+            return OddResult(name="odd", statement="Odd.", provenance=source.provenance)
+
+    class OddResult(Result):
+        kind = "odd"
+
+        def _numbers(self):
+            return {"number": 1}
+
+    register_protocol("odd", "FOLDER", "a result without a table")(Odd)
+    try:
+        assert main(["evaluate", "saved", "--protocol", "odd:faces"]) == 2
+        assert "odd: the protocol returned a result of class OddResult, expected a T" in capsys.readouterr().err
+        assert main(["evaluate", "saved", "--protocol", "odd:faces", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["odd"][0]["number"] == 1
+        assert main(["evaluate", "saved", "--protocol", "odd:faces", "--json", "--report", "odd.html"]) == 2
+        assert "OddResult" in capsys.readouterr().err
+    finally:
+        PROTOCOLS.remove("odd")
 
 
 def test_the_command_and_the_function_give_the_same_results(place, capsys):

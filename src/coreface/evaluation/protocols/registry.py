@@ -77,6 +77,14 @@ class RegisteredProtocol:
         return builder(target, **self.fixed, **options)
 
 
+#: Names that `coreface evaluate` uses itself, so that no option of a protocol may have them.
+RESERVED = frozenset(
+    (
+        *("help", "import", "imports", "model", "embeddings", "protocol", "no_flip", "cache", "no_cache"),
+        *("json", "report", "rest", "run_command", "takes_more"),
+    )
+)
+
 _REPLICATES = ProtocolOption("replicates", "N", "of the bootstrap; 0 for no intervals", int, minimum=0)
 _FACES = (
     ProtocolOption("label", "PLACE", "of faces in tar shards: where the labels are, cls, txt or json:FIELD"),
@@ -125,8 +133,15 @@ def register_protocol(
         flag: an option that stands for ``--protocol NAME:``, such as ``"--pairs"``.
 
     Raises:
-        InputError: the name is taken or no plain word, or an option differs from one of that name.
+        InputError: the name is taken or is not a plain word; an option differs from another protocol's option of that
+            name; or an option or the flag is already one of `coreface evaluate`.
     """
+    flags = {entry.flag: entry.name for entry in protocols() if entry.flag and entry.name != name}
+    if flag is not None and (flag in flags or flag.removeprefix("--").replace("-", "_") in RESERVED):
+        raise InputError(f"{name}: coreface evaluate already has an option {flag}; choose another flag")
+    for option in options:
+        if option.keyword in RESERVED or option.flag in (*flags, flag):
+            raise InputError(f"{name}: coreface evaluate already has an option {option.flag}; choose another keyword")
     known = {option.keyword: option for option in protocol_options()}
     for option in options:
         if known.get(option.keyword, option) != option:
