@@ -52,9 +52,9 @@ def test_the_commands_of_the_page_run(workplace, done):
     assert re.search(r"tiny +a small network", done.stdout)
     assert "photos.zip: zip, 32 images of 8 identities" in done.stdout
     assert (workplace / "runs" / "tiny" / "encoder" / "model.safetensors").is_file()
-    assert "going on from" in done.stderr
+    assert "resuming from" in done.stderr
     assert re.search(r"rank 2 +[01]\.?\d* +32", done.stdout)
-    assert re.search(r"people in photos.zip bear names of people that runs/tiny was trained on", done.stderr)
+    assert re.search(r"people in photos.zip have the names of people that runs/tiny was trained on", done.stderr)
 
 
 def test_a_run_says_which_module_registered_what(workplace, done):

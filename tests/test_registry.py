@@ -42,7 +42,7 @@ def test_an_unknown_name_suggests_the_nearest_or_lists_all(registry):
 
 
 def test_a_name_is_given_once_and_the_same_definition_may_come_again(registry):
-    with pytest.raises(InputError, match="there is a colour 'red' already"):
+    with pytest.raises(InputError, match="colour 'red' is already registered"):
         registry.add("red", other, "like wine")
     registry.add("red", one, "like wine")
     assert registry.help() == {"red": "like wine"}
@@ -87,7 +87,7 @@ def test_a_module_of_the_current_folder_is_imported(place):
         (
             "broken_one",
             "import coreface as cf\ncf.register_backbone('iresnet50', 'mine')(len)",
-            "there is a backbone 'iresnet50' already",
+            "backbone 'iresnet50' is already registered",
         ),
     ],
 )

@@ -43,9 +43,9 @@ class Registry(Generic[Entry]):
         if not _NAME.fullmatch(name):
             raise InputError(f"{self.kind} name is {name!r}, expected letters, digits, '_', '-' and '.'")
         if not help or "\n" in help:
-            raise InputError(f"help of {self.kind} {name} is {help!r}, expected one line that says what it is")
+            raise InputError(f"help of {self.kind} {name} is {help!r}, expected one line of text")
         if name in self._entries and _definition(self._entries[name][0]) != _definition(entry):
-            raise InputError(f"there is a {self.kind} {name!r} already, of {self.module(name)}: choose another name")
+            raise InputError(f"{self.kind} {name!r} is already registered by {self.module(name)}: choose another name")
         self._entries[name] = (entry, help)
 
     def remove(self, name: str) -> None:
@@ -67,8 +67,8 @@ class Registry(Generic[Entry]):
             near = difflib.get_close_matches(str(name), self._entries, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(self._entries)}."
             raise self._error(
-                f"there is no {self.kind} {name!r}: {advice} One that your own module registers needs --import MODULE, "
-                "in Python an import"
+                f"there is no {self.kind} {name!r}: {advice} If your own module registers it, give --import MODULE, "
+                "or import it in Python"
             )
         return self._entries[name][0]
 
@@ -106,7 +106,7 @@ def import_module(name: str) -> None:
             raise InputError(f"--import {name}: it imports {error.name}, which is not installed") from error
         advice = f"give {name[:-3].replace('/', '.')}, without .py" if name.endswith(".py") else "give its name"
         raise InputError(
-            f"--import {name}: there is no such module in the current folder or in this Python: {advice}"
+            f"--import {name}: no such module in the current folder or in this Python: {advice}"
         ) from error
     except CoreFaceError as error:
         raise InputError(f"--import {name}: {error}") from error

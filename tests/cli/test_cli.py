@@ -66,7 +66,7 @@ def test_train_evaluate_and_overwrite(place, paint_faces, capsys):
     assert "not embedded" in capsys.readouterr().err
     assert (place / "page.html").is_file()
 
-    assert "holds a run already" in fails(capsys, "train", "r.yaml")[-1]
+    assert "already contains a run" in fails(capsys, "train", "r.yaml")[-1]
     assert main(["train", "r.yaml", "--overwrite", "--optimizer.epochs", "1"]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {row["epoch"] for row in rows if "epoch" in row} == {1}
@@ -83,7 +83,7 @@ def test_train_evaluate_and_overwrite(place, paint_faces, capsys):
         (["--data.image_size", "20"], "data.image_size is 20, expected a multiple of 16"),
         (["--data.holdout", "8"], "leaves none to train on"),
         (["--device", "toaster"], "device 'toaster' is not available"),
-        (["--run", "photos"], "photos exists and is no run"),
+        (["--run", "photos"], "photos exists and is not a run"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(place, paint_faces, capsys, words, message):
@@ -234,7 +234,7 @@ def test_a_run_is_called_after_its_recipe(type_in, toy_recipe):
 def test_a_folder_that_is_no_run_is_refused_even_with_overwrite(refusal, toy_recipe):
     Path("photos").mkdir()
     Path("photos/one.jpg").write_text("mine")
-    assert "is no run" in refusal("train", toy_recipe, "--run", "photos", "--overwrite")
+    assert "is not a run" in refusal("train", toy_recipe, "--run", "photos", "--overwrite")
     assert Path("photos/one.jpg").read_text() == "mine"
 
 
@@ -301,7 +301,7 @@ def test_no_faces_named(refusal):
         (["RECIPE", "--evaluation.faces", "nowhere"], "nowhere: no such folder"),
         (["RECIPE", "--stages.dropout", "0.5"], "which stage"),
         (["RECIPE", "--optimizer", "other.yaml"], "--optimizer is a section"),
-        (["RECIPE", "--resume", "now"], "nothing to go on with"),
+        (["RECIPE", "--resume", "now"], "nothing to resume"),
     ],
 )
 def test_other_bad_words(refusal, toy_recipe, words, said):
@@ -414,7 +414,7 @@ def test_help_of_train_lists_every_field(type_in, words):
             name = f"--{section}.{field}" if field else f"--{section}"
             assert name in names or any(word.startswith(f"{name}.") for word in names), name
     assert "Learning rate after the warm-up" in " ".join(out.split())
-    assert "go on with a run that was cut off, from its newest checkpoint" in " ".join(out.split())
+    assert "resume an interrupted run from its newest checkpoint" in " ".join(out.split())
     assert out.startswith("usage: coreface train RECIPE")
 
 

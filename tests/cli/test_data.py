@@ -75,7 +75,7 @@ def test_stray_files_are_noted_and_no_fault(run, tmp_path):
     assert (status, out) == (
         0,
         "36 images of 6 identities, most of them 24 x 24\n"
-        "note: 2 stray files: no image, or not in the folder of an identity:\n  person01/deep\n  readme.txt\n"
+        "note: 2 stray files: not an image, or not in the folder of an identity:\n  person01/deep\n  readme.txt\n"
         "note: 1 identity folder without an image:\n  nobody\n"
         "nothing is wrong\n",
     )
@@ -86,7 +86,7 @@ def test_stray_files_are_noted_and_no_fault(run, tmp_path):
     found = json.loads(out)
     assert (status, found["good"]) == (0, True)
     stray, empty = found["notices"]
-    assert stray["message"] == "13 stray files: no image, or not in the folder of an identity"
+    assert stray["message"] == "13 stray files: not an image, or not in the folder of an identity"
     assert sorted(stray["items"]) == sorted(
         ["readme.txt", "person01/deep", *(f"person02/{number:02}.txt" for number in range(11))]
     )
@@ -229,9 +229,7 @@ def test_labels_of_shards_elsewhere(run, tmp_path):
     assert "2 images of 2 identities" in run("info", "s.tar", "--label", "json:who")[1]
     status, out, errors = run("convert", "s.tar", "faces", "--to", "folder", "--label", "json:who")
     assert (status, out) == (0, "faces: folder, 2 images of 2 identities\n")
-    assert (
-        errors == "note: 1 member is no part of a sample: no image, no label, or without the other:\n  s.tar: c.png\n"
-    )
+    assert errors == "note: 1 member is not part of a sample: no image and label of one key:\n  s.tar: c.png\n"
     assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == ["anna", "bert"]
     assert run("info", "s.tar", "--label", "xml")[0] == 2
 
@@ -240,7 +238,7 @@ def test_pairs_of_people_with_one_image_each(run, paint_faces, tmp_path):
     paint_faces(tmp_path / "singles", identities=4, images=1)
     status, _, errors = run("pairs", "singles", "--out", "p.bin", "--folds", 1)
     assert status == 2
-    assert "nobody among 4 identities has two images" in errors
+    assert "none of 4 identities has two images" in errors
 
 
 def test_notices_of_pairs(run, tmp_path):

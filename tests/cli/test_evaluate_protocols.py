@@ -237,7 +237,7 @@ def test_people_that_were_trained_on_are_noticed(run, place, tmp_path):
     for command in ("evaluate {} --replicates 0", "evaluate {} --groups labels.csv --replicates 0", "calibrate {}"):
         code, _, err = run(f"{command.format(run_folder)} --faces faces")
         assert code == 0
-        assert "warning: 2 of the 12 people in faces bear names of people" in err
+        assert "warning: 2 of the 12 people in faces have the names of people" in err
     assert "warning" not in run(f"evaluate {place / 'a'} --faces faces --replicates 0")[2]
 
 
@@ -259,7 +259,7 @@ def test_people_that_were_trained_on_are_noticed_once_wherever_they_are(run, pla
     code, _, err = run(words.replace("RUN", str(run_folder)))
     assert code == 0
     assert err.count("warning: ") == 1
-    assert f"warning: 2 of the 12 people in {place_named} bear names of people" in err
+    assert f"warning: 2 of the 12 people in {place_named} have the names of people" in err
 
 
 def test_distractors_that_were_trained_on_are_noticed(run, place, tmp_path):
@@ -276,7 +276,7 @@ def test_one_fold_has_no_accuracy_and_says_so(run, place):
         rows = [[row["path1"], row["path2"], row["same"], "7"] for row in csv.DictReader(file)]
     with (place / "one_fold.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["path1", "path2", "same", "fold"], *rows])
-    said = "accuracy: not measured, for all pairs are in one fold"
+    said = "accuracy: not computed, because all pairs are in one fold"
     code, out, _ = run("evaluate a --pairs one_fold.csv:faces --replicates 0")
     assert code == 0
     assert said in out
@@ -284,7 +284,7 @@ def test_one_fold_has_no_accuracy_and_says_so(run, place):
     (found,) = json.loads(run("evaluate a --pairs one_fold.csv:faces --replicates 0 --json")[1])["sets"]
     assert found["accuracy"] is None
     assert found["notes"][0].startswith(said)
-    assert "120 pairs in one fold, so that no accuracy is measured" in found["statement"]
+    assert "120 pairs in one fold, so no accuracy is computed" in found["statement"]
     assert said in run("compare a b --pairs one_fold.csv:faces --replicates 5")[1]
     assert said not in run("evaluate a --pairs pairs.csv:faces --replicates 0")[1]
 

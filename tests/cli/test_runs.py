@@ -41,14 +41,14 @@ def test_golden_output(runs, width):
         "runs/ms1mv2_r100_arcface   interrupted      20   120000   12.346        -",
         "runs/new                   interrupted       0        0        -        -",
         "",
-        "go on with an interrupted one: coreface train --resume RUN",
+        "resume an interrupted run: coreface train --resume RUN",
     ]
 
 
 def test_a_run_of_several_processes_is_not_continued_by_one(runs, tmp_path):
     assert not any("torchrun" in line for line in runs(80, one=[]))
     (tmp_path / "runs" / "one" / "launchers.json").touch()
-    hint = "where torchrun began it: torchrun --nproc-per-node N -m coreface train --resume RUN"
+    hint = "if torchrun started it: torchrun --nproc-per-node N -m coreface train --resume RUN"
     assert runs(120)[-1] == hint
     assert hint not in runs(120, one=ROWS)  # it is finished
 

@@ -74,7 +74,7 @@ def test_what_is_no_image_is_left_out_and_listed(tmp_path, write_faces):
     assert locations(source) == ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
     stray = ("README", "a/1.png.part", "a/folder.png", "a/no_suffix", "a/notes.txt", "b/deep", "stray.png")
     found = messages(source)
-    assert sorted(found["8 stray files: no image, or not in the folder of an identity"]) == sorted(
+    assert sorted(found["8 stray files: not an image, or not in the folder of an identity"]) == sorted(
         (*stray, "text_only/x.txt")
     )
     assert found["2 identity folders without an image"] == ("nobody", "text_only")
@@ -108,7 +108,7 @@ def test_links_are_followed_and_dangling_ones_reported(tmp_path, write_faces, pi
     assert locations(source) == ["ann/1.png", "ann/2.png", "zed/1.png", "zed/2.png"]
     np.testing.assert_array_equal(source[1][0], pixels_of("bob/2.png"))
     assert messages(source) == {
-        "2 stray files: no image, or not in the folder of an identity": ("ann/gone.png", "loop")
+        "2 stray files: not an image, or not in the folder of an identity": ("ann/gone.png", "loop")
     }
 
 
@@ -215,7 +215,10 @@ def test_identities_may_lie_deeper(tmp_path, write_faces):
     assert source.identity_names == ("g1/ann", "g1/ben", "g2/ann", "top", "x/y/z", "ünder/李")
     assert locations(source) == names
     found = messages(source)
-    assert sorted(found["2 stray files: no image, or not in the folder of an identity"]) == ["1.png", "g1/notes.txt"]
+    assert sorted(found["2 stray files: not an image, or not in the folder of an identity"]) == [
+        "1.png",
+        "g1/notes.txt",
+    ]
     assert found["1 identity folder without an image"] == ("g2/empty",)
 
 
@@ -250,14 +253,17 @@ def test_identities_at_a_level_hold_all_images_below(tmp_path, write_faces):
     assert sorted(locations(source)) == sorted(SESSIONS)
     assert source.identities.tolist() == [0, 0, 0, 1, 1, 2]
     found = messages(source)
-    assert found["2 stray files: no image, or not in the folder of an identity"] == ("anna/s2/notes.txt", "stray.png")
+    assert found["2 stray files: not an image, or not in the folder of an identity"] == (
+        "anna/s2/notes.txt",
+        "stray.png",
+    )
     assert found["1 identity folder without an image"] == ("nobody",)
 
 
 def test_images_above_the_level_are_named(tmp_path, write_faces):
     source = FolderSource(write_faces(tmp_path, SESSIONS), identity_level=2)
     assert source.identity_names == ("anna/s1", "anna/s2", "bert/s1", "cora/s1")
-    assert messages(source)["1 stray file: no image, or not in the folder of an identity"] == ("bert/3.png",)
+    assert messages(source)["1 stray file: not an image, or not in the folder of an identity"] == ("bert/3.png",)
     with pytest.raises(DataError, match="identity_level is 6"):
         FolderSource(tmp_path, identity_level=6)
     with pytest.raises(InputError, match="identity_level is 0"):
@@ -269,7 +275,7 @@ def test_a_link_back_does_not_go_round_for_ever_at_a_level(tmp_path, write_faces
     (tmp_path / "anna" / "s1" / "back").symlink_to(tmp_path / "anna")
     source = FolderSource(tmp_path, identity_level=1)
     assert len(source) == len(SESSIONS)
-    assert messages(source)["1 stray file: no image, or not in the folder of an identity"] == ("anna/s1/back",)
+    assert messages(source)["1 stray file: not an image, or not in the folder of an identity"] == ("anna/s1/back",)
 
 
 def test_sessions_of_the_same_name_below_several_people_are_hinted_at(tmp_path, write_faces):

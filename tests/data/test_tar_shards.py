@@ -102,7 +102,7 @@ def test_other_parts_of_a_sample_are_left_alone_and_what_is_part_of_none_is_name
     assert [source.encoded(i) for i in range(len(source))] == [png("x"), png("y")]
     assert source.identity_names == ("7", "8")
     (notice,) = source.storage_notices()
-    assert notice.message.startswith("3 members are no part of a sample")
+    assert notice.message.startswith("3 members are not part of a sample")
     assert notice.loses
     assert [item.split(": ")[1] for item in notice.items] == ["README", "label.cls", "lone.png"]
     assert source.select(np.array([1])).notices()[-1] == notice
@@ -252,7 +252,7 @@ def test_damaged_shards(tmp_path):
     for spoilt, words in (
         (made[:700], "byte 0: a member of .* bytes, but the file ends at byte 700"),
         (made[: 512 + 1024 + 100], "byte 1536: the file ends within a header"),
-        (b"\x01" + made[1:], "byte 0: no header of a tar member"),
+        (b"\x01" + made[1:], "byte 0: not the header of a tar member"),
         (b"", "empty"),
     ):
         path.write_bytes(spoilt)

@@ -65,7 +65,7 @@ def test_decisions_rest_on_it(run, people, calibration):
     assert (status, out.splitlines()[0]) == (3, "no match")
     words[-1] = "0.01"  # 5 of 594 impostor pairs
     status, out, _ = run("verify", people / "p01" / "0.png", people / "p01" / "1.png", *words)
-    assert (status, "take it for rough" in out) == (0, True)
+    assert (status, "treat it as rough" in out) == (0, True)
     words[-1] = "1e-3"
     status, out, _ = run("verify", people / "p01" / "0.png", people / "p01" / "1.png", *words)
     assert (status, "undecidable" in out) == (4, True)

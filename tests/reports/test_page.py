@@ -188,7 +188,7 @@ def test_intervals_that_are_missing_partial_or_empty_are_said_to_be(tmp_path):
     table, without, noted, failed, perfect = Reader(written(page, tmp_path)).text.split(sentences)
     assert table.count("no interval") == 2 * (1 + 2)
     assert table.count("7 of 1,000 replicates failed") == 1
-    assert "No intervals were asked for." in without
+    assert "No intervals were requested." in without
     assert "Intervals: only <a few>." in noted
     assert "90 % interval" in failed
     assert "bootstrap over identities" in perfect

@@ -124,7 +124,7 @@ def test_a_finished_run_is_left_alone(finished, tmp_path, screen):
     assert run.evaluation is None
     assert content_digest(run.encoder) == content_digest(finished.encoder)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert "finished already" in screen.file.getvalue()
+    assert "already finished" in screen.file.getvalue()
 
 
 def test_more_epochs_on_request(finished, tmp_path, screen, toy_recipe):
@@ -202,7 +202,7 @@ def test_by_force(cut, finished, screen):
 def test_another_optimizer_by_force_begins_its_memory_anew(cut, screen):
     change = ["--optimizer.name", "adamw", "--optimizer.lr", "0.001"]
     assert resume(cut, overrides=change, force=True, console=screen).evaluation is not None
-    assert "momentum begins anew" in screen.file.getvalue()
+    assert "its state (momentum) starts from zero" in screen.file.getvalue()
 
 
 def test_what_was_cut_off_after_the_training_is_done(finished, tmp_path, screen):
@@ -259,7 +259,7 @@ def test_where_there_is_no_run(tmp_path, name, toy_folder):
     (tmp_path / "empty").mkdir()
     shutil.copytree(toy_folder, tmp_path / "photos")
     (tmp_path / "photos" / "recipe.yaml").write_text("{}")
-    with pytest.raises(RunError, match=r"nothing to go on with"):
+    with pytest.raises(RunError, match=r"nothing to resume"):
         resume(tmp_path / name)
 
 

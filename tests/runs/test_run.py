@@ -105,7 +105,7 @@ def test_the_environment_is_plain():
 
 def test_a_run_is_not_overwritten_unasked(finished, recipe):
     before = (finished.folder / "metrics.jsonl").read_bytes()
-    with pytest.raises(cf.RunError, match="holds a run already"):
+    with pytest.raises(cf.RunError, match="already contains a run"):
         cf.train(recipe, finished.folder)
     assert (finished.folder / "metrics.jsonl").read_bytes() == before
 
@@ -147,7 +147,7 @@ def test_a_folder_that_is_no_run_is_never_touched(tmp_path, recipe, overwrite, f
     """A recipe.yaml alone does not make a run: people keep their recipe beside their photographs."""
     for name in files:
         (tmp_path / name).write_text("mine")
-    with pytest.raises(cf.RunError, match="is no run"):
+    with pytest.raises(cf.RunError, match="is not a run"):
         cf.train(recipe, tmp_path, overwrite=overwrite)
     assert {path.name for path in tmp_path.iterdir()} == set(files)
 
@@ -156,7 +156,7 @@ def test_a_folder_of_somebodys_failures_is_never_touched(tmp_path, recipe):
     (tmp_path / "failures").mkdir()
     (tmp_path / "failures" / "rank_0.attempt_0.txt").write_text("what a process leaves that dies before its run begins")
     (tmp_path / "failures" / "photo.jpg").write_text("mine")
-    with pytest.raises(cf.RunError, match="is no run"):
+    with pytest.raises(cf.RunError, match="is not a run"):
         cf.train(recipe, tmp_path)
     (tmp_path / "failures" / "photo.jpg").unlink()
     assert cf.train(recipe, tmp_path).evaluation is not None
@@ -188,7 +188,7 @@ def test_a_run_that_was_killed_while_it_began_is_begun_anew(tmp_path, recipe, mo
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_in_the_place_of_the_folder(tmp_path, recipe, overwrite):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(cf.RunError, match="is no run"):
+    with pytest.raises(cf.RunError, match="is not a run"):
         cf.train(recipe, tmp_path / "run", overwrite=overwrite)
     assert (tmp_path / "run").read_text() == "mine"
 
@@ -239,7 +239,7 @@ def test_oddities_of_the_faces_are_counted_and_listed(paint_faces, recipe, tmp_p
     run = cf.train(cf.Recipe.load(_write(tmp_path, folder, holdout=0)), tmp_path / "run", console=screen)
     said, notices = screen.file.getvalue(), (run.folder / "notices.txt").read_text()
     assert "warning: 1 identity has a single image" in said
-    assert "warning: 1 stray file: no image, or not in the folder of an identity" in said
+    assert "warning: 1 stray file: not an image, or not in the folder of an identity" in said
     assert "1 unreadable image left out" in said
     assert "person03" in notices
     assert "readme.txt" in notices

@@ -157,7 +157,7 @@ def test_a_folder_that_is_taken_stays_as_it_is_however_often_they_are_started(re
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     lines = refused(tmp_path, recipe, ["--run-dir", "run"], ["--max-restarts", "1"])
     assert len(lines) == 2
-    assert all(("holds a run already" if kind == "run" else "is no run") in line for line in lines)
+    assert all(("already contains a run" if kind == "run" else "is not a run") in line for line in lines)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -169,7 +169,7 @@ def test_a_process_that_dies_is_started_anew_with_the_others(recipe, tmp_path, f
     assert "process 0 has lost another of the 2, which died or was killed (" in line
     assert line.endswith("continue with: torchrun --nproc-per-node 2 -m coreface train --resume run")
     assert "gloo" in line  # what torch.distributed says of it: reset, closed, or a broken pipe
-    assert err.count("going on from run/checkpoints/step_4: 4 of 32 steps done") == 1
+    assert err.count("resuming from run/checkpoints/step_4: 4 of 32 steps done") == 1
     assert out.count("EER") == 1
     kept = (tmp_path / "run" / "failures" / "rank_0.attempt_0.txt").read_text(encoding="utf-8")
     assert kept.startswith("process 0 of 2, attempt 1\nTraceback")

@@ -184,7 +184,7 @@ def test_a_folder_that_is_no_run_is_not_touched(shown, toy_backbone, tmp_path, m
     (tmp_path / "run" / "fold0" / "coreface").mkdir(parents=True)
     (tmp_path / "run" / "fold0" / "coreface" / "mine.txt").write_text("mine")
     assert main(["demo", "--run", str(tmp_path / "run")]) == 2
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
     assert (tmp_path / "run" / "fold0" / "coreface" / "mine.txt").read_text() == "mine"
 
 

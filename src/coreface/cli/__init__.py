@@ -100,7 +100,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="coreface",
-        description="Train face encoders with CoReFace, measure them on people they have never seen, and use them.",
+        description="Train face encoders with CoReFace, evaluate them on people not in the training set, and use them.",
     )
     parser.add_argument("--version", action="version", version=f"coreface {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -9,14 +9,14 @@ from coreface.cli.terminal import add_command, show_progress
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    align = add_command(commands, "align", _align, "find and align the faces of people; goes on where it was cut off")
+    align = add_command(commands, "align", _align, "find and align the faces of people; resumes after an interruption")
     align.add_argument("photographs", metavar="PHOTOS", help="a folder <identity>/<photograph>")
     align.add_argument("aligned", metavar="ALIGNED", help="the folder to fill: crops, rejects.csv, samples.png")
     add_face_options(align, ("largest", "only", "centre", "all"))
     align.add_argument("--size", type=int, default=112, metavar="N", help="side of a crop in pixels (default: 112)")
     text = "how crops are stored (default: jpg, one file each)"
     align.add_argument("--format", choices=("jpg", "png", "recordio", "shards"), default="jpg", help=text)
-    text = "what lies outside of a photograph: black, as public weights saw it, or its edge (default: black)"
+    text = "fill outside the photograph: black, as for public weights, or replicate its edge (default: black)"
     align.add_argument("--border", choices=("black", "replicate"), default="black", help=text)
     align.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     add_detector_options(align)

@@ -29,25 +29,30 @@ _FPIRS = (1e-1, 1e-2)
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     calibrate = add_command(
-        commands, "calibrate", _calibrate, "learn an encoder's thresholds from people, and keep them beside it"
+        commands, "calibrate", _calibrate, "estimate an encoder's thresholds from people, and save them next to it"
     )
     calibrate.add_argument(
         "model", metavar="MODEL", help="a run, a saved encoder; with --photos an .onnx file or sface"
     )
     calibrate.add_argument(
-        "--faces", metavar="PATH", help="a folder <identity>/<image>; default: whom the run held out"
+        "--faces", metavar="PATH", help="a folder <identity>/<image> (default: people held out by the run)"
     )
     text = "photographs <identity>/<image> instead: calibrate detector, alignment and encoder together, for verify"
     calibrate.add_argument("--photos", metavar="PATH", help=text)
-    text = "the file to write (default: calibration.json beside the encoder)"
+    text = "the file to write (default: calibration.json next to the encoder)"
     calibrate.add_argument("--out", metavar="FILE", help=text)
-    calibrate.add_argument("--show", action="store_true", help="print the calibration that is there; learn nothing")
+    calibrate.add_argument("--show", action="store_true", help="print the existing calibration; estimate nothing")
     calibrate.add_argument(
-        "--gallery", type=int, action="append", default=[], metavar="N", help="thresholds for a gallery of N people too"
+        "--gallery",
+        type=int,
+        action="append",
+        default=[],
+        metavar="N",
+        help="also thresholds for a gallery of N people",
     )
     add_reader_options(calibrate)
     add_embedding_options(calibrate)
-    text = "of an encoder that does not say how its crops were aligned: arcface"
+    text = "for an encoder that does not record its alignment: arcface"
     calibrate.add_argument("--alignment", metavar="NAME", help=text)
     add_face_options(calibrate, ("largest", "centre", "only"))
     add_detector_options(calibrate)
@@ -62,7 +67,7 @@ def _calibrate(options: argparse.Namespace) -> None:
     if any(size < 1 for size in options.gallery):
         raise RecipeError(f"--gallery is {options.gallery}, expected 1 or more people")
     if options.photos and options.faces:
-        raise RecipeError("--photos and --faces exclude each other: photographs are aligned, faces are crops already")
+        raise RecipeError("--photos and --faces exclude each other: photographs get aligned, faces are already crops")
     whole = options.photos or is_onnx(options.model)
     calibrator, digest, path = _of_pipeline(options) if whole else _of_encoder(options)
     verification = [calibrator.threshold(fmr) for fmr in FMRS]

@@ -1,4 +1,4 @@
-"""`coreface data`: look at faces, check them, split, convert, and draw pairs of them."""
+"""`coreface data`: inspect, check, split and convert faces, and draw pairs of them."""
 
 import argparse
 import json
@@ -24,11 +24,13 @@ _LISTED = 10  # lines of each kind that `check` prints
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    text = "look at faces, check them, split, convert, and draw pairs of them"
+    text = "inspect, check, split and convert faces, and draw pairs of them"
     data = commands.add_parser("data", help=text, description=text)
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    info = add_command(actions, "info", _info, "say what a path holds, from its index and some of its images")
+    info = add_command(
+        actions, "info", _info, "describe what is found at a path, from its index and some of its images"
+    )
     info.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs: a .bin, .csv or pairs.txt")
     add_reader_options(info)
     info.add_argument("--samples", metavar="FILE", help="write the first images to this .png (default: nowhere)")
@@ -40,22 +42,22 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "check",
         _check,
         "decode every image; list what cannot be read, duplicates, small identities, odd sizes; exit with 1 if any; "
-        "stray files are noted",
+        "stray files are listed as notes",
     )
     check.add_argument("path", metavar="PATH", help=_PATH)
     add_reader_options(check)
     check.add_argument("--least", type=int, default=2, metavar="N", help="images an identity should have (%(default)s)")
     check.add_argument("--json", action="store_true", help="print all as JSON; otherwise some of each")
 
-    split = add_command(actions, "split", _split, "write two sources that share nobody: OUT/train and OUT/test")
+    split = add_command(actions, "split", _split, "write two sources without common identities: OUT/train and OUT/test")
     split.add_argument("path", metavar="PATH", help=_PATH)
     add_reader_options(split)
-    split.add_argument(
-        "--by-identity", action="store_true", required=True, help="people are split, not their images; must be given"
-    )
+    split.add_argument("--by-identity", action="store_true", required=True, help="split people, not images (required)")
     split.add_argument("--test", type=float, default=0.1, metavar="X", help="share of the people, or their number")
     split.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    split.add_argument("--family", metavar="REGEX", help="people in whose names this finds the same text stay together")
+    split.add_argument(
+        "--family", metavar="REGEX", help="people for whose names this matches the same text stay together"
+    )
     split.add_argument("--out", metavar="DIR", help="where to write (default: <name of PATH>-split here)")
     split.add_argument("--to", choices=_STORAGES, help="what to write (default: as PATH)")
 
@@ -65,10 +67,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     convert.add_argument("target", metavar="B", help="the folder to write")
     convert.add_argument("--to", choices=_STORAGES, help="what to write (default: recordio, from RecordIO a folder)")
     convert.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="images a shard (%(default)s)")
-    convert.add_argument("--shuffle", type=int, metavar="SEED", help="write shards in random order, as training wants")
+    convert.add_argument("--shuffle", type=int, metavar="SEED", help="write shards in random order, as training needs")
 
     pairs = add_command(actions, "pairs", _pairs, "make a verification set of genuine and impostor pairs, as .bin")
-    pairs.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs to write anew: a .bin, .csv or pairs.txt")
+    pairs.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs to write again: a .bin, .csv or pairs.txt")
     add_reader_options(pairs)
     pairs.add_argument("--out", required=True, metavar="FILE", help="the .bin to write")
     pairs.add_argument("--count", type=int, metavar="N", help="pairs in all (default: 6000, or what is possible)")
@@ -247,7 +249,7 @@ def _pairs(options: argparse.Namespace) -> None:
     of = f"{counted(len(pairs), 'pair')} of {counted(pairs.num_images, 'image')}"
     print(f"{out}: {of}, {genuine} genuine, {counted(pairs.folds, 'fold')}")
     if pairs.folds != FOLDS:
-        print(f"note: a .bin does not say its folds; whoever reads it takes {FOLDS}", file=sys.stderr)
+        print(f"note: a .bin does not store its folds; readers assume {FOLDS}", file=sys.stderr)
 
 
 def _is_pairs(path: str) -> bool:

@@ -12,7 +12,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         commands,
         "demo",
         _demo,
-        "train and evaluate on the ORL faces: raw pixels, the twin without the method, CoReFace",
+        "train and evaluate on the ORL faces: raw pixels, the dropout-only baseline, CoReFace",
     )
     demo.add_argument(
         "--folds", type=int, default=1, choices=range(1, 5), metavar="N", help="disjoint test groups, 1 to 4"

@@ -79,8 +79,8 @@ def warn_of_trained(names: Sequence[str], place: str, model: str | None) -> None
     known = known_people(names, trained) if isinstance(trained, list) else 0
     if known:
         print(
-            f"coreface: warning: {known} of the {len(set(names))} people in {place} bear names of people that {model} "
-            "was trained on: rates on those are far too good, and thresholds too low",
+            f"coreface: warning: {known} of the {len(set(names))} people in {place} have the names of people that "
+            f"{model} was trained on: rates on them are far too good, and thresholds too low",
             file=sys.stderr,
         )
 

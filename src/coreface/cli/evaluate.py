@@ -52,9 +52,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from coreface.reports.tables import print_result
 
     if (options.model is None) == (options.embeddings is None):
-        raise RecipeError("expected one of MODEL and --embeddings FILE: say what to evaluate")
+        raise RecipeError("expected one of MODEL and --embeddings FILE")
     if options.backbone and not (options.model and is_weights(options.model)):
-        raise RecipeError(f"--backbone is {options.backbone}, expected one for a MODEL that is a file of weights alone")
+        raise RecipeError(f"--backbone is {options.backbone}, expected only with a MODEL that is a file of weights")
     given = _given(options)
     source = EmbeddingFile(Path(options.embeddings)) if options.embeddings else open_embeddings(options.model, options)
     chosen = _chosen_protocols(options.model or source, options.protocol, given)  # a wrong path is found out first
@@ -116,7 +116,7 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         if option not in used:
             takers = [entry for entry in entries.values() if option in entry.options]
             places = " or ".join(entry.flag or f"--protocol {entry.name}:{entry.target}" for entry in takers)
-            raise RecipeError(f"{option.flag} goes with {places}, which takes it")
+            raise RecipeError(f"{option.flag} is an option of {places}")
         given[option.keyword] = value
     return given
 

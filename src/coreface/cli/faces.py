@@ -14,7 +14,7 @@ _NO_FACE = 4
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    text = "list the faces in photographs; exit with 4 where none has any"
+    text = "list the faces in photographs; exit with 4 if no face is found"
     faces = add_command(commands, "faces", _faces, text)
     faces.add_argument("images", nargs="+", metavar="IMAGE", help="a photograph")
     faces.add_argument("--draw", metavar="FILE", help="write the photograph with its faces marked; of one IMAGE")

@@ -23,7 +23,7 @@ def _runs(options: argparse.Namespace) -> None:
         print(json.dumps([{**dataclasses.asdict(one), "folder": str(one.folder)} for one in states], indent=2))
         return
     if not states:
-        print(f"there is no run in {options.folder}")
+        print(f"there is not a run in {options.folder}")
         return
     from coreface.reports.terminal_table import Column, print_table
 
@@ -43,6 +43,6 @@ def _runs(options: argparse.Namespace) -> None:
     )
     interrupted = [one.folder for one in states if one.state == "interrupted"]
     if interrupted:
-        print("go on with an interrupted one: coreface train --resume RUN")
+        print("resume an interrupted run: coreface train --resume RUN")
     if any((folder / LAUNCHERS).exists() for folder in interrupted):
-        print("where torchrun began it: torchrun --nproc-per-node N -m coreface train --resume RUN")
+        print("if torchrun started it: torchrun --nproc-per-node N -m coreface train --resume RUN")

@@ -14,7 +14,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         commands,
         "study",
         _study,
-        "train arms of a recipe with several seeds, and judge what they differ in",
+        "train variants (arms) of a recipe with several seeds, and compare them",
     )
     study.add_argument("study", metavar="STUDY", help="a study file, or the name of one that comes with coreface")
     study.add_argument("--dir", metavar="DIR", help="the folder of the study (default: studies/NAME below runs)")

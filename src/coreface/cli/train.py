@@ -31,8 +31,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
     text = "the folder of the run, runs/<recipe> without it; --run-dir is for torchrun, which has a --run of its own"
     parser.add_argument("--run", "--run-dir", metavar="DIR", help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace the run that lies there")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off, from its newest checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing run")
+    parser.add_argument("--resume", metavar="RUN", help="resume an interrupted run from its newest checkpoint")
     parser.add_argument(
         "--force",
         action="store_true",

@@ -14,15 +14,19 @@ _MATCH, _NO_MATCH, _UNDECIDED = 0, 3, 4
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     text = (
-        "decide whether two photographs show one person; exit with 0 for a match, 3 for none, 4 where there is no face "
-        "or the calibration cannot tell"
+        "decide whether two photographs show one person; exit with 0 for a match, 3 for no match, 4 if there is no "
+        "face or the calibration cannot decide"
     )
     verify = add_command(commands, "verify", _verify, text)
     verify.add_argument("a", metavar="A", help="a photograph")
     verify.add_argument("b", metavar="B", help="another")
-    verify.add_argument("--fmr", type=float, default=1e-3, metavar="X", help="wanted rate of false matches (1e-3)")
-    verify.add_argument("--threshold", type=float, metavar="T", help="decide at this cosine, not at a calibrated one")
-    verify.add_argument("--calibration", metavar="FILE", help="of this model and detector (default: beside the model)")
+    verify.add_argument(
+        "--fmr", type=float, default=1e-3, metavar="X", help="requested false match rate (default: 1e-3)"
+    )
+    verify.add_argument(
+        "--threshold", type=float, metavar="T", help="decide at this cosine instead of a calibrated threshold"
+    )
+    verify.add_argument("--calibration", metavar="FILE", help="of this model and detector (default: next to the model)")
     verify.add_argument("--json", action="store_true", help="print the decision as JSON")
     add_model_options(verify)
     add_face_options(verify, ("largest", "centre", "only"))
@@ -50,10 +54,10 @@ def _verify(options: argparse.Namespace) -> int:
     print("match" if decision.match else "no match")
     print(f"cosine {decision.score:.4f}, threshold {decision.threshold:.4f}")
     if decision.standing == "given":
-        print("the threshold was given: nothing is known of its false match rate")
+        print("the threshold was given: its false match rate is unknown")
         return status
     interval = "" if decision.fmr_low is None else f", 95 % interval {decision.fmr_low:.2g} to {decision.fmr_high:.2g}"
     print(f"false match rate {decision.fmr:.2g}{interval}")
     if decision.standing == "marked":
-        print("note: it rests on fewer than 30 false matches of the calibration: take it for rough")
+        print("note: it is based on fewer than 30 false matches of the calibration: treat it as rough")
     return status

@@ -70,7 +70,7 @@ def convert_faces(
     if per_shard < 1:
         raise InputError(f"per_shard is {per_shard}, expected at least 1")
     if shuffle is not None and storage != "shards":
-        raise InputError(f"shuffle is for shards, which are read in sequence; a {storage} is not")
+        raise InputError(f"shuffle is for shards, which are read in sequence, unlike a {storage}")
     with new_folder(Path(target)) as folder:
         if storage == "folder":
             _write_folder(source, folder, progress)
@@ -191,7 +191,7 @@ def _suffix_at(source: FaceSource, index: int, image: bytes) -> str:
     try:
         return file_suffix(image)
     except ImageError as error:
-        raise ImageError(f"{source.locate(index)}: {error}; coreface data check lists all such images") from error
+        raise ImageError(f"{source.locate(index)}: {error}; coreface data check lists all of them") from error
 
 
 def _tell(progress: Progress | None, index: int) -> None:

@@ -98,7 +98,7 @@ class FolderSource(FaceSource):
         if self._stray:
             found.append(
                 Notice(
-                    f"{counted(len(self._stray), 'stray file')}: no image, or not in the folder of an identity",
+                    f"{counted(len(self._stray), 'stray file')}: not an image, or not in the folder of an identity",
                     self._stray,
                 )
             )
@@ -108,7 +108,7 @@ class FolderSource(FaceSource):
             found.append(
                 Notice(
                     f"{counted(len(self._shared), 'name')} of an identity in several folders: they count as different "
-                    "people; if those folders are the people, say identity_level (--identity-level 1)",
+                    "people; if those folders are the people, set identity_level (--identity-level 1)",
                     self._shared,
                 )
             )

@@ -149,9 +149,7 @@ class FaceLoader:
         micro_batches: int = 1,
     ) -> None:
         if batch_size < 2:
-            raise InputError(
-                f"batch_size is {batch_size}, expected at least 2: BatchNorm has no statistics of one image"
-            )
+            raise InputError(f"batch_size is {batch_size}, expected at least 2: BatchNorm needs two")
         if image_size < 1:
             raise InputError(f"image_size is {image_size}, expected at least 1 pixel")
         for name, value in (("seed", seed), ("workers", workers)):
@@ -266,8 +264,8 @@ class FaceLoader:
         count, total = len(self.unreadable), len(self._source)
         if count > self._max_unreadable * total:
             raise DataError(
-                f"{count} of {total} images cannot be read, and at most {self._max_unreadable:.2%} may: get a new copy "
-                f"of the data, or raise max_unreadable; the latest: {next(reversed(self.unreadable.values()))}"
+                f"{count} of {total} images cannot be read, expected at most {self._max_unreadable:.2%}: get a new "
+                f"copy of the data, or raise max_unreadable; the latest: {next(reversed(self.unreadable.values()))}"
             )
 
     def _note(self, pixels: _Pixels) -> None:

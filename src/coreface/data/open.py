@@ -94,8 +94,8 @@ def open_faces(
         raise DataError(f"{where}: a set of pairs has no identities to list; open it with open_pairs, or give --pairs")
     if where.is_file():
         raise DataError(
-            f"{where}: a file, expected a folder that holds <identity>/<image>, a .rec or a .tar; a reader that "
-            "your own module registers needs --import MODULE, in Python an import"
+            f"{where}: a file, expected a folder that holds <identity>/<image>, a .rec or a .tar; if your own "
+            "module registers its reader, give --import MODULE, or import it in Python"
         )
     return FolderSource(where)  # whose error says what is missing
 

@@ -50,14 +50,14 @@ def _families(source: FaceSource, family: str, count: int, seed: int | None, fol
     try:
         pattern = re.compile(family)
     except (re.error, RecursionError, OverflowError) as error:
-        raise InputError(f"family is {family!r}, no regular expression: {error}") from error
+        raise InputError(f"family is {family!r}, expected a regular expression: {error}") from error
     numbers: dict[str, int] = {}
     family_of = []
     for name in source.identity_names:
         match = pattern.search(name)
         text = match and match[min(1, pattern.groups)]
         if text is None:
-            raise DataError(f"identity {name!r} belongs to no family: {family!r} finds nothing in its name")
+            raise DataError(f"identity {name!r} has no family: {family!r} does not match its name")
         family_of.append(numbers.setdefault(text, len(numbers)))
     sizes = np.bincount(family_of)
     order = np.arange(len(sizes)) if seed is None else np.random.default_rng(seed).permutation(len(sizes))
@@ -66,5 +66,5 @@ def _families(source: FaceSource, family: str, count: int, seed: int | None, fol
     chosen = order[(middle >= fold * count) & (middle < (fold + 1) * count)]
     held_out = np.flatnonzero(np.isin(family_of, chosen))
     if not 0 < len(held_out) < source.num_identities:
-        raise DataError(f"{len(sizes)} families cannot be split so: the largest has {sizes.max()} identities")
+        raise DataError(f"{len(sizes)} families cannot be split this way: the largest has {sizes.max()} identities")
     return held_out

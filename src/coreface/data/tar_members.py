@@ -42,7 +42,7 @@ def tar_members(data: bytes | mmap.mmap, others: list[str] | None = None) -> Ite
         if len(header) < _BLOCK:
             raise DataError(f"byte {position}: the file ends within a header; get a complete copy")
         if not _sum_is_right(header):
-            raise DataError(f"byte {position}: no header of a tar member (its sum is wrong); get a new copy")
+            raise DataError(f"byte {position}: not the header of a tar member (wrong checksum); get a new copy")
         kind = header[156:157]
         extra = kind in _EXTRA
         length = _number(header[124:136], position) if size is None or extra else size

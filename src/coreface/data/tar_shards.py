@@ -105,7 +105,11 @@ class ShardSource(FaceSource):
             return []
         count = "1 member is" if len(self._lost) == 1 else f"{len(self._lost)} members are"
         return [
-            Notice(f"{count} no part of a sample: no image, no label, or without the other", tuple(self._lost), True)
+            Notice(
+                f"{count} not part of a sample: no image and label of one key",
+                tuple(self._lost),
+                True,
+            )
         ]
 
     def reading_order(self, rng: np.random.Generator) -> NDArray[np.int64]:

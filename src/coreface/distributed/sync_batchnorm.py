@@ -55,7 +55,7 @@ class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if count < 2:
             raise InputError(
                 f"Expected more than 1 value per channel when training, got {count} over {processes} processes: "
-                "BatchNorm has no statistics of one image"
+                "BatchNorm needs two"
             )
         if running_mean is not None and running_var is not None:
             running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)

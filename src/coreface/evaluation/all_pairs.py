@@ -40,7 +40,7 @@ def unit_rows(embeddings: ArrayLike, *, zeros: bool = False) -> Floats:
         zero = np.flatnonzero(empty)
         raise EvaluationError(
             f"{len(zero)} of {len(vectors)} embeddings are zero (the first is row {zero[0]}) and have no "
-            "direction to compare; look at what the encoder was given there"
+            "direction to compare; check the input of the encoder for it"
         )
     unit: Floats = vectors / np.where(empty, 1, largest)  # squares of the raw values could overflow or vanish
     unit /= np.where(empty, 1, np.linalg.norm(unit, axis=1, keepdims=True))
@@ -48,7 +48,7 @@ def unit_rows(embeddings: ArrayLike, *, zeros: bool = False) -> Floats:
     if len(unit) > 1 and np.square(unit - unit[0]).sum(axis=1).max() / 2 <= np.finfo(unit.dtype).eps:
         raise ConstantEmbeddingsError(
             f"all {len(unit)} embeddings are the same up to length and rounding: the encoder has collapsed, or has "
-            "hardly been trained, or was given one image again and again"
+            "hardly been trained, or was given the same image repeatedly"
         )
     return unit
 

@@ -197,11 +197,11 @@ class Calibrator:
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read ({error}): make it again with coreface calibrate") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ModelError(f"{path} is no calibration of format {_FORMAT}: make it again with coreface calibrate")
+            raise ModelError(f"{path} is not a calibration of format {_FORMAT}: make it again with coreface calibrate")
         if content.get("encoder") != digest:
             raise ModelError(
                 f"{path} belongs to another encoder or pipeline ({str(content.get('encoder'))[:12]}, expected "
-                f"{digest[:12]}): their scores have nothing in common; make it again with coreface calibrate"
+                f"{digest[:12]}): their scores are not comparable; make it again with coreface calibrate"
             )
         try:
             searches = content["non_mated_searches"]

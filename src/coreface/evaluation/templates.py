@@ -135,7 +135,7 @@ def pool_templates(
     if zero.any():
         raise EvaluationError(
             f"{np.count_nonzero(zero)} templates sum up to zero (the first is template {ids[zero][0]}) and have no "
-            "direction to compare; look at what the encoder was given there"
+            "direction to compare; check the input of the encoder for it"
         )
     sums /= np.where(lengths, lengths, 1)[:, None]
     return Templates(ids, sums, images > 0, images)

@@ -133,8 +133,8 @@ def _require_known(backbone: object, module: object, path: Path) -> None:
         )
     if isinstance(module, str):
         raise ModelError(
-            f"{path}: the backbone {backbone!r} was registered by the module {module}, which no file may make coreface "
-            f"import: give --import {module} again, or import it first in Python"
+            f"{path}: the backbone {backbone!r} was registered by the module {module}, which coreface does not import "
+            f"because a file names it: give --import {module} again, or import it first in Python"
         )
 
 

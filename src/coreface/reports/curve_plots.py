@@ -82,8 +82,8 @@ def fnir_panel(curves: Sequence[FnirCurve], styles: Sequence[Style], names: Sequ
         "FNIR and FPIR",
         draw("fnir", paint),
         tuple(zip(styles, names, strict=True)),
-        "A mated search is missed if its person is not at rank 1 or below the threshold; a search of somebody unknown "
-        "is a false alarm if anybody reaches it. Lower and further left is better.",
+        "A mated search is missed if its person is not at rank 1 or below the threshold; a search of an unknown person "
+        "is a false alarm if any entry reaches it. Lower and further left is better.",
     )
 
 

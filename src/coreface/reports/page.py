@@ -120,7 +120,7 @@ def _training(page: Page) -> Iterator[str]:
     if any(row.get("contrastive") is not None for rows in page.history.values() for row in rows):
         yield (
             '<p class="quiet">The contrastive loss itself is not drawn: an adaptive margin follows the gap that it '
-            "would measure, so it is nearly constant by construction and says nothing. The three cosines do.</p>"
+            "would measure, so it is nearly constant by construction. The three cosines show the progress.</p>"
         )
     for name, rows in page.history.items():
         failed = [row for row in rows if row.get("kind") == "evaluation" and row.get("error") is not None]

@@ -204,7 +204,7 @@ def _lines_panel(
         ax.locator_params(axis="x", integer=True, nbins=6)
 
     thinned = max(len(line) for line in drawn.values()) > _POINTS
-    caption = f"A part of the rows is drawn, evenly spaced, {_POINTS} at most." if thinned else ""
+    caption = f"At most {_POINTS} evenly spaced rows are drawn." if thinned else ""
     return Panel(title, draw(title, paint), tuple((styles[name], name) for name in drawn), caption)
 
 

@@ -107,8 +107,8 @@ def _groups(groups: GroupRates) -> Iterator[str]:
     ratios = {"FNMR": groups.fnmr_ratio, "FMR inside groups": groups.fmr_ratio}
     said = [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None]
     yield (
-        f'<p class="quiet">All groups at the threshold {groups.threshold:.4f}. No rate is given where fewer than 30 '
-        f"errors stand behind it. {'Largest over smallest: ' + ', '.join(said) + '.' if said else ''} "
+        f'<p class="quiet">All groups at the threshold {groups.threshold:.4f}. Rates based on fewer than 30 errors '
+        f"are not given. {'Largest over smallest: ' + ', '.join(said) + '.' if said else ''} "
         f"Identities without a label: {groups.unlabelled}.</p>"
     )
 

@@ -70,8 +70,8 @@ def hardest_pairs(
     false_non_matches = round(result.eer.fnmr * result.genuine)
     yield (
         f"<p>At the EER threshold T = {_cosine(threshold)}, {false_matches:,} of {result.impostor:,} impostor pairs "
-        f"match and {false_non_matches:,} of {result.genuine:,} genuine pairs do not. A pair on the right side of T is "
-        "no mistake, however hard it looks.</p>"
+        f"match and {false_non_matches:,} of {result.genuine:,} genuine pairs do not. Only pairs on the wrong side of "
+        "T are mistakes.</p>"
     )
     impostors, genuine = result.worst.impostor, result.worst.genuine
     verdicts = ["false match" if pair.score >= threshold else "" for pair in impostors]
@@ -143,16 +143,16 @@ def _sample(result: Verification) -> Iterator[str]:
     interval = result.eer_interval
     if interval:
         yield (
-            f"Under each rate stands its {100 * interval.confidence:g} % interval: bootstrap over identities, "
-            f"{result.replicates:,} replicates, the threshold chosen anew in each; Wilson's form with their variance."
+            f"Below each rate is its {100 * interval.confidence:g} % interval: bootstrap over identities, "
+            f"{result.replicates:,} replicates, the threshold chosen again in each; Wilson's form with their variance."
         )
         if result.identities < _FEW_IDENTITIES:
             yield (
                 f"<strong>With only {result.identities} identities the intervals are wide and approximate</strong>: "
-                f"those of fewer than about {_FEW_IDENTITIES} identities come out somewhat too narrow."
+                f"with fewer than about {_FEW_IDENTITIES} identities they are somewhat too narrow."
             )
     elif not result.interval_note:
-        yield "No intervals were asked for."
+        yield "No intervals were requested."
     if result.interval_note:
         yield f"Intervals: {escape(result.interval_note)}."
 

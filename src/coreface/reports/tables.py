@@ -170,7 +170,7 @@ def print_groups(groups: GroupRates, console: Console | None = None) -> None:
     if said := [f"{name} {ratio:.2f}" for name, ratio in ratios.items() if ratio is not None]:
         notes.append(f"largest over smallest: {', '.join(said)}")
     if groups.unlabelled:
-        notes.append(f"{counted(groups.unlabelled, 'identity')} without a label, counted nowhere in this table")
+        notes.append(f"{counted(groups.unlabelled, 'identity')} without a label, not counted in this table")
     print_table(
         (Column("group", left=True), "identities", "FNMR", *(f"FMR with {name}" for name in groups.names)),
         rows,

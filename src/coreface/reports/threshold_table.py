@@ -38,6 +38,6 @@ def threshold_table(result: Verification) -> Iterator[str]:
     yield (
         "</tbody></table></div>"
         '<p class="quiet">Rule of 30: with 30 errors or more the true rate is within 30 % of the rate seen, with 90 % '
-        "confidence. Rule of 3: without an error in n comparisons the rate may still be 3 / n. Both take comparisons "
-        "for independent; pairs that share people are not, so ask for more.</p>"
+        "confidence. Rule of 3: without an error in n comparisons the rate may still be 3 / n. Both assume independent "
+        "comparisons; pairs that share people are not, so require more errors.</p>"
     )

@@ -39,7 +39,9 @@ def branch_run(checkpoint_folder: Path, folder: Path, recipe: Recipe, epoch: int
     """
     checkpoint = open_checkpoint(checkpoint_folder)
     if checkpoint.facts.epoch + 1 != epoch or checkpoint.facts.world_size != 1:
-        raise RunError(f"{checkpoint_folder} is not what one process wrote at the end of epoch {epoch}; train it again")
+        raise RunError(
+            f"{checkpoint_folder} was not written by one process at the end of epoch {epoch}; train it again"
+        )
     faces, _ = open_recipe_faces(recipe)
     objective = Objective(recipe, recipe.model.embedding_size, faces.num_identities)
     own = module_tensors({"objective": objective})

@@ -79,10 +79,12 @@ def evaluate(
         ModelError: there is no encoder.
         DataError: there are no faces, or fewer than two identities.
         EvaluationError: the embeddings cannot be evaluated.
-        InputError: ``faces`` or ``replicates`` are given beside a protocol.
+        InputError: ``faces`` or ``replicates`` are given cannot be combined with a protocol.
     """
     if protocol is not None and (faces is not None or replicates is not None):
-        raise InputError("faces and replicates are given beside a protocol; expected them as options of the protocol")
+        raise InputError(
+            "faces and replicates cannot be combined with a protocol; pass them as options of the protocol"
+        )
     source = open_source(model, flip=flip, cache=cache)
     if protocol is None:
         protocol = (
@@ -128,7 +130,7 @@ def default_protocol(
     """Return what is evaluated where nothing else is named: whom a run held out, or the people of a file.
 
     Raises:
-        RunError: the model is no run, or it held nobody out.
+        RunError: the model is not a run, or it held nobody out.
     """
     if isinstance(model, EmbeddingSource) or (not isinstance(model, FaceEncoder) and Path(model).suffix == ".npz"):
         return LabelledPeople(replicates=replicates, groups=groups, group_column=group_column)
@@ -187,14 +189,14 @@ def held_out(model: FaceEncoder | str | os.PathLike[str]) -> FaceSource:
     """Return the faces that a run held out.
 
     Raises:
-        RunError: it is no run, or held nobody out.
+        RunError: it is not a run, or held nobody out.
     """
     if isinstance(model, FaceEncoder) or not (Path(model) / RECIPE).is_file():
         raise RunError(
-            "this encoder is no run, so nobody is held out: name the people to evaluate on with --faces PATH"
+            "this encoder is not a run, so no people are held out: give the people to evaluate on with --faces PATH"
         )
     require_registered(Path(model))
     _, tested = open_recipe_faces(Recipe.load(Path(model) / RECIPE))
     if tested is None:
-        raise RunError(f"{model} held nobody out: name the people to evaluate on with --faces PATH")
+        raise RunError(f"{model} held nobody out: give the people to evaluate on with --faces PATH")
     return tested

@@ -133,10 +133,10 @@ def require_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _was_killed_at_its_start(folder))):
         return
     if not is_run(folder):
-        raise RunError(f"{folder} exists and is no run: choose another folder with --run")
+        raise RunError(f"{folder} exists and is not a run: choose another folder with --run")
     if not overwrite:
         raise RunError(
-            f"{folder} holds a run already: go on with it by {resume_command(folder)}, choose another folder "
+            f"{folder} already contains a run: resume it with {resume_command(folder)}, choose another folder "
             "with --run, or replace it with --overwrite"
         )
 
@@ -214,8 +214,8 @@ def require_registered(folder: Path) -> None:
     known = {f"{one.kind} {name}" for one in (BACKBONES, MARGINS, READERS) for name in one}
     for missing in sorted(modules.keys() - known):
         raise RunError(
-            f"{folder}: the {missing} was registered by the module {modules[missing]}, which no file may make coreface "
-            f"import: give --import {modules[missing]} again, or import it first in Python"
+            f"{folder}: the {missing} was registered by the module {modules[missing]}, which coreface does not import "
+            f"because a file names it: give --import {modules[missing]} again, or import it first in Python"
         )
 
 

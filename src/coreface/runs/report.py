@@ -23,7 +23,7 @@ def run_page(folder: Path, result: VerificationResult) -> Page:
     """Return the page of a run: its last evaluation, its curves, what made it."""
     name = folder.resolve().name
     return Page(
-        title=f"{name}: verification of people it has never seen",
+        title=f"{name}: verification of people not in the training set",
         results=(replace(result, name=name),),
         compare=True,
         history={name: read_metrics(folder)},
@@ -57,7 +57,7 @@ def redraw_report(folder: Path, console: Console) -> Path:
     is evaluated on the people it held out as well.
 
     Raises:
-        RunError: there is no run.
+        RunError: there is not a run.
         MissingExtraError: matplotlib is not installed.
     """
     if not is_run(folder):

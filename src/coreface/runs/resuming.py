@@ -80,8 +80,8 @@ def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, fold
         different.append(f"the faces were {_counts(trained)}, are {_other(trained, given)}")
     if different:
         raise RunError(
-            f"{folder} cannot go on as if nothing had happened: {'; '.join(different)}. Change it back, or add --force "
-            "to go on from its weights all the same"
+            f"{folder} cannot be resumed with the same result: {'; '.join(different)}. Undo the change, or add --force "
+            "to resume from its weights anyway"
         )
 
 
@@ -90,8 +90,8 @@ def require_as_many_identities(checkpoint: Checkpoint, faces: FaceSource, folder
     trained, given = checkpoint.facts.origin.faces, training_origin(faces).faces
     if trained["identities"] != given["identities"]:
         raise RunError(
-            f"{folder} was trained on {_counts(trained)}, and there are {_counts(given)} now: the identity centres are "
-            f"of other people. Begin a new run from its encoder: coreface train {folder / RECIPE} --run NEW "
+            f"{folder} was trained on {_counts(trained)}, and there are {_counts(given)} now: the class centres belong "
+            f"to other people. Start a new run from its encoder: coreface train {folder / RECIPE} --run NEW "
             f"--init-from {folder}"
         )
 
@@ -101,7 +101,9 @@ def _counts(faces: dict[str, Any]) -> str:
 
 
 def _other(trained: dict[str, Any], given: dict[str, Any]) -> str:
-    return _counts(given) if _counts(given) != _counts(trained) else "as many, but others or in another order"
+    return (
+        _counts(given) if _counts(given) != _counts(trained) else "the same numbers, but other images or another order"
+    )
 
 
 def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, processes: int, console: Console) -> None:
@@ -110,18 +112,18 @@ def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, proces
     metrics = folder / METRICS
     present = metrics.stat().st_size if metrics.exists() else 0
     if present < kept:
-        say(console, f"warning: {metrics} has {present} bytes, expected {kept} at least: rows are lost")
+        say(console, f"warning: {metrics} has {present} bytes, expected at least {kept}: rows are lost")
     elif present > kept:
         os.truncate(metrics, kept)
     write_atomically(folder / RECIPE, recipe.to_yaml().encode())
     if optimizer_changed(checkpoint, recipe):
-        say(console, "warning: the optimizer is another one than before: its momentum begins anew")
+        say(console, "warning: the optimizer has changed: its state (momentum) starts from zero")
     if (count := checkpoint.facts.world_size) != processes:
         say(
             console,
             f"note: this run was trained by {_processes(count)}, now by {_processes(processes)}: it sees the same "
-            "batches in the same order, and what is lost are the last digits (and, where BatchNorm or the contrastive "
-            "term takes a process for itself, more)",
+            "batches in the same order, and results differ by rounding (by more if BatchNorm or the contrastive term "
+            "uses the images of each process separately)",
         )
     before, now = checkpoint.facts.origin.environment, environment()
     different = [
@@ -132,8 +134,8 @@ def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, proces
     if different:
         say(
             console,
-            f"note: this run was trained with {'; '.join(different)}: the result may differ in its last digits from "
-            "that of an undisturbed run",
+            f"note: this run was trained with {'; '.join(different)}: the result may differ by rounding from "
+            "that of an uninterrupted run",
         )
 
 

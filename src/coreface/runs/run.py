@@ -109,7 +109,7 @@ def train(
                 lambda: start_run(recipe, folder, faces, console, overwrite=overwrite, launchers=launchers)
             )
             if tested is None:
-                say(console, "nobody is held out and evaluation.faces is not set: this run measures nothing")
+                say(console, "nobody is held out and evaluation.faces is not set: this run evaluates nothing")
             say(
                 console,
                 f"training {recipe.model.backbone} on {counted(faces.num_identities, 'identity')}, "
@@ -141,14 +141,14 @@ def resume(
         console: where to show progress; None shows it on standard error.
 
     Raises:
-        RunError: there is no run, another process is at work on it, or recipe or faces have changed.
+        RunError: there is not a run, another process is at work on it, or recipe or faces have changed.
         CheckpointError: every checkpoint of the run is damaged.
         CoreFaceError, TrainingStopped: as `train` does.
     """
     folder = Path(run_dir)
     if not is_run(folder):
         state = "holds no run" if folder.is_dir() else "does not exist"
-        raise RunError(f"{folder} {state}, so there is nothing to go on with; begin one with coreface train RECIPE")
+        raise RunError(f"{folder} {state}, so there is nothing to resume; start a run with coreface train RECIPE")
     require_registered(folder)
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
@@ -178,7 +178,7 @@ def _resume(
         require_same(checkpoint, recipe, faces, folder)
     held_out = HeldOut(tested) if tested else None
     if is_finished(folder) and not force:
-        say(console, f"{folder} is finished already; to train on, change the recipe and add --force")
+        say(console, f"{folder} is already finished; to continue training, change the recipe and add --force")
         # A run may have been cut off between the end of its training and the page.
         return _conclude(folder, None if (folder / REPORT).exists() else held_out, console, processes)
     trainer = _trainer(recipe, faces, folder, held_out, console, processes, checkpoint)
@@ -186,14 +186,15 @@ def _resume(
         processes.on_leader(lambda: restart_folder(folder, recipe))
         say(
             console,
-            f"{folder} was cut off before its first checkpoint: it begins anew, {counted(trainer.total_steps, 'step')}",
+            f"{folder} was interrupted before its first checkpoint: it starts from the beginning, "
+            f"{counted(trainer.total_steps, 'step')}",
         )
     else:
         found = checkpoint
         processes.on_leader(lambda: continue_folder(folder, recipe, found, processes.world_size, console))
         say(
             console,
-            f"going on from {checkpoint.folder}: {trainer.step} of {counted(trainer.total_steps, 'step')} done"
+            f"resuming from {checkpoint.folder}: {trainer.step} of {counted(trainer.total_steps, 'step')} done"
             f"{_shared_out(recipe, processes)}",
         )
     return _train(trainer, held_out, folder, until_epoch, console, processes)

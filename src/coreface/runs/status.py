@@ -54,7 +54,7 @@ def run_states(root: Path) -> list[RunState]:
         RunError: there is no such folder.
     """
     if not root.is_dir():
-        raise RunError(f"{root}: no such folder; coreface train makes one")
+        raise RunError(f"{root}: no such folder; coreface train creates it")
     return [_state(folder) for folder in _runs(root)]
 
 

@@ -64,7 +64,7 @@ def run_demo(folder: Path, folds: int = 1, console: Console | None = None) -> li
 
     Raises:
         MissingExtraError: the package that carries the faces is not installed.
-        RunError: something that is no run lies in ``folder``.
+        RunError: something that is not a run lies in ``folder``.
     """
     console = console or Console(stderr=True)
     recipe = Recipe.load(find_recipe("orl_demo"))

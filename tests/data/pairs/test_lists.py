@@ -70,7 +70,7 @@ def test_folds_of_the_header(place):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("10 300\nada 1 2\n", "1 pairs, but the first line promises 10 x 2 x 300"),
+        ("10 300\nada 1 2\n", "1 pairs, but the first line announces 10 x 2 x 300"),
         ("ada 1 2\nada 1\n", "line 2: 'ada 1', expected"),
         ("ada 1 2\n\nada one 2\n", "line 3: 'ada one 2'"),
         ("ada 1 2 3 4\n", "line 1: "),

@@ -119,7 +119,7 @@ def test_long_indices_are_read_in_blocks(tmp_path, monkeypatch):
         (lambda lines: [lines[0], "1\t" + "9" * 30, *lines[2:]], "line 2: "),
         (lambda lines: [*lines, "1\t36"], "line 5: key 1 comes a second time"),
         (lambda lines: [], "empty"),
-        (lambda lines: ["x" * 9999], "no index|expected 'key"),
+        (lambda lines: ["x" * 9999], "not an index|expected 'key"),
     ],
 )
 def test_an_index_that_does_not_fit_is_refused_with_its_first_bad_line(tmp_path, change, words):
@@ -153,9 +153,9 @@ def test_of_a_very_long_index_some_lines_are_tried_and_the_first_bad_one_is_name
         (b"not RecordIO", "magic number"),
         (frames(header() + b"x")[:-8], "the file ends at byte"),
         (frames(header() + b"x") + b"\0", "cut off"),
-        (MAGIC + b"\x00\x00\x00\x40", "out of its turn"),
+        (MAGIC + b"\x00\x00\x00\x40", "out of sequence"),
         (MAGIC + b"\x00\x00\x00\x20", "cut off"),  # the first part of a record, and nothing behind
-        (MAGIC + b"\x00\x00\x00\x20" + MAGIC + b"\x00\x00\x00\x20", "out of its turn"),
+        (MAGIC + b"\x00\x00\x00\x20" + MAGIC + b"\x00\x00\x00\x20", "out of sequence"),
         (MAGIC + b"\xff\xff\xff\x1f", "536870911 bytes, but the file ends at byte 8"),
     ],
 )
@@ -188,7 +188,7 @@ def test_missing_and_several(tmp_path):
         RecordReader(tmp_path)
     for name in ("a", "b"):
         write(tmp_path, [header() + b"x"], name=name)
-    with pytest.raises(DataError, match=r"a\.rec, b\.rec: say which"):
+    with pytest.raises(DataError, match=r"a\.rec, b\.rec: specify one"):
         RecordReader(tmp_path)
     assert len(RecordReader(tmp_path / "a.idx")) == 1
 

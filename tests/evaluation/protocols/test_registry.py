@@ -89,15 +89,15 @@ def test_a_protocol_of_somebody_elses_on_the_command_line(nearest, place, capsys
 
 def test_its_options_are_its_own(nearest, place, capsys):
     assert main(["evaluate", "saved", "--faces", "faces", "--rank", "2"]) == 2
-    assert "--rank goes with --protocol nearest:FOLDER" in capsys.readouterr().err
+    assert "--rank is an option of --protocol nearest:FOLDER" in capsys.readouterr().err
     assert main(["evaluate", "saved", "--protocol", "nearest:faces", "--rank", "0"]) == 2
     assert "--rank is 0, expected 1 or more" in capsys.readouterr().err
     assert main(["evaluate", "saved", "--protocol", "nearest:faces", "--seed", "1"]) == 2
-    assert "--seed goes with --protocol open-set:FOLDER" in capsys.readouterr().err
+    assert "--seed is an option of --protocol open-set:FOLDER" in capsys.readouterr().err
 
 
 def test_names_and_options_that_are_taken(nearest):
-    with pytest.raises(cf.InputError, match="there is a protocol 'people' already"):
+    with pytest.raises(cf.InputError, match="protocol 'people' is already registered"):
         register_protocol("people", "FOLDER", "others")(OpenSetIdentification)
     with pytest.raises(cf.InputError, match="protocol name is 'a:b'"):
         register_protocol("a:b", "FOLDER", "others")(OpenSetIdentification)
@@ -163,7 +163,7 @@ def test_the_command_and_the_function_give_the_same_results(place, capsys):
     assert document["sets"] == [pairs.to_dict(), people.to_dict()]
     assert document["identification"] == [searches.to_dict()]
     assert "eer" not in document  # of which set would it be?
-    with pytest.raises(cf.InputError, match="beside a protocol"):
+    with pytest.raises(cf.InputError, match="cannot be combined with a protocol"):
         cf.evaluate("saved", "faces", protocol=Pairs("pairs.csv:faces"))
 
 

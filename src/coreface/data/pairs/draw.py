@@ -64,7 +64,7 @@ def draw_pairs(source: FaceSource, count: int | None = None, *, folds: int = FOL
         )
     if not (np.bincount(source.identities) >= 2).any():
         raise DataError(
-            f"nobody among {source.num_identities} identities has two images, expected some: a genuine pair is two "
+            f"none of {source.num_identities} identities has two images, expected some: a genuine pair is two "
             "images of one person"
         )
     # Dealt out by the number of their images: every fold gets its share of the people with many.

@@ -111,7 +111,7 @@ def _lfw_pairs(path: Path, root: Path, lines: list[tuple[int, str]]) -> ListedPa
         folds, per_fold = (first[0] if first else 1), last
         if folds * per_fold * 2 != len(lines):
             raise DataError(
-                f"{path}: {len(lines)} pairs, but the first line promises {folds} x 2 x {per_fold}; "
+                f"{path}: {len(lines)} pairs, but the first line announces {folds} x 2 x {per_fold}; "
                 "get a complete copy, or remove that line"
             )
     rows: list[_Row] = []
@@ -219,7 +219,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if any(word.strip() for word in words):
                 yield reader.line_num, [word.strip() for word in words]
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: no CSV ({error})") from error
+        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
 
 
 class _Finder:
@@ -227,7 +227,7 @@ class _Finder:
 
     def __init__(self, root: Path, path: Path) -> None:
         if not root.is_dir():
-            raise DataError(f"{root}: no such folder; say where the images of {path} are with images=")
+            raise DataError(f"{root}: no such folder; give the folder of the images of {path} with images=")
         self._root, self._path = root, path
         self._folders: dict[Path, dict[str, Path]] = {}
 
@@ -267,4 +267,4 @@ def _text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except ValueError as error:
-        raise DataError(f"{path}: no text in UTF-8 ({error})") from error
+        raise DataError(f"{path}: not UTF-8 text ({error})") from error

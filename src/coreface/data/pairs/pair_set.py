@@ -146,7 +146,7 @@ def require_no_contradiction(pairs: PairSet, locate: Callable[[int], str]) -> li
     if own.any():
         count = "1 genuine pair is" if own.sum() == 1 else f"{int(own.sum())} genuine pairs are"
         named = tuple(locate(pair) for pair in np.flatnonzero(own).tolist())
-        notices.append(Notice(f"{count} of an image and itself, which any encoder gets right", named))
+        notices.append(Notice(f"{count} of an image and itself, which every encoder classifies correctly", named))
     return notices
 
 

@@ -56,7 +56,7 @@ def frame_payloads(data: "memoryview", offset: int) -> tuple[list["memoryview"],
         if magic != MAGIC:
             raise DataError(f"byte {offset}: {magic:#010x}, expected the magic number {MAGIC:#010x} of a record")
         if flag not in ((BETWEEN, LAST) if parts else (WHOLE, FIRST)):
-            raise DataError(f"byte {offset}: a frame with continuation flag {flag}, out of its turn")
+            raise DataError(f"byte {offset}: a frame with continuation flag {flag} out of sequence")
         start = offset + FRAME.size
         offset = start + (length + 3) // 4 * 4
         if start + length > len(data):
@@ -80,7 +80,7 @@ def parse_record(parts: list["memoryview"]) -> Record:
     flag, label, number, number2 = HEADER.unpack_from(payload)
     start = HEADER.size + 4 * flag
     if len(payload) < start:
-        raise DataError(f"a record of {len(payload)} bytes, too short for the {flag} labels its header promises")
+        raise DataError(f"a record of {len(payload)} bytes, too short for the {flag} labels in its header")
     labels = struct.unpack_from(f"<{flag}f", payload, HEADER.size) if flag else (label,)
     return Record(labels, flag, number, number2, bytes(payload[start:]))
 

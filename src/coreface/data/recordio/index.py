@@ -55,7 +55,9 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
         end = block.rfind(b"\n") + 1
         rest = block[end:]
         if len(rest) > _LONGEST_LINE:
-            raise DataError(f"{path}: no index: {len(rest)} bytes without the end of a line; remove it to rebuild it")
+            raise DataError(
+                f"{path}: not an index: {len(rest)} bytes without the end of a line; remove it to rebuild it"
+            )
         if end:
             yield block[:end]
     if rest:
@@ -103,7 +105,7 @@ def _numbers_line_by_line(block: bytes, path: Path, before: int) -> NDArray[np.i
             shown = line[:40].decode("utf-8", "replace")
             raise DataError(
                 f"{path}, line {number}: {shown!r}, expected 'key<tab>offset'; "
-                "it is no index or is damaged: remove it to have it rebuilt from the .rec"
+                "it is not an index or is damaged: remove it to have it rebuilt from the .rec"
             )
         pairs.append([int(words[0]), int(words[1])])
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)

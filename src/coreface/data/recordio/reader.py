@@ -232,7 +232,7 @@ class RecordReader:
             except DataError as error:
                 raise DataError(
                     f"{self.path}: record {len(offsets)} is damaged: {error}; get a new copy, or its .idx, with which "
-                    "the records behind can be reached"
+                    "the records after it can be read"
                 ) from error
             if len(offsets) % _SCAN == 0:
                 self._file.release()
@@ -248,7 +248,7 @@ def record_file(path: Path) -> Path:
     if path.is_dir():
         found = sorted(path.glob("*.rec"))
         if len(found) != 1:
-            names = f"{', '.join(file.name for file in found)}: say which" if found else "no .rec file"
+            names = f"{', '.join(file.name for file in found)}: specify one" if found else "no .rec file"
             raise DataError(f"{path}: expected one RecordIO file, got {names}")
         return found[0]
     path = path.with_suffix(".rec") if path.suffix == ".idx" else path

@@ -52,7 +52,7 @@ def checked_floats(values: ArrayLike, what: str, ndim: int) -> Floats:
         bad = np.argwhere(~np.isfinite(array))
         raise EvaluationError(
             f"{what} hold {len(bad)} NaN or infinite values of {array.size} (the first at {bad[0].tolist()}); "
-            "expected finite numbers: find where they come from, for dropping them would flatter the result"
+            "expected finite numbers: find their cause; dropping them would bias the result"
         )
     return array
 

@@ -125,7 +125,7 @@ def bootstrap_difference(
     if not all(alike):
         raise InputError(
             f"a and b hold different pairs ({len(a.scores)} and {len(b.scores)}); expected the same identities in the "
-            "same order, for a paired comparison means nothing otherwise"
+            "same order, which a paired comparison needs"
         )
     one, other = (resample(pairs, [statistic], replicates=replicates, seed=seed) for pairs in (a, b))
     return paired_difference(one.estimates[0] - other.estimates[0], one.values[:, 0] - other.values[:, 0], confidence)

@@ -68,8 +68,8 @@ class Pairs(EvaluationProtocol[VerificationResult]):
         scores = pair_scores(pairs, embedded.embeddings, embedded.indices)
         verification = verify_pairs(pairs, scores, replicates=self.replicates)
         _, names = image_identities(pairs)
-        known = "known by their folders" if names else "known as far as genuine pairs join images"
-        folds = "one fold, so that no accuracy is measured"
+        known = "known by their folders" if names else "images linked by genuine pairs are treated as one person"
+        folds = "one fold, so no accuracy is computed"
         if pairs.folds > 1:
             folds = (
                 f"{pairs.folds} folds in their given order; the threshold of a fold is the best of all others (the "
@@ -101,7 +101,7 @@ def open_named_pairs(text: str) -> PairSet:
     return open_pairs(path, images)
 
 
-ONE_FOLD = "accuracy: not measured, for all pairs are in one fold, and its threshold would come from other folds"
+ONE_FOLD = "accuracy: not computed, because all pairs are in one fold and the threshold comes from the other folds"
 
 
 def pair_scores(pairs: PairSet, embeddings: ArrayLike, images: ArrayLike) -> Floats:

@@ -69,7 +69,7 @@ class People(EvaluationProtocol[VerificationResult]):
         names = [faces.identity_names[index] for index in np.unique(identities)]
         statement = _statement("images", provenance)
         if embedded.unreadable:
-            statement += f" {counted(len(embedded.unreadable), 'image')} could not be embedded, in no pair."
+            statement += f" {counted(len(embedded.unreadable), 'image')} could not be embedded and are in no pair."
 
         def image(row: int) -> NDArray[np.uint8]:
             return faces[int(indices[row])][0]

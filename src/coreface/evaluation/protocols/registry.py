@@ -80,12 +80,12 @@ class RegisteredProtocol:
 #: Names that `coreface evaluate` uses itself, so that no option of a protocol may have them.
 RESERVED = frozenset(
     (
-        *("help", "import", "imports", "model", "embeddings", "protocol", "no_flip", "cache", "no_cache"),
+        *("help", "import", "imports", "model", "embeddings", "protocol", "backbone", "no_flip", "cache", "no_cache"),
         *("json", "report", "rest", "run_command", "takes_more"),
     )
 )
 
-_REPLICATES = ProtocolOption("replicates", "N", "of the bootstrap; 0 for no intervals", int, minimum=0)
+_REPLICATES = ProtocolOption("replicates", "N", "replicates of the bootstrap; 0 for no intervals", int, minimum=0)
 _FACES = (
     ProtocolOption("label", "PLACE", "of faces in tar shards: where the labels are, cls, txt or json:FIELD"),
     ProtocolOption("identity_level", "N", "of faces in a folder: how many folders below it the identities are", int, 1),
@@ -96,7 +96,7 @@ _VERIFICATION = (
     ProtocolOption("group_column", "NAME", "which label (default: the second column)"),
 )
 _OPEN_SET = (
-    ProtocolOption("distractors", "FOLDER", "strangers for the galleries of open-set:FOLDER"),
+    ProtocolOption("distractors", "FOLDER", "distractors for the galleries of open-set:FOLDER"),
     ProtocolOption("seed", "N", "of the open-set split (default: 0)", int, minimum=0),
     *_FACES,
 )
