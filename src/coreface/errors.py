@@ -1,19 +1,19 @@
-"""One tree of errors. Each message says what was got, what was expected and what to do."""
+"""The errors of this library. Each message says what was given, what was expected and what to do."""
 
 
 class CoreFaceError(Exception):
     """Base of every error this library raises on purpose.
 
     Attributes:
-        silent: whether another process of the same training has failed before, and said why; None where they have not
-            met.
+        silent: whether another process of the same training failed first and reported why; None if the processes have
+            not communicated.
     """
 
     silent: bool | None = None
 
 
 class InputError(CoreFaceError, ValueError):
-    """An argument of a public call has the wrong shape, type or range."""
+    """An argument of a public function has the wrong shape, type or range."""
 
 
 class ImageError(CoreFaceError):
@@ -48,23 +48,23 @@ class RecipeError(CoreFaceError):
 
 
 class RunError(CoreFaceError):
-    """A run folder is in the way, is missing, or is not a run."""
+    """A run folder exists already, is missing, or is not a run."""
 
 
 class CheckpointError(CoreFaceError):
-    """A checkpoint is damaged, is missing, or belongs to another run than the one it is asked for."""
+    """A checkpoint is damaged, is missing, or belongs to another run."""
 
 
 class StorageError(CoreFaceError):
-    """The machine cannot keep what a run writes: a full disk, a folder that may not be written any more."""
+    """Files of a run cannot be written: the disk is full, or the folder is no longer writable."""
 
 
 class ProcessLostError(CoreFaceError):
-    """A process that trains with this one has died, or was never there."""
+    """A process that trains with this one has died or did not start."""
 
 
 class DivergedError(CoreFaceError):
-    """Training has met only losses or gradients that are not finite for so long that going on is of no use."""
+    """Too many training steps in a row had a loss or gradient that is not finite."""
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -79,16 +79,16 @@ class TrainingStopped(KeyboardInterrupt):
         self.signal = signal
 
 
-#: Those that are nobody's mistake in what was asked for.
+#: Failures of the machine or the training, not of the input.
 MACHINE_FAILED = (StorageError, DivergedError, ProcessLostError)
 
 
 class EvaluationError(CoreFaceError):
-    """Scores or embeddings that cannot be measured: of one kind only, constant, or not finite."""
+    """Scores or embeddings that cannot be evaluated: of one kind only, constant, or not finite."""
 
 
 class ConstantEmbeddingsError(EvaluationError):
-    """All embeddings are the same, so that no score tells two people apart."""
+    """All embeddings are the same, so no score distinguishes two people."""
 
 
 class MissingExtraError(CoreFaceError):

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever reads half of one, and names of files so that every name can be written."""
+"""Atomic writing of files, and escaping of file names that are not valid text."""
 
 import os
 import re
@@ -76,7 +76,7 @@ class Replacement:
     """A file that is written under another name beside its own, and takes its name when it is whole.
 
     Args:
-        path: the name it will have. What lies there stays until `place`.
+        path: the final name. An existing file is kept until `place`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """What can be asked for by name: backbones, margins, readers of faces, protocols.
 
 A program adds to a registry by a decorator, when the module that holds the definition is imported. coreface never
-imports a module because a file names it: whoever runs a command says ``--import MODULE``.
+imports a module because a file names it, only because of ``--import MODULE`` on the command line.
 """
 
 import difflib

@@ -125,7 +125,7 @@ def test_split_convert_and_pairs(run, tmp_path):
     assert isinstance(cf.data.open_faces(tmp_path / "halves" / "test"), cf.data.ShardSource)
     status, out, err = run("pairs", "packed", "--out", "x.bin", "--count", 60, "--folds", 3)
     assert status == 0
-    assert "does not say its folds" in err
+    assert "does not store its folds" in err
     assert "60 pairs of " in out
     pairs = cf.data.open_pairs(tmp_path / "x.bin")
     assert (len(pairs), int(pairs.same.sum())) == (60, 30)

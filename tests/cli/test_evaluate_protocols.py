@@ -267,7 +267,7 @@ def test_distractors_that_were_trained_on_are_noticed(run, place, tmp_path):
     (tmp_path / "run" / "identities.json").write_text(json.dumps(["person12"]))  # one of the strangers alone
     code, _, err = run(f"evaluate {tmp_path / 'run'} --protocol open-set:faces --distractors strangers")
     assert code == 0
-    assert "warning: 1 of the 15 people in strangers bear" in err
+    assert "warning: 1 of the 15 people in strangers have the names" in err
     assert err.count("warning: ") == 1
 
 

@@ -220,7 +220,7 @@ def test_verify(run, album):
     other, nobody = album / "person3" / "0.jpg", album / "person1" / "=1+1.jpg"
     status, out, _ = run("verify", a, b, "--threshold", "0.36")
     assert (status, out.splitlines()[0]) == (0, "match")
-    assert "nothing is known of its false match rate" in out
+    assert "its false match rate is unknown" in out
     status, out, _ = run("verify", a, other, "--threshold", "0.36", "--json")
     decision = json.loads(out)
     assert (status, decision["match"], decision["standing"]) == (3, False, "given")

@@ -159,7 +159,7 @@ def test_table_holds_the_numbers_of_each_verification(page, text):
 def test_page_says_on_what_was_measured_and_how_far_it_carries(text):
     text = Reader(text).text
     assert text.count("24 images of 6 identities make 36 genuine and 240 impostor pairs.") == 1  # the same for all
-    assert "95 % interval: bootstrap over identities, 50 replicates, the threshold chosen anew" in text
+    assert "95 % interval: bootstrap over identities, 50 replicates, the threshold chosen again" in text
     assert "With only 6 identities the intervals are wide and approximate" in text
     assert "matches if and only if its cosine ≥ T" in text
 
@@ -329,7 +329,7 @@ def test_a_resumed_run_counts_its_later_rows_and_a_long_one_is_thinned():
     assert drawn([row(2, 99.0), row(3, 99.0), *once]) == drawn(once)
     noise = np.random.default_rng(0).normal(size=3000)
     (panel,) = drawn([row(step, float(loss)) for step, loss in enumerate(noise)])
-    assert "evenly spaced, 1000 at most" in panel.caption
+    assert "At most 1000 evenly spaced rows" in panel.caption
     assert drawn(once)[0].caption == ""
     assert len(panel.svg) < 40_000
 

@@ -189,7 +189,7 @@ def test_people_of_other_names_are_others(cut, toy_folder, tmp_path, screen):
     renamed = shutil.copytree(toy_folder, tmp_path / "renamed")
     for person in sorted(renamed.iterdir()):
         person.rename(person.with_name(f"x{person.name}"))
-    with pytest.raises(RunError, match="as many, but others"):
+    with pytest.raises(RunError, match="the same numbers, but other images"):
         resume(cut, overrides=["--data.train", str(renamed)], console=screen)
 
 
@@ -417,11 +417,11 @@ def test_the_page_of_a_run_that_trains_has_curves_and_no_rates(cut, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["train", "--resume", "RUN", "--run", "x"], "--run does not go with --resume"),
-        (["train", "--resume", "RUN", "--overwrite"], "--overwrite does not go with --resume"),
-        (["train", "--resume", "RUN", "--init-from", "x"], "--init-from does not go with --resume"),
+        (["train", "--resume", "RUN", "--run", "x"], "--run cannot be combined with --resume"),
+        (["train", "--resume", "RUN", "--overwrite"], "--overwrite cannot be combined with --resume"),
+        (["train", "--resume", "RUN", "--init-from", "x"], "--init-from cannot be combined with --resume"),
         (["train", "--resume", "RUN", "--optimizer.lr", "0.5"], "optimizer.lr was 0.02, is 0.5"),
-        (["train", "RECIPE", "--force"], "--force belongs to --resume"),
+        (["train", "RECIPE", "--force"], "--force is an option of --resume"),
         (["train", "--resume", "nowhere"], "nowhere does not exist"),
         (["runs", "nowhere"], "nowhere: no such folder"),
         (["report", "nowhere"], "nowhere does not exist"),

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, or what the command itself says (1 where a check found something), 2 where the input was bad (one line on
         standard error says how), 1 where the machine failed (a full disk) or training diverged, 130 after Ctrl-C, 141
-        where whoever reads standard output has read enough, 143 after SIGTERM.
+        if the reader of standard output has closed it, 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of a file may be what the terminal's encoding has no sign for

@@ -88,7 +88,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
-    """Return the calibration of an encoder on crops, its digest, and where it lies."""
+    """Return the calibration of an encoder on crops, its digest, and its path."""
     from coreface.evaluation.calibrate import calibrate
     from coreface.evaluation.calibration import CALIBRATION, Calibrator
     from coreface.runs.evaluation import encoder_folder
@@ -119,7 +119,7 @@ def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
 
 
 def _of_pipeline(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
-    """Return the calibration of detector, alignment and encoder on photographs, its digest, and where it lies."""
+    """Return the calibration of detector, alignment and encoder on photographs, its digest, and its path."""
     from collections import Counter
 
     import numpy as np

@@ -8,7 +8,7 @@ from coreface.cli.terminal import add_command, show_progress
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    text = "embed photographs into a .npz, a row for each with the reason where it failed; goes on where it was cut off"
+    text = "embed photographs into a .npz, one row each, with the reason if it failed; resumes after an interruption"
     embed = add_command(commands, "embed", _embed, text)
     embed.add_argument(
         "paths",

@@ -1,4 +1,4 @@
-"""`coreface report`: the page of a run, drawn anew, while it goes on or afterwards."""
+"""`coreface report`: the report of a run, written again, during training or afterwards."""
 
 import argparse
 from pathlib import Path

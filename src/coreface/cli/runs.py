@@ -23,7 +23,7 @@ def _runs(options: argparse.Namespace) -> None:
         print(json.dumps([{**dataclasses.asdict(one), "folder": str(one.folder)} for one in states], indent=2))
         return
     if not states:
-        print(f"there is not a run in {options.folder}")
+        print(f"there is no run in {options.folder}")
         return
     from coreface.reports.terminal_table import Column, print_table
 

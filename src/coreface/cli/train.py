@@ -38,7 +38,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --resume: go on where recipe or faces differ in what decides the result",
     )
-    text = "begin from the encoder of a run, a saved encoder, a checkpoint or a public InsightFace .pth"
+    text = "start from the encoder of a run, a saved encoder, a checkpoint or a public InsightFace .pth"
     parser.add_argument("--init-from", metavar="PATH", help=text)
     add_import_option(parser)
     text = "print the recipe with every field and exit"
@@ -120,12 +120,14 @@ def _check_combination(options: argparse.Namespace, recipes: list[str]) -> None:
         got = f"got {', '.join(recipes)}" if recipes else "none given"
         raise RecipeError(f"expected one recipe, {got}: coreface train RECIPE, for example recipes/orl_demo.yaml")
     if options.force and options.resume is None:
-        raise RecipeError("--force belongs to --resume RUN: it goes on with a run whose recipe or faces have changed")
+        raise RecipeError("--force is an option of --resume RUN: it resumes a run whose recipe or faces have changed")
     for name, given in (("--run", options.run), ("--overwrite", options.overwrite), ("--init-from", options.init_from)):
         if given and options.resume is not None:
-            raise RecipeError(f"{name} does not go with --resume, which goes on with the run in {options.resume}")
+            raise RecipeError(f"{name} cannot be combined with --resume, which resumes the run in {options.resume}")
     if options.print_config and options.resume is not None:
-        raise RecipeError(f"--print_config does not go with --resume; the recipe is {options.resume}/recipe.yaml")
+        raise RecipeError(
+            f"--print_config cannot be combined with --resume; the recipe is {options.resume}/recipe.yaml"
+        )
 
 
 def _recipes_and_overrides(words: list[str]) -> tuple[list[str], list[str]]:

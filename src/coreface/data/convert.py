@@ -45,7 +45,7 @@ def convert_faces(
     shuffle: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a source of faces in another storage. No image is decoded or encoded anew.
+    """Write a source of faces in another storage. No image is decoded or encoded.
 
     ``folder`` has ``<identity>/<number>.<suffix>``; ``recordio`` has ``train.rec``, ``train.idx`` and ``property``,
     with the index of identities where the images come identity by identity; ``shards`` has ``shard-000000.tar`` and so

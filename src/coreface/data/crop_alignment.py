@@ -1,4 +1,4 @@
-"""How the crops of a source were made: `alignment.json`, which lies beside them and travels with them."""
+"""How the crops of a source were made: `alignment.json`, which is stored next to them and copied with them."""
 
 import json
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ def identities_of(labels: NDArray[Any], locate: Callable[[int], str]) -> tuple[N
 
     Args:
         labels: (n,), integers or floats that are whole numbers.
-        locate: says where a label stands, for the message.
+        locate: returns the place of a label, for the message.
 
     Returns:
         identities (n,) int64, and the label of each identity in rising order.
@@ -58,7 +58,7 @@ def identities_of(labels: NDArray[Any], locate: Callable[[int], str]) -> tuple[N
 class LabelTable:
     """Labels as they were written, of any length, numbered in the order in which they are first met.
 
-    Two spellings of one number, ``7`` and ``007``, are refused: nobody knows whether they are one person.
+    Two spellings of one number, ``7`` and ``007``, are refused: it is not known whether they are one person.
     """
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ _files: "weakref.WeakSet[MappedFile]" = weakref.WeakSet()
 class MappedFile:
     """A file to read at any place, mapped on first use in every process.
 
-    No handle is shared with another process: a copy made by pickling or forking maps the file anew.
+    No handle is shared with another process: a copy made by pickling or forking maps the file again.
 
     Args:
         path: the file. It is not opened here.

@@ -1,4 +1,4 @@
-"""One path is enough: what lies there says what it is."""
+"""Opening of faces and pairs by a path; the format is detected."""
 
 import os
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def open_faces(
             folders that hold images.
 
     Raises:
-        DataError: nothing that can be read lies there.
+        DataError: nothing at the path can be read.
         InputError: an option is out of range, or belongs to another storage.
         MissingExtraError: ``orl`` without the package that carries it.
     """
@@ -110,7 +110,7 @@ def open_pairs(path: str | os.PathLike[str], images: str | os.PathLike[str] | No
             the folder of the list. A ``.bin`` has its images in it.
 
     Raises:
-        DataError: nothing that can be read lies there, an image of a list is missing, or a ``.bin`` asks for more than
+        DataError: nothing at the path can be read, an image of a list is missing, or a ``.bin`` asks for more than
             images and answers.
     """
     where = user_path(path)

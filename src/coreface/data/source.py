@@ -59,7 +59,7 @@ class FaceSource(ABC):
 
     @classmethod
     def claims(cls, path: str) -> bool:
-        """Say whether this class reads what lies at a path (or is meant by a word); `open_faces` asks.
+        """Return whether this class reads a path (or a word such as ``orl``); `open_faces` calls it.
 
         Returns:
             False here: a class that `register_faces` is put on says otherwise.
@@ -73,7 +73,7 @@ class FaceSource(ABC):
         """Return image ``index`` and its identity.
 
         Raises:
-            ImageError: the image cannot be decoded; the message says where it lies.
+            ImageError: the image cannot be decoded; the message gives its place.
         """
         index = range(len(self))[index]
         try:
@@ -92,7 +92,7 @@ class FaceSource(ABC):
 
     @abstractmethod
     def locate(self, index: int) -> str:
-        """Say in words where image ``index`` lies, for messages."""
+        """Return a description of the place of image ``index``, for messages."""
 
     def relative_path(self, index: int) -> str:
         """Return the part of the path of image ``index`` that tells it from others, as ``<identity>/<image>``."""

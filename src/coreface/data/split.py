@@ -1,4 +1,4 @@
-"""Splits that keep people apart: nobody who is tested was ever trained on."""
+"""Splits by identity: no identity is in both parts."""
 
 import re
 
@@ -20,7 +20,7 @@ def split_by_identity(
         seed: draws the order of the identities; None keeps the order of the source.
         fold: which slice of that order is held out: identities fold * n to (fold + 1) * n. Folds are disjoint.
         family: a regular expression; identities in whose names it finds the same text (its first group, if it has one)
-            are relatives, and never on both sides. A fold then has about n identities. None: nobody is related.
+            are relatives, and never on both sides. A fold then has about n identities. None: no identities are related.
 
     Returns:
         (training source, test source), identities of each renumbered from 0.

@@ -1,4 +1,4 @@
-"""From scores to decisions: the threshold for a wanted error rate, and the error rate that a score stands for.
+"""From scores to decisions: the threshold for a requested error rate, and the error rate at a score.
 
 A calibration belongs to one encoder, or to one pipeline that finds, aligns and embeds faces: it carries the digest and
 is refused for another. Its rates are those of the people it was fitted on; it is as good as they are like the people
@@ -77,7 +77,7 @@ class Calibrator:
             genuine: (G,) scores of pairs of the same identity.
             impostor: (I,) scores of pairs of different identities.
             pairs: the same scores with their identities, for intervals.
-            non_mated: (S,) best score of each search of somebody who is not in the gallery.
+            non_mated: (S,) best score of each search of a person who is not in the gallery.
             gallery: number of entries in the gallery of those searches.
             seed: of the bootstrap.
 

@@ -21,7 +21,7 @@ Embed = Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]
 
 
 class Photographs(Protocol):
-    """Images by number, each with what its pixels come from and where it lies."""
+    """Images by number, each with the source of its pixels and its place."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +32,7 @@ class Photographs(Protocol):
         """Return bytes that decide the pixels; raise `ImageError` if they cannot be read."""
 
     def locate(self, index: int) -> str:
-        """Say where the image lies."""
+        """Return the place of the image."""
 
     def relative_path(self, index: int) -> str:
         """Return the part of its path that tells an image from the others."""

@@ -1,4 +1,4 @@
-"""Embeddings kept on disk, so that an evaluation that was stopped goes on, and one that is repeated need not embed.
+"""A cache of embeddings on disk: interrupted evaluations resume, and repeated ones need not embed again.
 
 Each encoder (by content digest) and kind of embedding has a folder of parts. A part is one safetensors file whose name
 is the SHA-256 of what it holds. A part that is damaged, cut off or of anything else is passed over and embedded

@@ -85,7 +85,7 @@ class VerificationResult(Result):
     Attributes:
         verification: the error rates, their intervals and the scores.
         image: number of an image, as the worst pairs name it -> uint8 RGB (height, width, 3); None shows none.
-        label: number of an image -> where it lies; None where that is not known.
+        label: number of an image -> its place; None if not known.
         groups: error rates by group; None where none were asked for.
         faces: the people, where every image was compared with every other.
         embedded: their embeddings.

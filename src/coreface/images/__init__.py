@@ -1,1 +1,1 @@
-"""Images: loaded from anything, checked before they are decoded, and turned into what a network takes."""
+"""Images: loading, checks before decoding, and network input."""

@@ -19,7 +19,7 @@ TEMPLATES: Final[dict[str, NDArray[np.float64]]] = {
     )
 }
 TEMPLATE_SIZE: Final = 112
-UNKNOWN: Final = "unknown"  #: the template of crops that nobody has described
+UNKNOWN: Final = "unknown"  #: the template of crops whose alignment was not recorded
 
 _BORDERS: Final = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}
 _LEAST_EXPLAINED = 0.5  # faces reach 0.98, profiles 0.8, exchanged sides 0.05

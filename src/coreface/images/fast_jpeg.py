@@ -34,7 +34,7 @@ class _Header(NamedTuple):
 
 
 # The images of a set often come from one encoder and differ behind the header only: the one met last is tried first.
-# To begin with, one that no image can have.
+# Initially a header that no image can have.
 _latest = _Header(b"\xff\xd8\xff\xd9", 0)
 
 

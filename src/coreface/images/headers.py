@@ -1,4 +1,4 @@
-"""What the first bytes of an encoded image promise, and whether the rest keeps the promise: no pixel is decoded here.
+"""Headers of encoded images, and whether the rest of the data is complete: no pixel is decoded here.
 
 A decoder allocates what a header asks for and hides what a damaged file lacks; both are settled here before it runs.
 Every loop moves forward through the bytes, and no allocation outgrows them. Sources: ITU-T T.81 annex B (JPEG), W3C PNG

@@ -23,7 +23,7 @@ class Preprocessing:
         colour_order: of the channels, ``RGB`` or ``BGR``.
         mean: subtracted from values of 0 to 255; one number, or one a channel in the order of ``colour_order``.
         scale: what is then divided by; likewise.
-        alignment: how the crops were made; its template is ``unknown`` where nobody has said.
+        alignment: how the crops were made; its template is ``unknown`` if it was not recorded.
     """
 
     image_size: int = 112

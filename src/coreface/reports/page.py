@@ -27,7 +27,7 @@ class Page:
     Attributes:
         title: of the page.
         summary: paragraphs at the top.
-        results: all of different names. None where there is a history only, of a run that still goes on.
+        results: all of different names. None if there is only the history of a run in training.
         compare: whether the results are verifications on the same faces: their rates and curves are drawn together, and
             thresholds and hardest pairs are those of the last one. Otherwise each result has a section of its own.
         history: rows of metrics.jsonl by name of the run. The run that is named as the last result, or else the last,

@@ -118,7 +118,7 @@ def _accuracy(result: Verification) -> str:
 
 
 def _cell(share: float, interval: Interval | None, threshold: float, fmr: float, fnmr: float | None = None) -> str:
-    # The exact threshold, for whoever wants to use it; rounded, it may let one more impostor in.
+    # The exact threshold, for use elsewhere; rounded, it may accept one more impostor.
     lines = [f'T <data value="{threshold!r}">{_cosine(threshold)}</data>', f"FMR {_rounded(fmr)}"]
     lines += [] if fnmr is None else [f"FNMR {_rounded(fnmr)}"]
     between = "no interval"

@@ -20,15 +20,15 @@ from coreface.training.recipe import Recipe
 
 
 def branch_run(checkpoint_folder: Path, folder: Path, recipe: Recipe, epoch: int, console: Console) -> None:
-    """Begin a run where another stands after an epoch; `coreface.runs.run.resume` trains the rest.
+    """Start a run from the state of another after an epoch; `coreface.runs.run.resume` trains the rest.
 
     Weights, identity centres, running margins, the optimizer's memory, the random state, and the rows of metrics.jsonl
-    are those of the checkpoint. Terms that the other run does not have begin anew. Where the recipe has another seed,
-    order, flips, dropout masks and the random state are drawn from that from here on.
+    are those of the checkpoint. Terms that the other run does not have start from their initial state. If the recipe
+    has another seed, order, flips, dropout masks and the random state are drawn from it from here on.
 
     Args:
         checkpoint_folder: a checkpoint at the end of the epoch, ``<run>/checkpoints/step_<N>``.
-        folder: the new run; what lies there is replaced.
+        folder: the new run; an existing one is replaced.
         recipe: of the new run. Its network, faces and batch are those of the other.
         epoch: epochs that are done.
         console: where to show warnings about the faces.

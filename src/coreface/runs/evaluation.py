@@ -130,7 +130,7 @@ def default_protocol(
     """Return what is evaluated where nothing else is named: whom a run held out, or the people of a file.
 
     Raises:
-        RunError: the model is not a run, or it held nobody out.
+        RunError: the model is not a run, or it has no held-out people.
     """
     if isinstance(model, EmbeddingSource) or (not isinstance(model, FaceEncoder) and Path(model).suffix == ".npz"):
         return LabelledPeople(replicates=replicates, groups=groups, group_column=group_column)
@@ -152,7 +152,7 @@ def encoder_folder(path: Path) -> Path:
 
 
 class HeldOut:
-    """Evaluates an encoder on people while training goes on: error rates without intervals.
+    """Evaluates an encoder on people during training: error rates without intervals.
 
     Args:
         faces: the people.
@@ -189,7 +189,7 @@ def held_out(model: FaceEncoder | str | os.PathLike[str]) -> FaceSource:
     """Return the faces that a run held out.
 
     Raises:
-        RunError: it is not a run, or held nobody out.
+        RunError: it is not a run, or has no held-out people.
     """
     if isinstance(model, FaceEncoder) or not (Path(model) / RECIPE).is_file():
         raise RunError(

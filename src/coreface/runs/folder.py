@@ -95,7 +95,7 @@ def start_run(
     ``launchers`` are those of the processes that begin it: `begun_by` asks for them.
 
     Raises:
-        RunError: something lies there already.
+        RunError: the folder exists already.
     """
     require_free(folder, overwrite)
     try:
@@ -150,7 +150,7 @@ def begun_by(folder: Path, launchers: Sequence[str]) -> bool:
 
 
 def _was_killed_at_its_start(folder: Path) -> bool:
-    """Whether all that lies there is what `start_run` writes before the recipe, the last file, makes it a run."""
+    """Whether the folder holds only what `start_run` writes before the recipe, the last file, makes it a run."""
     started = (ENVIRONMENT, IDENTITIES, LAUNCHERS)
     for name in (entry.name for entry in folder.iterdir()):
         unfinished = name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in (*started, RECIPE)))

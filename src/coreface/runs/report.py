@@ -51,13 +51,13 @@ def evaluation_page(provenance: Provenance, results: Sequence[Result], run: Path
 
 
 def redraw_report(folder: Path, console: Console) -> Path:
-    """Draw the page of a run anew and return where it lies.
+    """Write the report of a run again and return its path.
 
     While the run trains, the page holds its curves alone, so that it costs the training nothing; afterwards the encoder
     is evaluated on the people it held out as well.
 
     Raises:
-        RunError: there is not a run.
+        RunError: there is no run.
         MissingExtraError: matplotlib is not installed.
     """
     if not is_run(folder):

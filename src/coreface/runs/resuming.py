@@ -1,4 +1,4 @@
-"""What stands between a run that was cut off and its going on: which checkpoint, whether it fits, and the folder."""
+"""Resuming: which checkpoint to use, whether recipe and faces fit it, and the state of the run folder."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from coreface.training.log import say
 from coreface.training.metrics_file import METRICS
 from coreface.training.recipe import Recipe
 
-# What these change is how long the rest takes, what is written of it, and where the same faces lie.
+# These change how long training takes, what is reported, and where the same faces are stored, not the result.
 _FREE = (
     *(
         "data.train",
@@ -48,9 +48,9 @@ def training_origin(faces: FaceSource) -> Origin:
 
 
 def open_newest(folder: Path, console: Console) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a run that no other process is at work on; None where there is none.
+    """Return the newest intact checkpoint of a run that no other process is training; None if there is none.
 
-    Damaged ones are named, and set aside under another name.
+    Damaged checkpoints are reported and renamed.
 
     Raises:
         CheckpointError: all are damaged.
@@ -67,7 +67,7 @@ def open_newest(folder: Path, console: Console) -> Checkpoint | None:
 
 
 def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, folder: Path) -> None:
-    """Raise `RunError`, with a list, where recipe or faces differ from the checkpoint's in what decides the result."""
+    """Raise `RunError`, with a list, if recipe or faces have changed in a way that changes the result."""
     before = dict(_leaves("", checkpoint.facts.recipe))
     now = dict(_leaves("", json.loads(json.dumps(recipe.to_dict()))))
     different = [
@@ -86,7 +86,7 @@ def require_same(checkpoint: Checkpoint, recipe: Recipe, faces: FaceSource, fold
 
 
 def require_as_many_identities(checkpoint: Checkpoint, faces: FaceSource, folder: Path) -> None:
-    """Raise `RunError` where people came or went: the centres of the checkpoint are of others, and no --force helps."""
+    """Raise `RunError` if the number of identities has changed: the class centres do not fit, even with --force."""
     trained, given = checkpoint.facts.origin.faces, training_origin(faces).faces
     if trained["identities"] != given["identities"]:
         raise RunError(
@@ -107,7 +107,7 @@ def _other(trained: dict[str, Any], given: dict[str, Any]) -> str:
 
 
 def continue_folder(folder: Path, recipe: Recipe, checkpoint: Checkpoint, processes: int, console: Console) -> None:
-    """Put a run folder into the state it was in at a checkpoint, and say what may make the rest differ."""
+    """Restore a run folder to its state at a checkpoint, and report what may make results differ."""
     kept = checkpoint.facts.metrics_bytes
     metrics = folder / METRICS
     present = metrics.stat().st_size if metrics.exists() else 0
@@ -144,7 +144,7 @@ def _processes(count: int) -> str:
 
 
 def restart_folder(folder: Path, recipe: Recipe) -> None:
-    """Take away what a run left that was cut off before its first checkpoint."""
+    """Remove the files of a run that was interrupted before its first checkpoint."""
     (folder / METRICS).unlink(missing_ok=True)
     (folder / "unreadable.txt").unlink(missing_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)

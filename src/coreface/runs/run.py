@@ -81,14 +81,14 @@ def train(
         recipe: a recipe, or the path of one.
         run_dir: the folder to fill: recipe.yaml, environment.json, identities.json, samples.png, metrics.jsonl,
             checkpoints/, encoder/, report.html.
-        overwrite: replace a run that lies there already.
-        until_epoch: stop after this epoch, with a checkpoint; None trains to the end. `resume` goes on.
+        overwrite: replace an existing run.
+        until_epoch: stop after this epoch, with a checkpoint; None trains to the end. `resume` continues.
         console: where to show progress; None shows it on standard error.
 
     Raises:
-        CoreFaceError: the recipe, the faces or the folder do not do, or training cannot go on; the message says what to
-            do.
-        TrainingStopped: Ctrl-C or SIGTERM came; `resume` goes on.
+        CoreFaceError: the recipe, the faces or the folder are not valid, or training cannot continue; the message says
+            what to do.
+        TrainingStopped: Ctrl-C or SIGTERM came; `resume` continues.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(run_dir)
@@ -130,7 +130,7 @@ def resume(
 ) -> Run:
     """Go on with a run that was cut off, from its newest whole checkpoint, as if nothing had happened.
 
-    On the processor the result is that of an undisturbed run to the last bit, with the same number of threads.
+    On a CPU the result is bit-identical to that of an uninterrupted run, with the same number of threads.
 
     Args:
         run_dir: the run folder.
@@ -141,7 +141,7 @@ def resume(
         console: where to show progress; None shows it on standard error.
 
     Raises:
-        RunError: there is not a run, another process is at work on it, or recipe or faces have changed.
+        RunError: there is no run, another process is training in it, or recipe or faces have changed.
         CheckpointError: every checkpoint of the run is damaged.
         CoreFaceError, TrainingStopped: as `train` does.
     """

@@ -17,13 +17,13 @@ except ImportError:  # Windows has none: there the lock holds nobody out
     fcntl = None  # type: ignore[assignment]
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
-LAUNCHERS = "launchers.json"  # which processes of a launcher's have begun the run: they may begin it once more
+LAUNCHERS = "launchers.json"  # IDs of the launchers that started the run: they may restart it
 _PATIENCE = 1.0  # seconds: `coreface runs` holds a lock for a moment to see whether it can
 
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run stands.
+    """The status of a run.
 
     Attributes:
         folder: the run folder.
@@ -69,7 +69,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     """Keep every other process out of a run folder, which is made if it is missing; a process that dies lets go.
 
     Raises:
-        RunError: another process is at work there, or the folder cannot be made.
+        RunError: another process is training there, or the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def _state(folder: Path) -> RunState:
 
 
 def is_locked(folder: Path) -> bool:
-    """Say whether a process is at work on a run."""
+    """Return whether a process is training in a run."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         return not _lock(descriptor, shared=True)

@@ -66,7 +66,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a run stands.
+    """The status of a run.
 
     Attributes:
         state: ``done``; ``measure`` where only its sets are to be measured again; ``train`` otherwise.

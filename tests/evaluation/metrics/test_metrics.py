@@ -441,5 +441,5 @@ def test_far_out_of_range(far):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_threshold_above_the_largest_float(dtype):
     largest = np.array([np.finfo(dtype).max, 0], dtype)
-    with pytest.raises(EvaluationError, match="no threshold lies above it"):
+    with pytest.raises(EvaluationError, match="no threshold is above it"):
         eer(largest, largest)

@@ -73,7 +73,7 @@ class PairSet(ABC):
         """Return both images of a pair and whether they show one person.
 
         Raises:
-            ImageError: an image cannot be decoded; the message says where it lies.
+            ImageError: an image cannot be decoded; the message gives its place.
         """
         index = range(len(self))[index]
         return self.image(int(self.left[index])), self.image(int(self.right[index])), bool(self.same[index])
@@ -82,7 +82,7 @@ class PairSet(ABC):
         """Return distinct image ``index`` as uint8 RGB (height, width, 3).
 
         Raises:
-            ImageError: it cannot be decoded; the message says where it lies.
+            ImageError: it cannot be decoded; the message gives its place.
         """
         index = range(self.num_images)[index]
         try:
@@ -101,7 +101,7 @@ class PairSet(ABC):
 
     @abstractmethod
     def locate(self, index: int) -> str:
-        """Say in words where distinct image ``index`` lies, for messages."""
+        """Return a description of the place of distinct image ``index``, for messages."""
 
     def relative_path(self, index: int) -> str:
         """Return the part of its path that tells distinct image ``index`` from others, as ``<person>/<image>``."""
@@ -113,7 +113,7 @@ def require_no_contradiction(pairs: PairSet, locate: Callable[[int], str]) -> li
 
     Args:
         pairs: the set.
-        locate: says where a pair stands, for the messages.
+        locate: returns the place of a pair, for messages.
 
     Raises:
         DataError: two pairs of the same images have different answers, or an image is its own impostor.

@@ -1,4 +1,4 @@
-"""Where the records of a RecordIO file begin: the `.idx` beside it, or a scan where there is none.
+"""Where the records of a RecordIO file begin: the `.idx` next to it, or a scan if there is none.
 
 A line of the index is ``key<tab>offset``. Millions of lines are read in blocks, so that no more than one block of text
 is ever in memory.

@@ -150,7 +150,7 @@ class RecordReader:
             return 0
 
     def locate(self, position: int) -> str:
-        """Say in words where a record lies."""
+        """Return a description of the place of a record."""
         return f"{self.path}, key {self.key(position)} (byte {self.offsets[position]})"
 
     def headers(self, positions: slice | NDArray[np.int64]) -> Headers:

@@ -92,7 +92,7 @@ def next_above(score: np.floating[Any]) -> np.floating[Any]:
     with np.errstate(over="ignore"):
         above: np.floating[Any] = np.nextafter(score, score.dtype.type(np.inf))
     if np.isinf(above):
-        raise EvaluationError(f"a score is {score}, the largest {score.dtype}: no threshold lies above it; rescale")
+        raise EvaluationError(f"a score is {score}, the largest {score.dtype}: no threshold is above it; rescale")
     return above
 
 

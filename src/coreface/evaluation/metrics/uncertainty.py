@@ -3,7 +3,7 @@
 Pairs that share an identity are not independent, so intervals that count pairs are far too narrow. Here every replicate
 draws C of the C identities with replacement; identity i is drawn w_i times, a genuine pair of it weighs w_i and an
 impostor pair of i and j weighs w_i * w_j, as if all images of an identity were copied with it. Two copies of one
-identity are never compared with each other. The threshold is chosen anew in every replicate.
+identity are never compared with each other. The threshold is chosen again in every replicate.
 
 The interval of a rate is Wilson's with an effective number of trials, n = p (1 - p) / v, where p and v are mean and
 variance of the replicates, and Student's quantile for C - 1 degrees of freedom. Against the plain percentile interval

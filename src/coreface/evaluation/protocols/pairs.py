@@ -31,7 +31,7 @@ class Pairs(EvaluationProtocol[VerificationResult]):
     """Verification on a set of pairs: cross-validated accuracy, EER, TAR at FARs, with intervals.
 
     Args:
-        pairs: the set, or where it lies: ``FILE`` or ``FILE:IMAGES``.
+        pairs: the set, or its path: ``FILE`` or ``FILE:IMAGES``.
         name: what the result is called; None takes the end of the path.
         replicates: bootstrap replicates; 0 for no intervals; None for 1000, or fewer for very many pairs.
         groups: identity -> label, or a CSV file of both: error rates by label too.
@@ -93,7 +93,7 @@ def open_named_pairs(text: str) -> PairSet:
     """Open a set of pairs from ``FILE`` or ``FILE:IMAGES``.
 
     Raises:
-        DataError: nothing that can be read lies there.
+        DataError: nothing at the path can be read.
     """
     if user_path(text).exists() or ":" not in text:
         return open_pairs(text)
@@ -214,7 +214,7 @@ def image_identities(pairs: PairSet) -> tuple[NDArray[np.int64], list[str] | Non
 def resample_accuracy(
     scored: PairScores, fold_of: NDArray[np.int64], *, replicates: int = 1000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Cross-validated accuracy of resampled identities, the threshold of each fold chosen anew in each replicate.
+    """Cross-validated accuracy of resampled identities, the threshold of each fold chosen again in each replicate.
 
     Returns:
         (replicates,) float64, the mean over the folds; NaN where a fold, or the rest of one, has no pair.

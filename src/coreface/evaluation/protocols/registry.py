@@ -1,4 +1,4 @@
-"""The table of protocols: what each is called, what it says of itself and which options it takes.
+"""The table of protocols: name, help and options of each.
 
 A protocol is a file in this folder and an entry of the table below. The table imports no protocol before it is built.
 """
@@ -52,7 +52,7 @@ class RegisteredProtocol:
         help: one line.
         builder: returns the protocol of a target and options; or its place in this folder, ``"file:Class"``.
         options: which options it takes.
-        flag: an option of the command line that stands for ``--protocol NAME:``; None where there is none.
+        flag: a command-line option that is short for ``--protocol NAME:``; None for none.
         fixed: what the builder gets besides.
     """
 
@@ -130,7 +130,7 @@ def register_protocol(
         target: what it evaluates on, in capitals, such as ``"FOLDER"``.
         help: one line.
         options: which options it takes, as keywords beside the target.
-        flag: an option that stands for ``--protocol NAME:``, such as ``"--pairs"``.
+        flag: an option that is short for ``--protocol NAME:``, such as ``"--pairs"``.
 
     Raises:
         InputError: the name is taken or is not a plain word; an option differs from another protocol's option of that
