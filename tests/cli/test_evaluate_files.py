@@ -156,6 +156,6 @@ def test_numbers_of_recordio_are_no_names_of_people(run, sites, weights, tmp_pat
     run("data", "convert", sites, "packed", "--to", "recordio")
     (tmp_path / "packed" / "identities.json").unlink()
     (tmp_path / "saved" / "identities.json").write_text(json.dumps([str(n) for n in range(8)]))
-    assert "bear names" not in run("evaluate", "saved", "--faces", "packed", "--replicates", 0)[2]
+    assert "have the names" not in run("evaluate", "saved", "--faces", "packed", "--replicates", 0)[2]
     (tmp_path / "saved" / "identities.json").write_text(json.dumps(["site1/anna", "zoe"]))
     assert "1 of the 8 people" in run("evaluate", "saved", "--faces", sites, "--replicates", 0)[2]

@@ -108,7 +108,7 @@ def test_too_few():
         draw_pairs(Labels([0, 0, 1, 1]))
     with pytest.raises(DataError, match="only 2 are possible"):
         draw_pairs(Labels([0, 0, 1, 1]), 10, folds=1)
-    with pytest.raises(DataError, match="nobody among 3 identities has two images"):
+    with pytest.raises(DataError, match="none of 3 identities has two images"):
         draw_pairs(Labels([0, 1, 2]), folds=1)
 
 
