@@ -1,4 +1,4 @@
-"""Modules of 0.1.0 that have moved: they can be imported for one version more, with a DeprecationWarning."""
+"""Modules of 0.1.0 that have moved: the old names work for one more version, with a DeprecationWarning."""
 
 import importlib
 import sys

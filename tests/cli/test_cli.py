@@ -299,7 +299,7 @@ def test_no_faces_named(refusal):
         (["RECIPE", "--data.holdout_fold", "7"], "fold 7 does not exist"),
         (["RECIPE", "--classifier.margin.margin", "7"], "margin is 7"),
         (["RECIPE", "--evaluation.faces", "nowhere"], "nowhere: no such folder"),
-        (["RECIPE", "--stages.dropout", "0.5"], "which stage"),
+        (["RECIPE", "--stages.dropout", "0.5"], "name a stage"),
         (["RECIPE", "--optimizer", "other.yaml"], "--optimizer is a section"),
         (["RECIPE", "--resume", "now"], "nothing to resume"),
     ],

@@ -181,7 +181,7 @@ def test_a_damaged_file_is_one_line(tmp_path, weights, spoil, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.graph.node[1].MergeFromString(b""), "does not say how its input is made: write m.json beside it"),
+        (lambda m: m.graph.node[1].MergeFromString(b""), "does not describe its preprocessing: write m.json beside it"),
         (lambda m: setattr(m.graph.node[1], "domain", "evil.ops"), r"custom operators \(evil.ops\)"),
         (lambda m: m.graph.input[0].type.tensor_type.shape.dim.pop(), "its input is x float32"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 8), "its input is x type 8"),

@@ -210,7 +210,7 @@ def test_overridden_stages_take_nothing_from_those_of_the_file(write):
 def test_an_override_of_one_stage_is_refused(refusal, name):
     message = refusal("stages: [{dropout: 0.1}, {from_epoch: 3}]", f"--{name}", "0.5")
     assert f"--{name}" in message
-    assert "which stage" in message
+    assert "name a stage" in message
 
 
 @pytest.mark.parametrize("section", ["optimizer", "classifier", "classifier.margin", "data", "model", "evaluation"])

@@ -32,7 +32,7 @@ class FaceEncoder(nn.Module):
         features: how many features a module returns for an image; only for a module.
 
     Attributes:
-        alignment: how the crops were made that it is trained on; its template is ``unknown`` until somebody says.
+        alignment: how the crops were made that it is trained on; its template is ``unknown`` until it is set.
 
     Raises:
         ModelError: an unknown backbone or a size out of range.
@@ -60,7 +60,7 @@ class FaceEncoder(nn.Module):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides an embedding: configuration, preprocessing and every weight, computed anew."""
+        """SHA-256 of configuration, preprocessing and every weight; computed on each call."""
         return weights.content_digest(self)
 
     @property
@@ -174,7 +174,7 @@ class FaceEncoder(nn.Module):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Save to a folder: config.json, preprocess.json, README.md and model.safetensors.
 
-        Every file is replaced in one step, the weights last; whoever loads meanwhile gets the old encoder or the new
+        Every file is replaced in one step, the weights last; a concurrent reader gets the old encoder or the new
         one.
 
         Raises:
@@ -221,7 +221,7 @@ def _backbone(
     """Return the name that a saved encoder has for a backbone, and the backbone."""
     bare = isinstance(backbone, nn.Module) and not isinstance(backbone, Backbone)
     if bare and features is None:
-        raise InputError("features is missing: say how many features the module returns for an image")
+        raise InputError("features is missing: give the number of features that the module returns for an image")
     if not bare and features is not None:
         raise InputError(f"features is {features}, expected none: it belongs to a module that is no Backbone")
     if not isinstance(backbone, nn.Module):

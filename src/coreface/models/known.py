@@ -1,4 +1,4 @@
-"""Public weights that are known by name: where their file lies, what it must be, and what is known of them.
+"""Public weights that are known by name: their files, digests, licences and what is known of them.
 
 Nothing is downloaded and nothing of a package is imported: the file is found through the package's metadata, or in a
 folder that the variable ``COREFACE_MODELS`` names, and is used only if its SHA-256 is the one written here.
@@ -32,7 +32,7 @@ class KnownWeights:
         licence: as stated by those who publish it.
         training_data: as far as stated.
         preprocessing: of an encoder.
-        note: what whoever uses them must know.
+        note: what users must know.
     """
 
     name: str
@@ -88,7 +88,7 @@ KNOWN: Final = {
 
 
 def locate(name: str) -> Path:
-    """Return where the file of known weights lies, its digest unchecked.
+    """Return the path of the file of known weights; its digest is not checked.
 
     Raises:
         ModelError: the name is unknown, or no folder holds the file.

@@ -238,7 +238,7 @@ def _described_preprocessing(path: Path, described: OnnxFile) -> Preprocessing:
             text, where = beside.read_text(encoding="utf-8"), str(beside)
         except (OSError, ValueError):
             raise ModelError(
-                f"{path} does not say how its input is made: write {beside.name} beside it, for example "
+                f"{path} does not describe its preprocessing: write {beside.name} beside it, for example "
                 f"{json.dumps(Preprocessing().to_dict())}"
             ) from None
     try:

@@ -91,7 +91,7 @@ def open_encoder(
             return FaceEncoder.from_pretrained(folder)
     state = "holds no encoder" if path.is_dir() else "is no encoder" if path.exists() else "does not exist"
     if is_weights(model):
-        raise ModelError(f"{path} is a file of weights: say of which network, as in --backbone iresnet50")
+        raise ModelError(f"{path} is a file of weights: give its network, for example --backbone iresnet50")
     names = ", ".join(name for name, weights in KNOWN.items() if weights.kind == "encoder")
     raise ModelError(
         f"{path} {state}: expected a run folder, one that save_pretrained wrote, an .onnx file, or known weights "

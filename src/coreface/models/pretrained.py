@@ -78,7 +78,7 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ModelError(f"{root}: a file is in the way, expected a folder or nothing") from error
+        raise ModelError(f"{root}: a file is in the way, expected a folder, or no file of that name") from error
     digest = _digest(config, preprocessing, state)
     registered = _registered_by(encoder.backbone_name)
     write_atomically(root / CONFIG, _json({**config, **registered}))

@@ -30,7 +30,7 @@ from coreface.recognition.workers import run_ordered
 
 Format: TypeAlias = Literal["jpg", "png", "recordio", "shards"]
 
-_JOURNAL = ".aligned.jsonl"  # what is done, a line a photograph; hidden, so that nobody takes it for an image
+_JOURNAL = ".aligned.jsonl"  # what is done, a line a photograph; hidden, so that it is not taken for an image
 _JPEG_QUALITY = 95
 
 
@@ -106,7 +106,7 @@ def align_folder(
     """Find, align and store the faces of people.
 
     Crops keep the names of folders and photographs. ``rejects.csv`` lists the photographs without a crop,
-    ``alignment.json`` says how crops were made, ``samples.png`` shows some. A call that was cut off goes on where it
+    ``alignment.json`` says how crops were made, ``samples.png`` shows some. An interrupted call resumes where it
     was; photographs that are new or have changed since are done, the others are not done again. The result does not
     depend on the number of workers.
 
@@ -254,7 +254,9 @@ class _Journal:
         except FileNotFoundError:
             return None
         except NotADirectoryError as error:
-            raise DataError(f"{self._folder}: a file is in the way, expected a folder or nothing") from error
+            raise DataError(
+                f"{self._folder}: a file is in the way, expected a folder, or no file of that name"
+            ) from error
 
     def has(self, photograph: Photograph, suffix: str) -> bool:
         entry = self.entries.get(photograph.name)
@@ -270,7 +272,7 @@ class _Journal:
         self._file.flush()
 
     def finish(self, photographs: list[Photograph]) -> None:
-        """Write the lines anew in the order of the photographs; crops of those that are gone are removed."""
+        """Write the lines again in the order of the photographs; crops of those that are gone are removed."""
         self._file.close()
         kept = {name for photograph in photographs for name in self.entries[photograph.name]["crops"]}
         for name in {photograph.name for photograph in photographs} ^ self.entries.keys():

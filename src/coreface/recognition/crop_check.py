@@ -39,8 +39,8 @@ class CropCheck:
             )
         if self.distance > _FAR:
             return (
-                f"eyes, nose and mouth lie {self.distance:.1f} pixels (of 112) from where the alignment has them: "
-                "these are crops of another geometry; make them anew with coreface align"
+                f"eyes, nose and mouth are {self.distance:.1f} pixels (of 112) from where the alignment has them: "
+                "these are crops of another geometry; make them again with coreface align"
             )
         return None
 

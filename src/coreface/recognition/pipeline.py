@@ -91,7 +91,7 @@ class FacePipeline:
         no_calibration: why there is no calibration, where there is none.
 
     Raises:
-        ModelError: nobody has said how the encoder's crops were aligned, or there is no such detector.
+        ModelError: the alignment of the encoder's crops is not recorded, or there is no such detector.
         MissingExtraError: the package that brings a detector is not installed.
         InputError: an argument is out of range, or another alignment than the encoder's own.
     """
@@ -260,11 +260,11 @@ def calibration_place(model: str | os.PathLike[str]) -> Path:
     """Return where a new calibration of a model belongs.
 
     Raises:
-        ModelError: the model is known weights, beside which nobody may write.
+        ModelError: the model is known weights, in a folder that must not be changed.
     """
     path = Path(model)
     if os.fspath(model) in KNOWN:
-        raise ModelError(f"{model} lies in a package: say where the calibration goes with --out FILE")
+        raise ModelError(f"{model} is part of a package: give the calibration file with --out FILE")
     if not path.is_dir():
         return path.with_suffix(f".{CALIBRATION}")
     return (path / "encoder" if (path / "encoder").is_dir() else path) / CALIBRATION
@@ -293,8 +293,8 @@ def _chosen_alignment(encoder: Encoder, given: str | Alignment | None, detector:
         return own
     if wanted is None:
         raise ModelError(
-            "nobody has said how the crops were aligned that this encoder was trained on: say alignment='arcface' "
-            "(--alignment arcface) where it was the usual five points in 112 x 112 pixels"
+            "the alignment of the crops that this encoder was trained on is not recorded: set alignment='arcface' "
+            "(--alignment arcface) if it was the usual five points in 112 x 112 pixels"
         )
     return wanted
 

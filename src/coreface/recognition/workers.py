@@ -55,7 +55,7 @@ def run_ordered(job: Job[Item, Result], items: Iterable[Item], workers: int) -> 
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise ProcessLostError(
-            "a worker process died, perhaps for lack of memory: run the command again, it goes on where it was; fewer "
+            "a worker process died, possibly out of memory: run the command again to resume; fewer "
             "workers take less memory"
         ) from error
     finally:

@@ -102,7 +102,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, mod
 def _read_finite(checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]) -> None:
     checkpoint.read_into(tensors)
     if bad := first_not_finite(tensors):
-        raise CheckpointError(f"{checkpoint.folder}: {bad}: training had diverged by then; go on from an earlier one")
+        raise CheckpointError(f"{checkpoint.folder}: {bad}: training had diverged by then; resume from an earlier one")
 
 
 def _parameters(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:

@@ -103,7 +103,7 @@ class Progress:
         scale = self._stepper.scale
         if int(self._stepper.guard.skipped) + (0 if scale is None else int(scale.overflows)) == step:
             raise DivergedError(
-                f"none of {counted(step, 'step')} had a finite loss and gradient, so nothing was learnt: look at the "
+                f"none of {counted(step, 'step')} had a finite loss and gradient, so nothing was learnt: check the "
                 "images in samples.png, and try a lower optimizer.lr, or --precision float32"
             )
 

@@ -29,7 +29,7 @@ class Recipe:
         data: The faces.
         stages: What is trained, from which epoch on.
         optimizer: The optimizer and its schedule.
-        evaluation: What is measured while training goes on.
+        evaluation: Evaluation during training.
         checkpoint: The checkpoints, from which an interrupted run resumes.
         init_from: A run, a saved encoder, a checkpoint, or a public InsightFace .pth, for the encoder's first weights.
         seed: Of weights, order, flips and dropout masks.

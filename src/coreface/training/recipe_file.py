@@ -173,7 +173,7 @@ def _check_overrides(recipe_type: type, given: list[tuple[str, str]]) -> None:
             raise RecipeError(f"--{name} names a class to import; a recipe holds values only: remove it")
         if name.startswith("stages."):
             raise RecipeError(
-                f"--{name} does not say which stage: change the recipe, or give all of them: --stages '[{{...}}, ...]'"
+                f"--{name} does not name a stage: change the recipe, or give all of them: --stages '[{{...}}, ...]'"
             )
         if any(leaf.startswith(f"{name}.") for leaf in known):
             raise RecipeError(f"--{name} is a section: give its fields, such as --{min(_under(known, name))}")

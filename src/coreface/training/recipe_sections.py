@@ -274,7 +274,7 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """What is measured while training goes on.
+    """Evaluation during training.
 
     Attributes:
         faces: Other people to evaluate on, as for data.train; null takes the held-out identities.

@@ -47,7 +47,7 @@ class Watch:
         if self._near_chance >= _FROZEN_ROWS:
             signs["frozen loss"] = (
                 f"the classification loss stays at {classification:.3f}, the logarithm of the number of identities: "
-                "the encoder tells nobody apart; the learning rate may be 0 or far too high, or the labels mixed up"
+                "the encoder separates no people; the learning rate may be 0 or far too high, or the labels mixed up"
             )
         if len(view) >= 2 and (cosine := mean_cosine(view)) > _CONSTANT:
             signs["constant embeddings"] = (
