@@ -167,7 +167,7 @@ def test_pairs_of_a_list(run, tmp_path):
         (["convert", "photos", "b", "--shuffle", "1"], "shuffle is for shards"),
         (["convert", "photos", "b", "--to", "shards", "--per-shard", "0"], "per_shard is 0"),
         (["split", "photos", "--by-identity", "--test", "6"], "leaves none to train on"),
-        (["split", "photos", "--by-identity", "--family", "("], "no regular expression"),
+        (["split", "photos", "--by-identity", "--family", "("], "expected a regular expression"),
         (["pairs", "photos", "--out", "x"], "expected a name that ends in .bin"),
         (["pairs", "photos", "--out", "y.bin"], "6 identities, expected at least 20"),
         (["pairs", "photos", "--out", "y.bin", "--count", "7"], "7 pairs, expected a multiple of 20"),

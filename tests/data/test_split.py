@@ -169,9 +169,9 @@ def test_a_family_for_each_is_as_no_family():
 
 def test_families_that_cannot_be_split():
     source = Named(FAMILIES)
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="expected a regular expression"):
         split_by_identity(source, 5, family="(")
-    with pytest.raises(DataError, match=r"'F000\.M0' belongs to no family"):
+    with pytest.raises(DataError, match=r"'F000\.M0' has no family"):
         split_by_identity(source, 5, family="x")
     with pytest.raises(DataError, match="1 families cannot be split"):
         split_by_identity(source, 5, family="F")

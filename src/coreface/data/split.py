@@ -26,7 +26,7 @@ def split_by_identity(
         (training source, test source), identities of each renumbered from 0.
 
     Raises:
-        InputError: ``test`` or ``fold`` is out of range, or ``family`` is no regular expression.
+        InputError: ``test`` or ``fold`` is out of range, or ``family`` is not a regular expression.
         DataError: the source has too few identities or families for it, or one belongs to no family.
     """
     total = source.num_identities
