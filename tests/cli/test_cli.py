@@ -110,7 +110,7 @@ def test_a_recipe_with_a_class_path_imports_nothing(place, capsys):
     [
         (["nowhere"], "nowhere does not exist: expected a run folder"),
         (["photos"], "photos holds no encoder"),
-        (["saved"], "nobody is held out"),
+        (["saved"], "no people are held out"),
         (["saved", "--faces", "nowhere"], "nowhere: no such folder"),
         (["saved", "--faces", "photos", "--replicates", "-1"], "--replicates is -1"),
     ],
