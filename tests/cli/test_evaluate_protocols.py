@@ -488,7 +488,7 @@ def test_bad_input_is_one_line(place, run):
         "evaluate a --pairs pairs.bin --groups labels.csv": "groups need the names of the people",
         "evaluate a --faces faces --groups labels.csv --group-column age": "expected age among them",
         "evaluate a --faces faces --group-column age": "goes with --groups",
-        "evaluate a --faces faces --distractors strangers": "goes with --protocol",
+        "evaluate a --faces faces --distractors strangers": "is an option of --protocol",
         "evaluate a --pairs pairs.bin --replicates -1": "--replicates is -1",
         "calibrate b --show": "make it with coreface calibrate",
         "calibrate a --faces gone": "no such folder",

@@ -96,7 +96,7 @@ def test_a_run_that_fails_is_named_with_its_last_words_and_the_rest_goes_on(star
     said = (tmp_path / "said.txt").read_text()
     last = said.splitlines()[-1]
     assert last.startswith("coreface: 1 run failed, the same command tries again: seed 1, plain: ")
-    assert f"{blocked} exists and is no run" in last
+    assert f"{blocked} exists and is not a run" in last
     assert "Traceback" not in said
     assert json.loads((tmp_path / "out" / "study.json").read_text())["finished"] == 1
 
