@@ -146,8 +146,12 @@ def _print_contrasts(contrasts: Sequence[Contrast], console: Console) -> None:
                 _size(one.detectable_holm if one.primary else one.detectable),
             ]
         )
-    notes = [f"{one.first} - {one.second}: no interval: {one.effect.reason}" for one in contrasts if one.effect.reason]
-    if first.primary:
+    reasons: dict[str, list[str]] = {}
+    for one in contrasts:
+        if one.effect.reason:
+            reasons.setdefault(one.effect.reason, []).append(f"{one.first} - {one.second}")
+    notes = [f"no interval: {reason} ({', '.join(names)})" for reason, names in reasons.items()]
+    if first.primary and any(one.detectable for one in contrasts):
         alone = ", ".join(_size(one.detectable) for one in contrasts)
         notes.append(
             f"p after Holm, over {counted(len(contrasts), 'contrast')}. {_FOUND}, there; uncorrected: {alone}."
