@@ -75,6 +75,7 @@ def test_a_branch_seed_draws_another_seed_the_same_one_every_time(read):
         (PLAIN, "  plain: {model.embedding_size: 8}", "model.embedding_size is 8, and 16 in the 1 shared epochs"),
         (PLAIN, "  plain: {optimizer: {batch_size: 6}}", "optimizer.batch_size is 6"),
         (PLAIN, "  plain: {seed: 3}", "use branch_seed"),
+        (PLAIN, "  plain: {classifier.subcentres: 2}", "classifier.subcentres is 2"),
         (PLAIN, "  plain: {optimizer.epochs: 1}", "it has 1 epochs, all of them shared"),
         (PLAIN, "  plain: {optimizer.rate: 1}", "there is no field optimizer.rate"),
         (PLAIN, "  plain: {optimizer.lr: -1}", "arm plain: .*lr"),

@@ -21,6 +21,7 @@ _FIELDS = ("base", "shared_until", "arms", "contrasts", "primary", "measure", "s
 # What the state at the branch depends on: an arm that begins from it cannot have another.
 _FIXED = (
     *("model.backbone", "model.embedding_size", "data.train", "data.image_size", "data.holdout", "data.max_unreadable"),
+    *("data.identity_level", "data.label", "classifier.subcentres"),
     *("optimizer.name", "optimizer.batch_size", "init_from", "seed", "device", "threads"),
 )
 
