@@ -197,6 +197,15 @@ RUNS = [
         "--runs 1",
         (r"undisturbed: .* \d+ steps, \d+ checkpoints", r" 1  identical", r"1 of 1 identical"),
     ),
+    Run("null_studies.py", "--studies 1", (r"study +difference of the EER", r"[01] of 1 p-values below 0\.05")),
+    Run(
+        "kill_study.py",
+        "orl_small --kills 1 --seeds 1 --data.image_size 16 --optimizer.epochs 15",
+        (r"kill 1: after \d+ of \d+ rows", r"the same result to the last bit"),
+    ),
+    Run(
+        "near_duplicates.py", "FACES FACES", (r"12 test images against 12 training images", r"at least 0\.99: +12 test")
+    ),
     Run("kill_processes.py", "--runs 1", (r" 1  1-2-4-1  same batches", r"1 of 1 as promised")),
 ]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import coreface as cf
 from coreface.data import open_faces
 from coreface.distributed.launch import ignore_termination
 from coreface.errors import CheckpointError, StorageError, TrainingStopped
@@ -184,10 +185,10 @@ def test_a_checkpoint_of_another_network_is_refused(tiny, change, make_trainer, 
 def test_a_margin_with_a_running_state_is_carried_along(tiny, make_trainer, tmp_path):
     """Whatever a loss keeps in buffers: nothing here knows its name."""
 
-    class Drifting(torch.nn.Module):
+    class Drifting(cf.Margin):
         def __init__(self, inner):
-            super().__init__()
-            self.inner, self.scale = inner, inner.scale
+            super().__init__(inner.scale)
+            self.inner = inner
             self.register_buffer("mean_norm", torch.zeros(()))
 
         def target(self, cosines, norms):

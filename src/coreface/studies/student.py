@@ -20,7 +20,8 @@ def two_sided_p(t: float, freedom: float) -> float:
         InputError: ``freedom`` is not positive.
     """
     _check_freedom(freedom)
-    return _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
+    square = t * t
+    return _incomplete_beta(freedom / (freedom + square), square / (freedom + square), freedom / 2, 0.5)
 
 
 def two_sided_quantile(level: float, freedom: float) -> float:
@@ -65,13 +66,16 @@ def detectable_shift(level: float, freedom: float, wanted: float = 0.8) -> float
     return _crossing(lambda shift: power(shift, level, freedom) - wanted)
 
 
-def _incomplete_beta(x: float, a: float, b: float) -> float:
-    """Regularized incomplete beta function I_x(a, b), by the continued fraction DLMF 8.17.22."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
+def _incomplete_beta(x: float, rest: float, a: float, b: float) -> float:
+    """Regularized incomplete beta function I_x(a, b), by the continued fraction DLMF 8.17.22.
+
+    ``rest`` is 1 - x, given because the difference of two nearly equal numbers has no digits left.
+    """
+    if x <= 0 or rest <= 0:
+        return float(rest <= 0)
     if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side only (8.17.4)
-        return 1 - _incomplete_beta(1 - x, b, a)
-    front = exp(a * log(x) + b * log(1 - x) + lgamma(a + b) - lgamma(a) - lgamma(b)) / a
+        return 1 - _incomplete_beta(rest, x, b, a)
+    front = exp(a * log(x) + b * log(rest) + lgamma(a + b) - lgamma(a) - lgamma(b)) / a
     # Lentz's evaluation, from the front: value = 1 / (1 + d1 / (1 + d2 / (1 + ...))).
     c, d = 1.0, 1 / max(1 - (a + b) * x / (a + 1), _TINY)
     value = d
