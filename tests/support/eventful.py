@@ -16,6 +16,7 @@ from pathlib import Path
 
 from coreface.cli import main
 from coreface.distributed.launch import launched
+from coreface.training.signals import StopSignals
 from coreface.training.trainer import Trainer
 
 
@@ -42,25 +43,31 @@ def kill(rank):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def send(number):
-    """Send a signal and wait until it has come."""
-    handler, arrived = signal.getsignal(number), []
+def note_signals():
+    """Return a list to which every signal that a training receives is added, from now on."""
+    arrived, receive = [], StopSignals._receive
 
-    def note(*arguments):
+    def noted(signals, number, frame):
         arrived.append(number)
-        handler(*arguments)
+        receive(signals, number, frame)
 
-    signal.signal(number, note)
+    StopSignals._receive = noted
+    return arrived
+
+
+def send(number, arrived):
+    """Send a signal and wait until it has come. To a process that is behind the others it may have come already."""
     if launched().world_size == 1:
         os.killpg(0, number)
     elif launched().rank == 0:
         os.kill(os.getppid(), number)
-    while not arrived:
+    while number not in arrived:
         time.sleep(0.01)
 
 
 def run(event, step, words):
     take_step = Trainer.train_step
+    arrived = note_signals()
 
     def train_step(trainer, *arguments):
         taken = take_step(trainer, *arguments)
@@ -68,7 +75,7 @@ def run(event, step, words):
             if event.startswith("kill"):
                 kill(int(event.removeprefix("kill")))
             else:
-                send(signal.Signals[event])
+                send(signal.Signals[event], arrived)
         return taken
 
     Trainer.train_step = train_step
