@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from coreface.cli import main
+
 
 @pytest.fixture(scope="session")
 def orl_face() -> Callable[[int, int], np.ndarray]:
@@ -31,3 +33,15 @@ def photograph(orl_face) -> Callable[..., np.ndarray]:
         return picture
 
     return paste
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs a command in this process: words -> status, output, errors."""
+
+    def call(*words):
+        status = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call

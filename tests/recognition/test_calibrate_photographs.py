@@ -11,16 +11,6 @@ from coreface.evaluation.calibration import Calibrator
 from coreface.recognition.pipeline import FacePipeline
 
 
-@pytest.fixture
-def run(capsys):
-    def call(*words):
-        status = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def people(photograph, tmp_path_factory):
     folder = tmp_path_factory.mktemp("people")

@@ -14,21 +14,10 @@ import numpy as np
 import pytest
 
 import coreface as cf
-from coreface.cli import main
 from coreface.data import open_faces
 from coreface.images.alignment import Alignment, align
 from coreface.recognition.align_folder import harmless
 from coreface.recognition.pipeline import FacePipeline
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*words):
-        status = main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ def train(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(run_dir)
-    with joined(recipe.device, folder) as processes, _threads(recipe):
+    with joined(recipe.device, folder) as processes, threads_of(recipe):
         console = _console(console, processes)
         launchers = [name for name in processes.gather(launcher()) if name]
         # One machine's processes alone may count as started anew: where the others had not met them yet.
@@ -153,7 +153,7 @@ def resume(
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(folder / RECIPE if recipe is None else recipe, list(overrides))
     recipe = located(recipe)
-    with joined(recipe.device, folder) as processes, _threads(recipe):
+    with joined(recipe.device, folder) as processes, threads_of(recipe):
         return _go_on(folder, recipe, force, until_epoch, _console(console, processes), processes)
 
 
@@ -246,7 +246,7 @@ def _shared_out(recipe: Recipe, processes: Processes) -> str:
 
 
 @contextlib.contextmanager
-def _threads(recipe: Recipe) -> Iterator[None]:
+def threads_of(recipe: Recipe) -> Iterator[None]:
     """Compute on as many threads of the processor as the recipe says, and leave torch's number as it was."""
     before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads or before)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from coreface.evaluation.embedding import photographs_of
 from coreface.runs.folder import open_recipe_faces
+from coreface.runs.run import threads_of
 from coreface.studies.job import SHARED
 from coreface.studies.plan import Study
 from coreface.studies.scores import open_sets
@@ -47,13 +48,8 @@ def time_steps(study: Study, rounds: int = 8) -> StepTimes:
 
     The first two rounds, which warm up, are not counted.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(study.base.threads or before)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _time_steps(study, rounds, Path(folder))
-    finally:
-        torch.set_num_threads(before)
+    with threads_of(study.base), tempfile.TemporaryDirectory() as folder:
+        return _time_steps(study, rounds, Path(folder))
 
 
 def _time_steps(study: Study, rounds: int, folder: Path) -> StepTimes:

@@ -5,21 +5,18 @@ to the run's log, and ends with 0, or `BUSY` where somebody else works on the ru
 stops, with a checkpoint, when its parent has died.
 """
 
-import contextlib
 import hashlib
 import os
 import pickle
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from coreface.distributed.device import choose_device, choose_precision
@@ -29,7 +26,7 @@ from coreface.models.pretrained import saved_digest
 from coreface.registry import import_module
 from coreface.runs.branching import branch_run
 from coreface.runs.folder import environment
-from coreface.runs.run import resume, train
+from coreface.runs.run import resume, threads_of, train
 from coreface.runs.status import is_finished
 from coreface.studies.ownership import owned
 from coreface.studies.plan import Study
@@ -134,7 +131,7 @@ def _train_arm(job: Job, console: Console) -> None:
         return
     newest = checkpoint_folders(folder / CHECKPOINTS)[0]
     try:
-        with _threads(recipe):
+        with threads_of(recipe):
             encoder = FaceEncoder.from_pretrained(folder / ENCODER)
             scores, notes = score_encoder(encoder, study.measure, recipe, console)
     except EvaluationError as error:  # training again would end in the same encoder
@@ -193,16 +190,6 @@ def _times(folder: Path, recipe: Recipe, shared_until: int) -> dict[str, float]:
 
 def _short(error: DivergedError) -> str:
     return str(error).split(";")[0]
-
-
-@contextlib.contextmanager
-def _threads(recipe: Recipe) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _watch_parent(parent: int) -> None:
