@@ -109,7 +109,7 @@ def test_a_recipe_with_a_class_path_imports_nothing(place, capsys):
     ("words", "message"),
     [
         (["nowhere"], "nowhere does not exist: expected a run folder"),
-        (["photos"], "photos holds no encoder"),
+        (["photos"], "photos contains no encoder"),
         (["saved"], "no people are held out"),
         (["saved", "--faces", "nowhere"], "nowhere: no such folder"),
         (["saved", "--faces", "photos", "--replicates", "-1"], "--replicates is -1"),

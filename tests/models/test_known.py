@@ -28,7 +28,7 @@ def test_a_wrong_file_is_refused(name, tmp_path, monkeypatch):
 
 def test_what_is_not_there(monkeypatch, tmp_path):
     monkeypatch.delenv(known.FOLDERS, raising=False)
-    with pytest.raises(ModelError, match=f"{known.FOLDERS} names no folder"):
+    with pytest.raises(ModelError, match=f"{known.FOLDERS} is not set"):
         known.read("centerface")
     with pytest.raises(ModelError, match="expected one of sface, yunet, centerface"):
         known.read("retinaface")
@@ -46,7 +46,7 @@ def test_the_list_of_models(capsys, monkeypatch):
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     assert "training data: not stated" in out
-    assert "COREFACE_MODELS names no folder" in out
+    assert "COREFACE_MODELS is not set" in out
     assert main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows.keys() == KNOWN.keys()

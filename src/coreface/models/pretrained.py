@@ -1,7 +1,7 @@
-"""Encoders on disk: safetensors and JSON, checked strictly; nothing that is read is ever executed.
+"""Encoders on disk: safetensors and JSON, checked strictly. Nothing that is read is executed.
 
-The content digest lies with the weights, and covers the configuration and the preprocessing as well: files of two
-encoders mixed in one folder are found out.
+The content digest is stored with the weights and covers the configuration and the preprocessing as well, so that files
+of two encoders mixed in one folder are detected.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from coreface.numerics.finite import first_not_finite
 CONFIG, PREPROCESS, WEIGHTS, README = "config.json", "preprocess.json", "model.safetensors", "README.md"
 _FORMAT = 1
 _REGISTERED_BY = "registered_by"
-MODULE = "module:"  #: begins the name of a backbone that is the caller's own module
+MODULE = "module:"  #: prefix of the name of a backbone made of the caller's module
 
 
 class Encoder(Protocol):
-    """What is saved and loaded: `coreface.models.encoder.FaceEncoder` is one."""
+    """The interface that is saved and loaded, implemented by `coreface.models.encoder.FaceEncoder`."""
 
     backbone: Backbone
     backbone_name: str
@@ -53,26 +53,26 @@ EncoderT = TypeVar("EncoderT", bound=Encoder)
 
 
 def content_digest(encoder: Encoder) -> str:
-    """Return the SHA-256 of all that decides an embedding: configuration, preprocessing and every weight."""
+    """Return the SHA-256 of everything that determines the embeddings: configuration, preprocessing and all weights."""
     return _digest(_config(encoder), encoder.preprocessing, encoder.backbone.state_dict())
 
 
 def saved_digest(folder: Path) -> str:
-    """Return the content digest that a saved encoder says it has; `load` checks that it is the true one."""
+    """Return the content digest that is stored with a saved encoder; `load` verifies it."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         return str((file.metadata() or {}).get("coreface_digest", ""))
 
 
 def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
-    """Write an encoder to a folder, each file in one step, the weights last.
+    """Write an encoder to a folder, each file atomically, the weights last.
 
-    Raises `ModelError` where there is a file in the place of the folder, or the weights are not float32.
+    Raises `ModelError` if a file is in the way of the folder, or the weights are not float32.
     """
     root = Path(folder)
     config, preprocessing = _config(encoder), encoder.preprocessing
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     for name, tensor in state.items():
-        # Loaded into a float32 encoder it would have another digest, and the folder could not be opened.
+        # Loaded into a float32 encoder it would have a different digest, and the folder could not be opened.
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise ModelError(f"{name} is {tensor.dtype}, expected torch.float32: call encoder.float() before saving")
     try:
@@ -88,7 +88,7 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
 
 
 def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str], backbone: nn.Module | None = None) -> EncoderT:
-    """Read what `save` wrote. Raises `ModelError` on anything that is not exactly that."""
+    """Read an encoder that `save` wrote. Raises `ModelError` if anything about it is unexpected."""
     root = Path(folder)
     if not root.is_dir():
         kind = "a file" if root.exists() else "no such folder"
@@ -101,7 +101,7 @@ def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str], backbone:
     arguments = {key: value for key, value in config.items() if key != "format"}
     if backbone is None:
         _require_known(config["backbone"], module, root / CONFIG)
-        # Names and shapes are compared before anything of the size that the configuration claims is allocated.
+        # Compare names and shapes before allocating anything of the size that the configuration claims.
         with torch.device("meta"):
             skeleton = _built(encoder_type, root / CONFIG, **arguments)
     else:
@@ -109,8 +109,8 @@ def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str], backbone:
     skeleton.alignment = preprocessing.alignment
     if preprocessing != skeleton.preprocessing:
         raise ModelError(
-            f"{root / PREPROCESS}: says {preprocessing.to_dict()}, expected {skeleton.preprocessing.to_dict()}: these "
-            "weights were trained on pixels that this version cannot prepare"
+            f"{root / PREPROCESS}: has {preprocessing.to_dict()}, expected {skeleton.preprocessing.to_dict()}: these "
+            "weights need a preprocessing that this version does not have"
         )
     state, digest = _read_safetensors(root / WEIGHTS)
     _require_fit(skeleton, state, root / WEIGHTS)
@@ -123,29 +123,31 @@ def load(encoder_type: type[EncoderT], folder: str | os.PathLike[str], backbone:
 
 
 def _require_known(backbone: object, module: object, path: Path) -> None:
-    """Raise `ModelError` where a saved encoder has a backbone that this program lacks, and say how to provide it."""
+    """Raise `ModelError` if the backbone of a saved encoder is not registered, and explain how to provide it."""
     if not isinstance(backbone, str) or backbone in BACKBONES:
         return
     if backbone.startswith(MODULE):
         raise ModelError(
-            f"{path}: the backbone is a module of class {backbone.removeprefix(MODULE)}, which has no name here: "
-            "build one and give it to FaceEncoder.from_pretrained(folder, backbone=...)"
+            f"{path}: the backbone is a module of class {backbone.removeprefix(MODULE)}, which is not registered: "
+            "create one and pass it to FaceEncoder.from_pretrained(folder, backbone=...)"
         )
     if isinstance(module, str):
         raise ModelError(
             f"{path}: the backbone {backbone!r} was registered by the module {module}, which coreface does not import "
-            f"because a file names it: give --import {module} again, or import it first in Python"
+            f"on its own: give --import {module} or import it first in Python"
         )
 
 
 def _built_of(encoder_type: type[EncoderT], root: Path, arguments: dict[str, Any], backbone: nn.Module) -> EncoderT:
-    """Return an encoder made of the caller's own module, under the name that it was saved with."""
+    """Return an encoder made of the caller's module, under the name that it was saved with."""
     features = None
     if not isinstance(backbone, Backbone):
         state, _ = _read_safetensors(root / WEIGHTS)
         linear = state.get("fc.weight")  # of a ModuleBackbone
         if linear is None or linear.ndim != 2:
-            raise ModelError(f"{root / WEIGHTS}: has no matrix fc.weight, so it is no encoder made of a bare module")
+            raise ModelError(
+                f"{root / WEIGHTS}: has no matrix fc.weight, so it is not an encoder made of a bare module"
+            )
         features = linear.shape[1]
     encoder = _built(encoder_type, root / CONFIG, **{**arguments, "backbone": backbone}, features=features)
     encoder.backbone_name = arguments["backbone"]
@@ -153,7 +155,7 @@ def _built_of(encoder_type: type[EncoderT], root: Path, arguments: dict[str, Any
 
 
 def load_insightface(encoder_type: type[EncoderT], path: str | os.PathLike[str], backbone: str) -> EncoderT:
-    """Read weights of other projects by name and shape. Raises `ModelError` where it is another network."""
+    """Read weights of other projects by name and shape. Raises `ModelError` if they belong to another network."""
     skeleton = _skeleton(backbone)
     saved = read_state_dict(path)
     *_, linear = (name for name, part in skeleton.named_modules() if isinstance(part, nn.Linear))
@@ -161,8 +163,8 @@ def load_insightface(encoder_type: type[EncoderT], path: str | os.PathLike[str],
     weight = state.get(f"{linear}.weight")
     if weight is None or weight.ndim != 2:
         layout = known_layout(saved)
-        guess = f"; its names are those of {layout}" if layout else _guess(state)
-        raise ModelError(f"{path}: has no matrix {linear}.weight, so it is no {backbone}{guess}")
+        guess = f"; its names match {layout}" if layout else _guess(state)
+        raise ModelError(f"{path}: has no matrix {linear}.weight, so it is not {backbone}{guess}")
     size = skeleton.image_size_of(state)
     encoder = _built(encoder_type, Path(path), backbone=backbone, embedding_size=weight.shape[0], image_size=size)
     _require_fit(encoder, state, Path(path))
@@ -172,22 +174,22 @@ def load_insightface(encoder_type: type[EncoderT], path: str | os.PathLike[str],
 
 def _built(encoder_type: type[EncoderT], path: Path, **arguments: Any) -> EncoderT:
     try:
-        # The first weights, drawn and thrown away, must not move the program's own random state.
+        # The initial weights are drawn and discarded; this must not change the caller's random state.
         with torch.random.fork_rng(devices=[]):
             return encoder_type(**arguments)
-    except (CoreFaceError, TypeError, RuntimeError) as error:  # RuntimeError: torch has no memory of such a size
+    except (CoreFaceError, TypeError, RuntimeError) as error:  # RuntimeError: torch cannot allocate so much memory
         raise ModelError(f"{path}: {error}") from error
 
 
 def _guess(state: dict[str, torch.Tensor]) -> str:
     own = [name for name in BACKBONES if BACKBONES.is_own(name)]
     fitting = [name for name in own if _skeleton(name).state_dict().keys() == state.keys()]
-    return f"; its names are those of {fitting[0]}" if fitting else ""
+    return f"; its names match {fitting[0]}" if fitting else ""
 
 
 @cache
 def _skeleton(backbone: str) -> Backbone:
-    """The network's names and shapes, without memory for its weights."""
+    """Return the network on the meta device: names and shapes, without memory for the weights."""
     with torch.device("meta"):
         return build_backbone(backbone)
 
@@ -210,11 +212,11 @@ def _require_fit(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -
 
 def _fill(encoder: Encoder, state: dict[str, torch.Tensor], path: Path) -> None:
     if bad := first_not_finite(state):
-        raise ModelError(f"{path}: {bad}: its training had diverged, or the file is damaged; take an earlier one")
+        raise ModelError(f"{path}: {bad}: the training diverged, or the file is damaged; use an earlier one")
     try:
         encoder.backbone.load_state_dict(state, strict=True)
     except RuntimeError as error:  # tensors without plain values, such as sparse ones
-        raise ModelError(f"{path}: weights that cannot be copied ({error})") from error
+        raise ModelError(f"{path}: the weights cannot be copied ({error})") from error
 
 
 def _config(encoder: Encoder) -> dict[str, Any]:
@@ -228,7 +230,7 @@ def _config(encoder: Encoder) -> dict[str, Any]:
 
 
 def _registered_by(backbone: str) -> dict[str, str]:
-    """Return what a saved encoder says of a backbone that is not coreface's own; for messages, never to import it."""
+    """Return which module registered a backbone that is not coreface's. Used in messages, never to import it."""
     if backbone not in BACKBONES or BACKBONES.is_own(backbone):
         return {}
     return {_REGISTERED_BY: BACKBONES.module(backbone)}
@@ -239,7 +241,7 @@ def _read_preprocessing(path: Path) -> Preprocessing:
     try:
         return Preprocessing.from_dict(content)
     except InputError as error:
-        raise ModelError(f"{path}: says {content}: {error}") from error
+        raise ModelError(f"{path}: has {content}: {error}") from error
 
 
 def _digest(config: dict[str, Any], preprocessing: Preprocessing, state: dict[str, torch.Tensor]) -> str:
@@ -263,7 +265,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path}: holds a {type(value).__name__}, expected an object")
+        raise ModelError(f"{path}: contains a {type(value).__name__}, expected an object")
     return value
 
 
@@ -286,7 +288,7 @@ def _readme(config: dict[str, Any]) -> str:
         first, backbone = "", ", backbone=module" if config["backbone"].startswith(MODULE) else ""
     return f"""# A face encoder
 
-{config["backbone"]}, {config["embedding_size"]} numbers an embedding, aligned faces of {size} x {size} pixels, RGB.
+{config["backbone"]}, {config["embedding_size"]} numbers per embedding, aligned faces of {size} x {size} pixels, RGB.
 
 ```python
 import coreface as cf
@@ -296,5 +298,5 @@ one, other = encoder.embed([cf.load_image("one.jpg"), cf.load_image("other.jpg")
 print(one @ other)  # cosine similarity: higher is more alike
 ```
 
-What similarity is enough depends on the wanted rate of false matches: measure it with `coreface evaluate`.
+The right threshold depends on the acceptable rate of false matches: measure it with `coreface evaluate`.
 """

@@ -16,7 +16,7 @@ Builder = TypeVar("Builder", bound=Callable[..., Backbone])
 BACKBONES: Registry[Callable[..., Backbone]] = Registry("backbone", ModelError)
 _18, _50 = (2, 2, 2, 2), (3, 4, 14, 3)
 for _name, _build, _help in (
-    ("iresnet18", partial(IResNet, _18), "24.0 M parameters: small and quick, for experiments"),
+    ("iresnet18", partial(IResNet, _18), "24.0 M parameters: small and fast, for experiments"),
     ("iresnet34", partial(IResNet, (3, 4, 6, 3)), "34.1 M parameters: between 18 and 50"),
     ("iresnet50", partial(IResNet, _50), "43.6 M parameters: the usual choice for CASIA-WebFace"),
     ("iresnet100", partial(IResNet, (3, 13, 30, 3)), "65.2 M parameters: the backbone of the published results"),
@@ -29,7 +29,7 @@ for _name, _build, _help in (
         "5.1 M parameters: iresnet50, a quarter of the channels",
     ),
     ("iresnet50_w50", partial(IResNet, _50, 0.5), "14.1 M parameters: iresnet50 with half of the channels"),
-    ("mobilefacenet", MobileFaceNet, "2.1 M parameters: for phones and small processors"),
+    ("mobilefacenet", MobileFaceNet, "2.1 M parameters: for phones and small CPUs"),
     ("mobilefacenet_large", partial(MobileFaceNet, (2, 8, 12, 4), 256), "6.3 M parameters: more accurate, slower"),
     ("vit_t", partial(VisionTransformer, 256, 12, 0.05, 0.0), "19.1 M parameters: the smallest vision transformer"),
     ("vit_s", partial(VisionTransformer, 512, 12, 0.1, 0.1), "76.0 M parameters: a vision transformer"),
@@ -39,7 +39,7 @@ for _name, _build, _help in (
 
 
 def register_backbone(name: str, help: str) -> Callable[[Builder], Builder]:
-    """Make a backbone known by name, to recipes, `FaceEncoder` and `coreface backbones`. A decorator.
+    """Register a backbone by name for recipes, `FaceEncoder` and `coreface backbones`. A decorator.
 
     Args:
         name: letters, digits, ``_``, ``-`` and ``.``.
@@ -64,15 +64,15 @@ def build_backbone(name: str, embedding_size: int = 512, image_size: int = 112) 
     """Build a backbone with fresh weights.
 
     Raises:
-        ModelError: there is no backbone of that name, a size is out of range, or what a program has registered returns
-            something else than a backbone of these sizes.
+        ModelError: there is no backbone of that name, a size is out of range, or the registered function does not
+            return a backbone of these sizes.
     """
     built = BACKBONES[name](embedding_size=embedding_size, image_size=image_size)
     if not isinstance(built, Backbone):
         raise ModelError(f"backbone {name} is a {type(built).__name__}, expected a Backbone; ModuleBackbone makes one")
     if (built.embedding_size, built.image_size) != (embedding_size, image_size):
         raise ModelError(
-            f"backbone {name} was asked for {embedding_size} numbers of {image_size} pixels and has "
-            f"{built.embedding_size} of {built.image_size}: it must pass both on"
+            f"backbone {name} was asked for embedding size {embedding_size} and image size {image_size}, and has "
+            f"{built.embedding_size} and {built.image_size}: it must pass both on"
         )
     return built

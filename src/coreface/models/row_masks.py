@@ -1,4 +1,4 @@
-"""Random masks that depend on the image and the step alone, not on how a batch is split over processes."""
+"""Random masks that depend only on the image and the step, not on how a batch is split over processes."""
 
 import hashlib
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from coreface.numerics.random_bits import random_bit_rows, random_bits, shifted
 
 
 class RowMasks(NamedTuple):
-    """What decides which features are dropped: each mask is a hash of (seed, step, view, row, feature) alone.
+    """The key of the dropout masks: each mask is a hash of (seed, step, view, row, feature).
 
-    So the same images get the same masks however a batch is split over processes, and in whatever order it comes.
+    The same images therefore get the same masks in any order, however the batch is split over processes.
 
     Attributes:
         seed: any whole number.
-        step: number of the training step; a scalar int64 tensor where only the device knows it.
+        step: number of the training step; a scalar int64 tensor if it is kept on the device.
         rows: (batch,), int64, on the device of the batch: the number of each image in the step's whole batch.
     """
 
@@ -25,10 +25,10 @@ class RowMasks(NamedTuple):
     rows: torch.Tensor
 
     def check(self, batch: torch.Tensor) -> None:
-        """Compare with the batch that they are for.
+        """Check that ``rows`` fits a batch.
 
         Raises:
-            InputError: ``rows`` has another shape, type or device than said.
+            InputError: ``rows`` has the wrong shape, dtype or device.
         """
         rows = self.rows
         if rows.shape != batch.shape[:1] or rows.dtype != torch.int64 or rows.device != batch.device:
@@ -53,7 +53,7 @@ class RowMasks(NamedTuple):
         size = features.shape[1]
         keys = random_bits(self.seed, self.step, view, self.rows)
         bits = random_bit_rows(keys, (size + 1) // 2).view(torch.int32)[:, :size]
-        # As signed integers the bits begin at -2**31: a share ``rate`` of the 2**32 values is below the bound.
+        # The bits are signed and start at -2**31: a fraction ``rate`` of the 2**32 values is below the bound.
         kept = bits >= int(rate * 2**32) - 2**31
         return features * kept.to(features.dtype).div_(1 - rate)
 
@@ -61,18 +61,18 @@ class RowMasks(NamedTuple):
         """Return 64 random bits for every image from (seed, step, draw, row), (batch,), int64.
 
         Args:
-            draw: what they are for. Each draw of a step has a name of its own.
+            draw: what they are for. Each draw of a step has a different name.
         """
         # The numbers of views are small, so no draw has the same key as a view.
         stream = int.from_bytes(hashlib.sha256(draw.encode()).digest()[:7], "big") | 1 << 32
         return random_bits(self.seed, self.step, stream, self.rows)
 
     def uniform(self, draw: str, count: int) -> torch.Tensor:
-        """Draw numbers for every image, for a trunk that leaves parts out at random.
+        """Draw uniform numbers for every image, for a trunk that drops parts at random.
 
         Args:
             draw: what the numbers are for, as in `bits`.
-            count: numbers for an image.
+            count: how many numbers per image.
 
         Returns:
             (batch, count), float32, 0 <= number < 1.

@@ -1,7 +1,7 @@
 """Feature augmentation: several embeddings of one image from independent dropout masks on its features.
 
-METHOD: CoReFace, arXiv 2304.11668, "feature augmentation". The trunk has run once; only the embedding layer, a fraction
-of a percent of the arithmetic, runs once a view.
+Source: CoReFace, arXiv 2304.11668, "feature augmentation". The trunk runs once; only the embedding layer, less than one
+percent of the arithmetic, runs once per view.
 """
 
 from typing import Literal
@@ -27,17 +27,17 @@ def dropout_views(
 ) -> list[torch.Tensor]:
     """Embed ``count`` views of the same features.
 
-    In training mode every view drops each feature with probability ``rate`` by a mask of its own, and BatchNorm
-    normalises each view as a batch of its own (``separate``, as published: the running statistics move once a view) or
-    all of them together (``joint``). In eval mode nothing is dropped, and the views are one and the same tensor.
+    In training mode each view drops each feature with probability ``rate``, with an independent mask. BatchNorm
+    normalises each view as a separate batch (``separate``, as published: the running statistics are updated once per
+    view) or all of them together (``joint``). In eval mode nothing is dropped, and all views are the same tensor.
 
     Args:
-        backbone: its embedding layer is applied.
-        features: (batch, features), what its trunk returned.
+        backbone: the backbone whose embedding layer is applied.
+        features: (batch, features), the output of its trunk.
         count: number of views.
         rate: dropout probability, 0 <= rate < 1.
-        statistics: whether BatchNorm sees the views apart or together.
-        masks: what the masks are drawn from; None takes torch's generator.
+        statistics: ``separate`` or ``joint`` BatchNorm statistics.
+        masks: the key of the masks; None uses torch's generator.
 
     Returns:
         ``count`` tensors (batch, embedding_size), float32 or wider, not unit length.
@@ -50,7 +50,7 @@ def dropout_views(
         dropped = torch.cat([F.dropout(features, rate) for _ in range(count)])
     else:
         dropped = torch.cat([masks.dropped(features, rate, view) for view in range(count)])
-    # Under autocast the products are bfloat16; widened before BatchNorm takes the mean away, which would cost digits.
+    # Under autocast the products are bfloat16. BatchNorm's subtraction of the mean needs more digits.
     projected = at_least_float32(linear(dropped))
     if statistics == "joint":
         return list(rest(projected).chunk(count))

@@ -47,7 +47,7 @@ class _Mlp(nn.Module):
 
 
 class _Block(nn.Module):
-    """x + attention(LN(x)), then x + mlp(LN(x)); what is added may be scaled image by image."""
+    """x + attention(LN(x)), then x + mlp(LN(x)); each branch may be scaled per image."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Block(nn.Module):
         self.mlp = _Mlp(width)
 
     def forward(self, x: torch.Tensor, scales: torch.Tensor | None) -> torch.Tensor:
-        """Args: x: (batch, patches, width). scales: (batch, 2), of the two branches; None is 1."""
+        """x: (batch, patches, width); scales: (batch, 2), factors of the two branches, None for 1."""
         attention = self.attn(self.norm1(x))
         x = x + (attention if scales is None else attention * scales[:, 0, None, None].to(attention.dtype))
         mlp: torch.Tensor = self.mlp(self.norm2(x))
@@ -76,15 +76,15 @@ class _Patches(nn.Module):
 class VisionTransformer(Backbone):
     """Patches of 9 x 9 pixels, blocks of attention, and all patches flattened as the features.
 
-    In training mode each of the two branches of a block is left out for an image at random (stochastic depth, rising
-    linearly over the blocks; what remains is scaled so that its mean stays), and a share of the patches, other ones for
-    every image, does not pass the blocks: a learned token stands in their places after the last LayerNorm.
+    In training mode each of the two branches of a block is skipped at random for each image (stochastic depth: the rate
+    rises linearly over the blocks, and the remaining branches are scaled to keep the mean), and a random fraction of
+    each image's patches skips the blocks: a learned token replaces them after the last LayerNorm.
 
     Args:
-        width: numbers of a patch.
+        width: size of a patch's vector.
         depth: blocks.
-        depth_rate: share of the images for which the last block's branches are left out, 0 <= depth_rate < 1.
-        patch_rate: share of the patches left out, 0 <= patch_rate < 1.
+        depth_rate: probability of skipping a branch of the last block, 0 <= depth_rate < 1.
+        patch_rate: fraction of the patches that skip the blocks, 0 <= patch_rate < 1.
         embedding_size: D.
         image_size: side of the input, a multiple of 16 pixels. Pixels beyond the last whole patch are not used.
     """
@@ -103,7 +103,7 @@ class VisionTransformer(Backbone):
             if not 0 <= rate < 1:
                 raise ModelError(f"{name} is {rate}, expected 0 <= {name} < 1")
         self.patch_rate = patch_rate
-        # Not a buffer: the public weights hold none.
+        # Not a buffer: the public weights do not have it.
         self.depth_rates = [depth_rate * block / max(1, depth - 1) for block in range(depth)]
         self._checkpointed = False
         patches = (image_size // _PATCH) ** 2
@@ -151,7 +151,7 @@ class VisionTransformer(Backbone):
     def _kept_patches(
         self, batch: int, patches: int, masks: RowMasks | None, device: torch.device
     ) -> torch.Tensor | None:
-        """Return the numbers of the patches that pass the blocks, (batch, kept), rising; None where all do."""
+        """Return the indices of the patches that pass through the blocks, (batch, kept), ascending; None for all."""
         kept = max(1, int(patches * (1 - self.patch_rate)))
         if not self.training or kept == patches:
             return None
@@ -159,7 +159,7 @@ class VisionTransformer(Backbone):
         return order[:, :kept].sort(dim=1).values
 
     def _branch_scales(self, batch: int, masks: RowMasks | None, device: torch.device) -> torch.Tensor | None:
-        """Return what the branches are multiplied with, (batch, 2 depth): 0 or 1 / (1 - rate); None where all is 1."""
+        """Return the factors of the branches, (batch, 2 depth): 0 or 1 / (1 - rate); None if all are 1."""
         if not self.training or not any(self.depth_rates):
             return None
         rates = torch.tensor(self.depth_rates, device=device).repeat_interleave(2)
@@ -183,7 +183,7 @@ class VisionTransformer(Backbone):
         if positions is None or positions.ndim != 3:
             return self.image_size
         side = round(positions.shape[1] ** 0.5)
-        return int(max(1, -(-side * _PATCH // STRIDE))) * STRIDE  # the least multiple of 16 that holds so many patches
+        return int(max(1, -(-side * _PATCH // STRIDE))) * STRIDE  # the smallest multiple of 16 with that many patches
 
     def checkpoint_activations(self) -> None:
         self._checkpointed = True

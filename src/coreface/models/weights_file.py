@@ -1,6 +1,6 @@
-"""Weights as other projects save them: a state_dict, or one inside of a checkpoint, its names with a prefix or without.
+"""Weights as other projects save them: a state_dict, alone or inside a checkpoint, with or without a prefix.
 
-What is stripped follows the lists below and nothing else, and the rest must fit strictly. Nothing in a file is run.
+Only what the lists below name is removed; the rest must match exactly. Nothing in a file is run.
 """
 
 import os
@@ -13,33 +13,33 @@ import torch
 from coreface.errors import ModelError
 from coreface.files import found_instead
 
-#: Keys under which checkpoints hold the weights: Lightning and MagFace, arcface_torch, and training loops of one's own.
+#: Keys under which checkpoints store the weights: Lightning and MagFace, arcface_torch, and custom training loops.
 CONTAINERS: Final = ("state_dict", "state_dict_backbone", "model_state_dict", "backbone", "model", "net")
-#: Words that DataParallel, DDP, torch.compile, Lightning, MagFace and AdaFace put before the names of a network.
+#: Prefixes that DataParallel, DDP, torch.compile, Lightning, MagFace and AdaFace add to parameter names.
 PREFIXES: Final = ("module.", "model.", "backbone.", "encoder.", "features.", "net.", "_orig_mod.")
-#: Beginnings of the names of classifiers that are saved beside a network and are no part of it.
+#: Prefixes of classifiers that are saved together with a network but are not part of it.
 HEADS: Final = ("fc.", "head.", "classifier.", "parallel_fc.", "margin_softmax.", "module_partial_fc.")
-#: Classes that checkpoints hold beside the weights. Nothing of them is imported: a stand-in without behaviour is made.
+#: Classes that checkpoints contain besides the weights. They are not imported: an inert stand-in replaces them.
 _BESIDE: Final = ("argparse.Namespace", "pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
 _COUNTER: Final = ".num_batches_tracked"
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read the weights in a file that torch.save wrote: name -> tensor, as they are there.
+    """Read the weights in a file that torch.save wrote: name -> tensor, unchanged.
 
     Raises:
-        ModelError: it cannot be read, or holds something else.
+        ModelError: it cannot be read, or contains something else.
     """
     try:
         with torch.serialization.safe_globals([(_StandIn, name) for name in _beside(path)]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # torch.load raises whatever the damaged bytes lead it to
+    except Exception as error:  # torch.load raises many types of errors on damaged bytes
         with Path(path).open("rb") as file:
             what = found_instead(file.read(64))
         reason = f"it is {what}" if what else type(error).__name__
-        raise ModelError(f"{path}: not a plain file of weights, and nothing else is opened ({reason})") from error
+        raise ModelError(f"{path}: not a plain file of weights; nothing else is opened ({reason})") from error
     if _is_state_dict(content):
         return dict(content)
     if isinstance(content, Mapping):
@@ -48,15 +48,15 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
                 return dict(content[name])
     held = f" with {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) and content else ""
     raise ModelError(
-        f"{path}: holds {type(content).__name__}{held}, expected a state_dict of name -> tensor, or one under "
+        f"{path}: contains {type(content).__name__}{held}, expected a state_dict of name -> tensor, or one under "
         f"{', '.join(CONTAINERS)}"
     )
 
 
 def known_layout(state: Mapping[str, torch.Tensor]) -> str | None:
-    """Say whose networks have the names of some weights, where that is known and they are none of ours."""
+    """Name the foreign network family that some weights belong to; None if it is not recognised."""
     if any("input_layer.0.weight" in name for name in state) and any("res_layer" in name for name in state):
-        return "IR networks (AdaFace, CurricularFace, face.evoLVe, TFace), which are no IResNet: export them to ONNX"
+        return "IR networks (AdaFace, CurricularFace, face.evoLVe, TFace), which are not IResNets: export them to ONNX"
     return None
 
 
@@ -65,14 +65,14 @@ def without_prefix(
 ) -> dict[str, torch.Tensor]:
     """Return the weights of a network under its own names.
 
-    The prefix is made of `PREFIXES`; of several, the one under which most names are the network's counts. Names of
-    `HEADS` that are no part of the network are left out, and counters of batches that an old torch did not save are
-    filled in. All other names stay, for the caller to refuse.
+    A prefix consists of entries of `PREFIXES`; if there are several, the one with the most matching names is used.
+    Names in `HEADS` that are not part of the network are dropped, and batch counters that old versions of torch did not
+    save are added. All other names are kept, so that the caller can reject them.
 
     Args:
         state: the weights as they are in the file.
         expected: the network's names.
-        anchor: one of them, that every such file has.
+        anchor: one of these names that every such file contains.
     """
     prefixes = [name.removesuffix(anchor) for name in state if name.endswith(anchor)]
     prefixes = [prefix for prefix in prefixes if not _unprefixed(prefix)] or [""]
@@ -90,7 +90,7 @@ def without_prefix(
 
 
 class _StandIn(dict[Any, Any]):
-    """Takes the place of an object beside the weights, and forgets all it is given."""
+    """Replaces an object stored besides the weights, and ignores its arguments."""
 
     def __new__(cls, *arguments: object, **options: object) -> "_StandIn":
         return super().__new__(cls)
@@ -105,7 +105,7 @@ class _StandIn(dict[Any, Any]):
 def _beside(path: str | os.PathLike[str]) -> list[str]:
     try:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(Path(path))
-    except Exception:  # no zip of torch.save, or damaged: torch.load says what of it
+    except Exception:  # not a zip file of torch.save, or damaged: torch.load reports it
         return []
     return [name for name in unknown if name.startswith(_BESIDE)]
 
@@ -117,7 +117,7 @@ def _is_state_dict(content: object) -> bool:
 
 
 def _unprefixed(name: str) -> str:
-    """Return a name without the words of `PREFIXES` at its beginning."""
+    """Return a name without the `PREFIXES` at its start."""
     while (word := next((word for word in PREFIXES if name.startswith(word)), None)) is not None:
         name = name.removeprefix(word)
     return name
