@@ -49,6 +49,14 @@ def test_where_there_is_no_terminal_plain_lines_come_now_and_then(tmp_path, scre
     assert "\x1b" not in screen.text
 
 
+def test_the_time_left_counts_all_steps_before_the_first_line(tmp_path, screen, monkeypatch):
+    clock = iter([0, 100, 100])  # the first 50 steps of this run take 100 s
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with RunLog(tmp_path, 1000, screen, first_step=200) as log:
+        log.advance(250, 2, "loss 1")
+    assert "step 250/1000  loss 1  ETA 25 min 0 s" in screen.text  # 750 steps of 2 s
+
+
 def test_a_message_is_shown_as_it_is(tmp_path, screen):
     with RunLog(tmp_path, 1, screen) as log:
         log.say("[red]not a colour[/red] :smile: " + "x" * 300)

@@ -22,7 +22,7 @@ from coreface.images.load import load_image
 from coreface.recognition.pipeline import FacePipeline
 from coreface.recognition.workers import run_ordered
 
-_PART = 256  # photographs: what is lost when the work is cut off, a worker
+_PART = 64  # photographs: what a worker takes at a time, and loses when it is cut off
 
 
 @dataclass(frozen=True)

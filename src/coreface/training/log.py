@@ -25,7 +25,8 @@ class RunLog:
         folder: the run folder, which exists; None writes and shows nothing, for processes that are not the leader.
         total_steps: steps of the whole run.
         console: where to show progress; None shows it on standard error.
-        first_step: steps done before; what TensorBoard has of later ones is replaced.
+        first_step: steps done before: the time left is estimated from the steps since; what TensorBoard has of later
+            steps is replaced.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class RunLog:
         self._board = _tensorboard(folder, first_step) if folder else None
         self._progress: Progress | None = None
         self._started = self._last_line = time.monotonic()
-        self._first_step: int | None = None
+        self._first_step = first_step
         self._written = 0
         self._waited = 0.0
         if self._console.is_terminal and folder:
@@ -115,8 +116,6 @@ class RunLog:
 
     def advance(self, step: int, epoch: int, state: str) -> None:
         """Show that ``step`` steps are done; ``state`` is a short text, such as loss and images per second."""
-        if self._first_step is None:
-            self._first_step = step - 1
         description = f"epoch {epoch}"
         if self._progress:
             self._progress.update(self._task, completed=step, description=description, state=state)
