@@ -297,6 +297,7 @@ def test_embed_in_parts_is_resumable_and_the_same_for_any_number_of_workers(run,
                         assert (found[name] == whole[name]).all()
 
 
+@pytest.mark.slow
 def test_workers_import_what_registers_the_backbone(album, tmp_path):
     make = "import support.toy_network, coreface as cf\ncf.FaceEncoder('toy', 8, 16).save_pretrained('encoder')\n"
     tests = Path(__file__).parents[1]

@@ -462,7 +462,10 @@ def test_errors_of_the_machine_are_told_from_bad_input(monkeypatch, capsys, toy_
 # Real processes
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGINT, "Ctrl-C"), pytest.param(signal.SIGTERM, "SIGTERM", marks=pytest.mark.slow)],
+)
 def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(toy_folder, tmp_path, number, name):
     """As Ctrl-C on a terminal and the end of a service do: the loader's workers get it too."""
     stages = "[{from_epoch: 1}, {from_epoch: 2, views: 2, contrastive: {}}]"

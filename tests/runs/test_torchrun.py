@@ -132,12 +132,13 @@ def refused(folder, recipe, words, options=()):
     return said(err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        pytest.param(["--optimizer.batch_size", "9"], "optimizer.batch_size is 9, expected a multiple of 2"),
-        pytest.param(["--optimizer.bach_size", "9"], "bach_size", marks=pytest.mark.slow),
-        pytest.param(["--data.train", "nowhere"], "nowhere: no such folder", marks=pytest.mark.slow),
+        (["--optimizer.batch_size", "9"], "optimizer.batch_size is 9, expected a multiple of 2"),
+        (["--optimizer.bach_size", "9"], "bach_size"),
+        (["--data.train", "nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_bad_input_is_one_line(recipe, tmp_path, words, text):
@@ -161,6 +162,7 @@ def test_a_folder_that_is_taken_stays_as_it_is_however_often_they_are_started(re
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_started_anew_with_the_others(recipe, tmp_path, finished):
     options = ["--max-restarts", "2"]
     code, out, err = launch(tmp_path, recipe, "--run-dir", "run", options=options, event=("kill1", 6))
