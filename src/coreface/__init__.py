@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
         DataError as DataError,
         DivergedError as DivergedError,
         EvaluationError as EvaluationError,
+        ContractError as ContractError,
         FaceError as FaceError,
+        GalleryError as GalleryError,
         ImageError as ImageError,
         InputError as InputError,
         MissingExtraError as MissingExtraError,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
         RunError as RunError,
         StorageError as StorageError,
         TrainingStopped as TrainingStopped,
+        UnknownPersonError as UnknownPersonError,
     )
     from coreface.evaluation.calibration import Calibrator as Calibrator
     from coreface.evaluation.protocols.protocol import EvaluationProtocol as EvaluationProtocol
@@ -66,6 +69,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
     from coreface.models.open import open_encoder as open_encoder
     from coreface.models.registry import backbones as backbones, register_backbone as register_backbone
     from coreface.models.row_masks import RowMasks as RowMasks
+    from coreface.recognition.gallery import Gallery as Gallery
+    from coreface.recognition.gallery_records import EmbeddedFace as EmbeddedFace
     from coreface.recognition.pipeline import Decision as Decision, FacePipeline as FacePipeline
     from coreface.runs.evaluation import evaluate as evaluate
     from coreface.runs.run import resume as resume, train as train
@@ -81,7 +86,9 @@ _PUBLIC = {
         "DataError",
         "DivergedError",
         "EvaluationError",
+        "ContractError",
         "FaceError",
+        "GalleryError",
         "ImageError",
         "InputError",
         "MissingExtraError",
@@ -90,6 +97,7 @@ _PUBLIC = {
         "RunError",
         "StorageError",
         "TrainingStopped",
+        "UnknownPersonError",
     ),
     "coreface.evaluation.calibration": ("Calibrator",),
     "coreface.evaluation.protocols.protocol": ("EvaluationProtocol",),
@@ -109,6 +117,8 @@ _PUBLIC = {
     "coreface.models.open": ("open_encoder",),
     "coreface.models.registry": ("backbones", "register_backbone"),
     "coreface.models.row_masks": ("RowMasks",),
+    "coreface.recognition.gallery": ("Gallery",),
+    "coreface.recognition.gallery_records": ("EmbeddedFace",),
     "coreface.recognition.pipeline": ("Decision", "FacePipeline"),
     "coreface.runs.evaluation": ("evaluate",),
     "coreface.runs.run": ("resume", "train"),

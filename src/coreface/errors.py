@@ -56,7 +56,8 @@ class CheckpointError(CoreFaceError):
 
 
 class StorageError(CoreFaceError):
-    """Files of a run cannot be written: the disk is full, or the folder is no longer writable."""
+    """Files of a run or a gallery cannot be written: the disk is full, the folder is not writable, or the database is
+    busy or not there."""
 
 
 class ProcessLostError(CoreFaceError):
@@ -89,6 +90,18 @@ class EvaluationError(CoreFaceError):
 
 class ConstantEmbeddingsError(EvaluationError):
     """All embeddings are the same, so no score distinguishes two people."""
+
+
+class GalleryError(CoreFaceError):
+    """A gallery does not exist, is damaged, or cannot take what it was given."""
+
+
+class UnknownPersonError(GalleryError):
+    """A person or a template is not in the gallery."""
+
+
+class ContractError(GalleryError):
+    """Embeddings of one pipeline were given to the gallery of another: their scores are not comparable."""
 
 
 class MissingExtraError(CoreFaceError):

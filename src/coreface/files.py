@@ -83,7 +83,7 @@ class Replacement:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
         self._file = self._temporary.open("wb")
-        self.write, self.seek = self._file.write, self._file.seek
+        self.write, self.seek, self.fileno = self._file.write, self._file.seek, self._file.fileno
 
     def place(self) -> None:
         """Finish the file and give it its name."""

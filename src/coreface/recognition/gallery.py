@@ -1,0 +1,288 @@
+"""A gallery: people enrolled, found, and forgotten, at thresholds that follow how many people are in it."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from coreface.errors import CoreFaceError, GalleryError, InputError, UnknownPersonError
+from coreface.recognition import gallery_enrolment
+from coreface.recognition.crops import Choice
+from coreface.recognition.gallery_answers import Answer, Candidate, PersonDecision
+from coreface.recognition.gallery_decisions import calibration_of, candidates, checked_cosine, decide, gallery_threshold
+from coreface.recognition.gallery_enrolment import checked_id, new_person
+from coreface.recognition.gallery_faces import Sample, failure_of, listed, read_samples
+from coreface.recognition.gallery_management import ManagedGallery
+from coreface.recognition.gallery_matrix import pooled
+from coreface.recognition.gallery_open import open_store
+from coreface.recognition.gallery_records import POOLINGS, Enrolment, Pooling
+from coreface.recognition.gallery_store import GalleryRecord, now
+from coreface.recognition.pipeline import FacePipeline
+
+
+class Gallery(ManagedGallery):
+    """People and the embeddings of their faces, in a store. Open one with `Gallery.open`.
+
+    A gallery may be used by several threads, and its store by several processes: each search sees what was changed
+    before it began. Open it anew in a process that was forked.
+
+    Attributes:
+        pipeline: what makes embeddings and decides; None where the gallery was opened to be managed only.
+        store: where it is kept.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        place: str | os.PathLike[str],
+        pipeline: FacePipeline | None = None,
+        name: str = "default",
+        *,
+        pooling: Pooling | None = None,
+        create: bool = True,
+        timeout: float = 5.0,
+    ) -> "Gallery":
+        """Open a gallery, or make it.
+
+        Args:
+            place: a file or ``sqlite:///file``.
+            pipeline: what makes embeddings. The gallery belongs to its contract: encoder, alignment, detector with its
+                width, mirror image, size of crops. Without one people can be listed, renamed, deleted, exported and
+                imported.
+            name: of the gallery, where a store holds several.
+            pooling: of a new gallery: ``mean`` (the default) compares with the mean of a person's templates, ``best``
+                with each of them. None takes an existing gallery as it is.
+            create: make the gallery if it does not exist and there is a pipeline.
+            timeout: seconds to wait for another writer.
+
+        Raises:
+            GalleryError: there is no such gallery, it is damaged, or has another pooling.
+            ContractError: it belongs to another pipeline; the message says what differs.
+            StorageError: the store cannot be opened.
+            InputError: an argument is out of range.
+        """
+        if pooling is not None and pooling not in POOLINGS:
+            raise InputError(f"pooling is {pooling!r}, expected {' or '.join(POOLINGS)}")
+        if not timeout >= 0:
+            raise InputError(f"timeout is {timeout}, expected 0 seconds or more")
+        new = None
+        if pipeline is not None and create:
+            new = GalleryRecord(pipeline.contract, pipeline.encoder.embedding_size, pooling or "mean", now())
+        store = open_store(place, checked_id(name), new, timeout)
+        try:
+            gallery = cls(store, pipeline)
+            found = store.record().pooling
+            if pooling not in (None, found):
+                raise GalleryError(
+                    f"{store.place}: the gallery pools by {found}, not by {pooling}: that cannot be changed"
+                )
+        except BaseException:
+            store.close()
+            raise
+        return gallery
+
+    def enrol(
+        self,
+        person: str,
+        images: Any,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        retain_until: datetime | None = None,
+        keep_crops: bool = False,
+        allow_similar: bool = False,
+        fpir: float = 0.01,
+    ) -> Enrolment:
+        """Enrol images of a person; an image that cannot be used does not keep the others out.
+
+        Content that was enrolled for the person before is not enrolled again. All changes are made together.
+
+        Args:
+            person: the caller's id of the person, new or known.
+            images: one or several: photographs (paths, encoded bytes, PIL images, arrays), of which the face is taken
+                that the pipeline means, the largest where it takes all; crops of its cropper; embeddings of the
+                pipeline, (D,), (n, D), `FaceEmbeddings` or `EmbeddedFace`.
+            name: for people to read; None keeps it, and is the id of a new person.
+            metadata: JSON values; None keeps them.
+            retain_until: when `purge` deletes the person, with a time zone; None keeps it.
+            keep_crops: store the crops, which `migrate` needs.
+            allow_similar: enrol a person who resembles another one.
+            fpir: the rate at which resemblance to another person is judged.
+
+        Returns:
+            What was enrolled, and why the rest was not. The person exists afterwards only if something was.
+
+        Raises:
+            InputError: an argument cannot be stored, or there are no images.
+            ContractError: another process has migrated the gallery.
+            StorageError: it cannot be written, or another process writes for too long.
+        """
+        pipeline = self._needed_pipeline()
+        new = new_person(person, name, metadata, retain_until)
+        fields = {"name": name, "metadata": metadata, "retain_until": retain_until}
+        given = {field: getattr(new, field) for field, value in fields.items() if value is not None}
+        found = listed(images)
+        if not found:
+            raise InputError(f"there are no images of {new.id}, expected at least one")
+        choice = pipeline.cropper.face
+        samples, refused = read_samples(pipeline, found, "largest" if choice == "all" else choice)
+        with self.store.transaction():
+            self._check(self.store.record())
+            return gallery_enrolment.enrol(
+                self.store,
+                pipeline,
+                new,
+                given,
+                samples,
+                refused,
+                fpir=fpir,
+                keep_crops=keep_crops,
+                allow_similar=allow_similar,
+            )
+
+    def identify(self, image: Any, top: int = 5, fpir: float = 0.01, *, threshold: float | None = None) -> Answer:
+        """Say who is in a photograph.
+
+        Every face of the photograph that can be used is answered, the largest first, and a person at most once. The
+        threshold is that of the calibration for a gallery of this size.
+
+        Args:
+            image: a photograph, crop or embedding, or several crops or embeddings of one photograph.
+            top: number of candidates for each face.
+            fpir: requested false positive identification rate: the share of unknown faces that are taken for somebody.
+            threshold: a cosine to decide at, instead of the calibration's.
+
+        Raises:
+            ImageError: the photograph cannot be read.
+            FaceError: it shows no face that can be used.
+            ModelError: there is neither a calibration nor a threshold.
+            InputError: an argument is out of range.
+            ContractError: another process has migrated the gallery.
+        """
+        items = listed(image)
+        faces, failure = self._probes(items)
+        if failure is not None:
+            raise failure
+        (answer,) = self._answers([faces], top, fpir, threshold)
+        return answer
+
+    def identify_many(
+        self, images: Iterable[Any], top: int = 5, fpir: float = 0.01, *, threshold: float | None = None
+    ) -> list[Answer]:
+        """Answer for several photographs as `identify` does, in one search.
+
+        A photograph without a usable face has an answer without faces, whose ``failure`` says why. Embeddings (n, D)
+        are n photographs.
+        """
+        probes = [self._probes(listed(image)) for image in listed(images)]
+        answers = self._answers([faces for faces, _ in probes], top, fpir, threshold)
+        return [
+            answer if failure is None else replace(answer, failure=failure)
+            for answer, (_, failure) in zip(answers, probes, strict=True)
+        ]
+
+    def verify(self, person: str, image: Any, fmr: float = 1e-3, *, threshold: float | None = None) -> PersonDecision:
+        """Decide whether a photograph shows a person of the gallery.
+
+        Args:
+            person: the id of the person.
+            image: a photograph, of which the face is taken that the pipeline means; a crop or an embedding.
+            fmr: requested rate of false matches.
+            threshold: a cosine to decide at, instead of the calibration's.
+
+        Raises:
+            UnknownPersonError: the person is not in the gallery, or has no templates.
+            ImageError, FaceError, ModelError, InputError, ContractError: as for `identify`.
+        """
+        pipeline = self._needed_pipeline()
+        calibration = None if threshold is not None else calibration_of(pipeline)
+        if threshold is not None:
+            checked_cosine(threshold)
+        choice = pipeline.cropper.face
+        faces, failure = self._probes(listed(image), "largest" if choice == "all" else choice)
+        if failure is not None:
+            raise failure
+        if len(faces) != 1:
+            raise InputError(f"verify compares one face with a person, got {len(faces)}")
+        with self.store.snapshot():
+            record = self.store.record()
+            self._check(record)
+            number, found = self._known(person)
+            own = np.array([stored.embedding for _, stored in self.store.stored(number)])
+        if not len(own):
+            raise UnknownPersonError(f"{found.id} has no templates: enrol images first")
+        rows = pooled(own.sum(axis=0)[None]) if record.pooling == "mean" else own
+        score = float((rows @ faces[0].embedding).max())
+        if calibration is None:
+            assert threshold is not None
+            decision = score >= threshold, found.id, score, threshold, None, None, None
+            return PersonDecision(*decision, "given", faces[0].face)
+        if len(rows) == 1:
+            at = calibration.threshold(fmr)
+            expected = at.fmr, at.fmr_low, at.fmr_high
+        else:  # the best of K templates is a search among K
+            at = calibration.gallery_threshold(len(rows), fmr)
+            expected = at.fpir, at.fpir_low, at.fpir_high
+        match = None if at.threshold is None or at.standing == "undecidable" else score >= at.threshold
+        return PersonDecision(match, found.id, score, at.threshold, *expected, at.standing, faces[0].face)
+
+    def search(self, embeddings: Any, top: int = 5) -> list[list[Candidate]]:
+        """Return the most similar people, the best first, and decide nothing: there is always a most similar one.
+
+        Args:
+            embeddings: (D,) or (n, D) float, of the pipeline of the gallery.
+            top: number of people for each.
+        """
+        faces, failure = self._probes(listed(embeddings))
+        if failure is not None:
+            raise failure
+        rows, _ = self._search(faces, top)
+        return rows
+
+    def _needed_pipeline(self) -> FacePipeline:
+        if self.pipeline is None:
+            raise InputError("the gallery was opened without a pipeline: Gallery.open(place, pipeline) can do this")
+        return self.pipeline
+
+    def _probes(self, items: Sequence[Any], choice: Choice = "all") -> tuple[list[Sample], CoreFaceError | None]:
+        """Return the faces, the largest first, and the error where there is none."""
+        samples, refused = read_samples(self._needed_pipeline(), items, choice)
+        if refused and (not samples or len(items) > 1):
+            return [], failure_of(refused[0])
+        area = [0.0 if sample.face is None else sample.face.area for sample in samples]
+        order = sorted(range(len(samples)), key=lambda number: -area[number])
+        return [samples[number] for number in order], None
+
+    def _search(self, samples: Sequence[Sample], top: int) -> tuple[list[list[Candidate]], int]:
+        """Return the candidates of each face, and the size of the gallery."""
+        if top < 1:
+            raise InputError(f"top is {top}, expected 1 or more")
+        pipeline = self._needed_pipeline()
+        size = pipeline.encoder.embedding_size
+        probes = np.array([sample.embedding for sample in samples], np.float32).reshape(len(samples), size)
+        while True:
+            found = self.store.search(probes, top)
+            self._check(found.record)
+            people = self.store.people_by_number({number for hits in found.hits for number, _ in hits})
+            if all(number in people for hits in found.hits for number, _ in hits):
+                break  # otherwise somebody was deleted meanwhile, and must not be found
+        return [candidates(hits, people, pipeline.calibration, found.size) for hits in found.hits], found.size
+
+    def _answers(
+        self, photographs: Sequence[Sequence[Sample]], top: int, fpir: float, threshold: float | None
+    ) -> list[Answer]:
+        pipeline = self._needed_pipeline()
+        samples = [sample for faces in photographs for sample in faces]
+        most = max((len(faces) for faces in photographs), default=1)
+        rows, size = self._search(samples, top + max(0, most - 1))
+        at = gallery_threshold(pipeline, size, fpir, threshold)
+        answers, start = [], 0
+        for faces in photographs:
+            part = rows[start : start + len(faces)]
+            start += len(faces)
+            decided = decide(part, [sample.face for sample in faces], at, top)
+            answers.append(Answer(decided, fpir, at.value, at.derived, at.calibrated, size))
+        return answers

@@ -1,0 +1,111 @@
+"""From the scores of a search to decisions: the threshold for this gallery, and who is who in a photograph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coreface.errors import InputError, ModelError
+from coreface.evaluation.calibrated_threshold import CalibratedThreshold
+from coreface.evaluation.calibration import Calibrator
+from coreface.recognition.detection import Face
+from coreface.recognition.gallery_answers import Candidate, FaceAnswer, Outcome
+from coreface.recognition.gallery_matrix import Hits
+from coreface.recognition.gallery_records import Person
+from coreface.recognition.pipeline import FacePipeline
+
+
+@dataclass(frozen=True)
+class GalleryThreshold:
+    """Where a gallery of this size decides.
+
+    Attributes:
+        value: a cosine; None where nothing can be decided.
+        derived: as `Answer.derived`.
+        calibrated: what is known of it; None where it was given, or the gallery is empty.
+    """
+
+    value: float | None
+    derived: str
+    calibrated: CalibratedThreshold | None
+
+    @property
+    def decides(self) -> bool:
+        """Whether the threshold, or the emptiness of the gallery, decides."""
+        return self.derived in ("given", "empty gallery") or (
+            self.calibrated is not None and self.calibrated.standing != "undecidable"
+        )
+
+
+def calibration_of(pipeline: FacePipeline) -> Calibrator:
+    """Return the calibration of a pipeline.
+
+    Raises:
+        ModelError: it has none.
+    """
+    if pipeline.calibration is None:
+        raise ModelError(
+            f"no calibration for this pipeline ({pipeline.no_calibration}): make one on photographs of other people "
+            "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
+        )
+    return pipeline.calibration
+
+
+def gallery_threshold(pipeline: FacePipeline, size: int, fpir: float, given: float | None) -> GalleryThreshold:
+    """Return the threshold for a false positive identification rate in a gallery of ``size`` entries.
+
+    Raises:
+        ModelError: the pipeline has no calibration, and no threshold was given.
+        InputError: ``fpir`` is not between 0 and 1, or the threshold is no cosine.
+    """
+    if given is not None:
+        return GalleryThreshold(checked_cosine(given), "given", None)
+    calibration = calibration_of(pipeline)
+    at = calibration.gallery_threshold(max(size, 1), fpir)  # refuses an impossible rate in an empty gallery, too
+    if size == 0:
+        return GalleryThreshold(None, "empty gallery", None)
+    return GalleryThreshold(at.threshold, at.method, at)
+
+
+def checked_cosine(threshold: float) -> float:
+    """Return a threshold; raise `InputError` where it is no cosine."""
+    if not -1 <= threshold <= 1:
+        raise InputError(f"threshold is {threshold}, expected a cosine from -1 to 1")
+    return float(threshold)
+
+
+def candidates(hits: Hits, people: Mapping[int, Person], calibration: Calibrator | None, size: int) -> list[Candidate]:
+    """Return hits with names, and with the share of unknown people who score as high."""
+    rates: list[float | None] = [None] * len(hits)
+    if calibration is not None and hits:
+        fmr = np.minimum(calibration.fmr(np.array([score for _, score in hits])), 1 - 1e-12)
+        rates = (-np.expm1(size * np.log1p(-fmr))).tolist()  # 1 - (1 - FMR)^N, as for the threshold
+    return [
+        Candidate(people[number].id, people[number].name, score, rate)
+        for (number, score), rate in zip(hits, rates, strict=True)
+    ]
+
+
+def decide(
+    found: Sequence[Sequence[Candidate]], faces: Sequence[Face | None], threshold: GalleryThreshold, top: int
+) -> tuple[FaceAnswer, ...]:
+    """Decide who each face of one photograph is; a person is there at most once.
+
+    Of all pairs of a face and a person that reach the threshold, the most similar is taken first.
+    """
+    outcome: Outcome = "unknown" if threshold.decides else "undecidable"
+    chosen: dict[int, str] = {}
+    if threshold.decides and threshold.value is not None:
+        pairs = [
+            (-candidate.score, face, candidate.person)
+            for face, row in enumerate(found)
+            for candidate in row
+            if candidate.score >= threshold.value
+        ]
+        for _, face, person in sorted(pairs):
+            if face not in chosen and person not in chosen.values():
+                chosen[face] = person
+    return tuple(
+        FaceAnswer("person" if number in chosen else outcome, chosen.get(number), tuple(row[:top]), face)
+        for number, (row, face) in enumerate(zip(found, faces, strict=True))
+    )

@@ -1,0 +1,188 @@
+"""The templates of a gallery in memory, and the exact search among them."""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.errors import GalleryError
+from coreface.recognition.gallery_records import Pooling
+
+Hits: TypeAlias = "list[tuple[int, float]]"  #: (number of the person, cosine), the highest cosine first
+
+_GROWTH = 1.25
+_BLOCK = 256  # scores whose maximum is looked at before any of them
+_SCORES = 1 << 24  # scores computed at a time: 64 MB
+_UNIT = 1e-3  # how far from 1 the length of a stored embedding may be
+
+
+class TemplateMatrix:
+    """Unit vectors with their owners: one a person with ``mean`` pooling, one a template with ``best``.
+
+    Args:
+        embedding_size: numbers in a vector.
+        pooling: how the templates of a person become rows.
+        capacity: rows that are reserved.
+    """
+
+    def __init__(self, embedding_size: int, pooling: Pooling, capacity: int = 0) -> None:
+        self.pooling = pooling
+        self.size = 0
+        self._rows = np.empty((capacity, embedding_size), np.float32)
+        self._owners = np.empty(capacity, np.int64)
+
+    @classmethod
+    def load(
+        cls,
+        people: NDArray[np.int64],
+        templates: int,
+        chunks: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
+        embedding_size: int,
+        pooling: Pooling,
+    ) -> "TemplateMatrix":
+        """Read all templates of a gallery; only the result and one chunk are in memory.
+
+        Args:
+            people: numbers of all people, rising.
+            templates: number of templates.
+            chunks: (owners, unit vectors) of some templates each, in any order.
+            embedding_size: numbers in a vector.
+            pooling: how the templates of a person become rows.
+
+        Raises:
+            GalleryError: a stored embedding is not of unit length, or of no person.
+        """
+        matrix = cls(embedding_size, pooling, templates if pooling == "best" else min(len(people), templates))
+        if pooling == "best":
+            for owners, vectors in chunks:
+                matrix._append(owners, checked_unit(vectors))
+            return matrix
+        place = np.full(len(people), -1, np.int64)  # of each person in the matrix, in the order of first appearance
+        counts = np.zeros(len(matrix._owners), np.int64)
+        for owners, vectors in chunks:
+            person = np.searchsorted(people, owners)
+            if not np.isin(owners, people).all():
+                raise GalleryError("a template belongs to no person: the gallery is damaged")
+            new, first = np.unique(person[place[person] < 0], return_index=True)
+            new = new[np.argsort(first)]
+            rows = np.arange(matrix.size, matrix.size + len(new))
+            place[new], matrix._owners[rows], matrix._rows[rows] = rows, people[new], 0
+            matrix.size += len(new)
+            added = place[person]
+            if len(np.unique(added)) == len(added):
+                matrix._rows[added] += checked_unit(vectors)
+            else:
+                np.add.at(matrix._rows, added, checked_unit(vectors))
+            counts += np.bincount(added, minlength=len(counts))
+        for start in range(0, matrix.size, 4096):
+            part = np.flatnonzero(counts[start : min(start + 4096, matrix.size)] > 1) + start
+            matrix._rows[part] = pooled(matrix._rows[part])
+        return matrix
+
+    def replace(self, people: NDArray[np.int64], owners: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Remove the rows of people, then add theirs again.
+
+        Args:
+            people: whose rows are removed.
+            owners: the owner of each template that they have now, in groups.
+            vectors: (n, D) unit vectors.
+        """
+        gone = np.flatnonzero(np.isin(self._owners[: self.size], people))
+        kept_size = self.size - len(gone)
+        # Rows from the end fill the holes.
+        holes = gone[gone < kept_size]
+        movers = np.setdiff1d(np.arange(kept_size, self.size), gone, assume_unique=True)
+        self._rows[holes], self._owners[holes] = self._rows[movers], self._owners[movers]
+        self._rows[kept_size : self.size] = 0
+        self.size = kept_size
+        if len(owners) == 0:
+            return
+        checked_unit(vectors)
+        if self.pooling == "mean":
+            starts = np.flatnonzero(np.r_[True, np.diff(owners) != 0])
+            counts = np.diff(np.r_[starts, len(owners)])
+            sums = np.add.reduceat(vectors, starts, axis=0)
+            sums[counts > 1] = pooled(sums[counts > 1])
+            owners, vectors = owners[starts], sums
+        self._append(owners, vectors)
+
+    def search(self, probes: NDArray[np.float32], top: int) -> list[Hits]:
+        """Return the people most similar to each probe, at most ``top``, each once.
+
+        Args:
+            probes: (n, D) unit vectors.
+            top: 1 or more.
+        """
+        if self.size == 0:
+            return [[] for _ in probes]
+        rows = self._rows[: self.size]
+        if len(probes) == 1:  # a product of a matrix and a vector is faster than that of two matrices
+            return [self._best(rows @ probes[0], top)]
+        hits: list[Hits] = []
+        step = max(1, _SCORES // self.size)
+        for start in range(0, len(probes), step):
+            hits += [self._best(scores, top) for scores in probes[start : start + step] @ rows.T]
+        return hits
+
+    def _best(self, scores: NDArray[np.float32], top: int) -> Hits:
+        wanted = top
+        while True:
+            order = _highest(scores, wanted)
+            owners = self._owners[order]
+            _, first = np.unique(owners, return_index=True)
+            if len(first) >= top or len(order) == len(scores):
+                chosen = np.sort(first)[:top]
+                return list(zip(owners[chosen].tolist(), scores[order[chosen]].tolist(), strict=True))
+            wanted *= 4  # several templates of one person were among them
+
+    def _append(self, owners: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        size = self.size + len(owners)
+        if size > len(self._owners):
+            capacity = max(size, int(len(self._owners) * _GROWTH) + 64)
+            larger = np.empty((capacity, self._rows.shape[1]), np.float32)
+            larger[: self.size] = self._rows[: self.size]
+            self._rows = larger
+            self._owners = np.r_[self._owners[: self.size], np.empty(capacity - self.size, np.int64)]
+        self._rows[self.size : size] = vectors
+        self._owners[self.size : size] = owners
+        self.size = size
+
+
+def pooled(sums: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return sums of unit vectors (n, D) made unit length: the mean of the templates of each person.
+
+    Opposite vectors sum up to zero, which stays zero and resembles nobody.
+    """
+    lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.asarray(sums / np.where(lengths > 0, lengths, 1), np.float32)
+
+
+def checked_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return stored embeddings (n, D); raise `GalleryError` where one is not of unit length."""
+    squares = np.einsum("nd,nd->n", vectors, vectors)
+    if not (np.abs(squares - 1) < _UNIT).all():
+        raise GalleryError("a stored embedding is not of unit length: the gallery is damaged")
+    return vectors
+
+
+def _highest(scores: NDArray[np.float32], top: int) -> NDArray[np.intp]:
+    """Return the places of the ``top`` highest scores (n,), the highest first, and the lower place of equal ones.
+
+    The highest k lie in the k blocks with the highest maxima: finding those reads the scores once, at the speed of
+    memory, where a partition of all scores would cost as much as computing them.
+    """
+    count = len(scores)
+    if count > 4 * _BLOCK * top:
+        whole = count // _BLOCK * _BLOCK
+        maxima = scores[:whole].reshape(-1, _BLOCK).max(axis=1)
+        blocks = np.argpartition(maxima, len(maxima) - top)[len(maxima) - top :]
+        places = (blocks[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
+        places = np.sort(np.r_[places, np.arange(whole, count)])
+    else:
+        places = np.arange(count)
+    values = scores[places]
+    if len(places) > top:
+        part = np.argpartition(values, len(values) - top)[len(values) - top :]
+        places, values = places[part], values[part]
+    return places[np.lexsort((places, -values))]

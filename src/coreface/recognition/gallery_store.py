@@ -1,0 +1,155 @@
+"""What a gallery needs of the place where it is kept: one protocol, whatever the store."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coreface.recognition.gallery_matrix import Hits
+from coreface.recognition.gallery_records import AuditEntry, Person, Pooling, Template
+
+
+@dataclass(frozen=True)
+class GalleryRecord:
+    """What is stored of a gallery itself.
+
+    Attributes:
+        contract: as `FacePipeline.contract`.
+        embedding_size: numbers in an embedding.
+        pooling: ``mean`` or ``best``.
+        created: UTC.
+        revision: rises with every change of people or templates.
+        erase_due: revision of the last deletion whose bytes may still be there; None where all are gone.
+    """
+
+    contract: dict[str, Any]
+    embedding_size: int
+    pooling: Pooling
+    created: datetime
+    revision: int = 0
+    erase_due: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTemplate:
+    """All that is stored of an image.
+
+    Attributes:
+        template: what everybody may see of it.
+        digest: SHA-256 of what was enrolled.
+        embedding: (D,) float32, unit length.
+        crop: PNG; None where it was not kept.
+    """
+
+    template: Template
+    digest: bytes
+    embedding: NDArray[np.float32]
+    crop: bytes | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Searches of several probes in one state of the gallery.
+
+    Attributes:
+        record: of the gallery in that state.
+        size: people with ``mean`` pooling, templates with ``best``.
+        hits: of each probe.
+    """
+
+    record: GalleryRecord
+    size: int
+    hits: list[Hits]
+
+
+class GalleryStore(Protocol):
+    """One gallery in a store. People go by their internal number, which is never used twice.
+
+    Every method raises `StorageError` where the store cannot be read or written, and `GalleryError` where it is
+    damaged. Methods may be called from several threads.
+    """
+
+    name: str
+    place: str
+
+    def record(self) -> GalleryRecord:
+        """Return what is stored of the gallery."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Make all changes inside or, after an exception, none. Writers of the same gallery wait for each other."""
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Make all reads inside see one state."""
+
+    def search(self, probes: NDArray[np.float32], top: int) -> Found:
+        """Return the people most similar to each probe (n, D), in the state of now; not after a change inside of a
+        transaction."""
+
+    def person(self, id: str) -> tuple[int, Person] | None:
+        """Return a person by the caller's id."""
+
+    def people_by_number(self, numbers: Iterable[int]) -> dict[int, Person]:
+        """Return those of the people who are there."""
+
+    def people(self, after: str | None, limit: int | None) -> list[Person]:
+        """Return people in the order of their ids, from behind ``after`` on."""
+
+    def numbers(self, retained_until: datetime, updated_before: datetime | None) -> list[tuple[int, str]]:
+        """Return number and opaque id of the people whose time is up, or who have not been updated since."""
+
+    def templates(self, person: int) -> list[Template]:
+        """Return the templates of a person, the oldest first."""
+
+    def stored(self, person: int | None) -> Iterator[tuple[int, StoredTemplate]]:
+        """Yield everything stored of the images of a person, or of everybody, with the number of the person."""
+
+    def template_ids(self) -> set[str]:
+        """Return the ids of all templates."""
+
+    def crop(self, template: str) -> bytes | None:
+        """Return the crop of a template, PNG; None where there is none, or no template."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return the numbers of people, templates and crops."""
+
+    def add_person(self, person: Person) -> int:
+        """Store a person without templates, and return the number."""
+
+    def update_person(self, number: int, person: Person) -> None:
+        """Store name, metadata, retention and the time of the update."""
+
+    def remove_people(self, numbers: list[int]) -> int:
+        """Delete people with their templates, and return the number of templates."""
+
+    def add_templates(self, person: int, templates: list[StoredTemplate]) -> list[str]:
+        """Store those whose digest the person does not have yet, and return their ids."""
+
+    def remove_template(self, id: str) -> tuple[int, Person] | None:
+        """Delete a template, and return whose it was; None where there is none."""
+
+    def replace_embeddings(self, embeddings: dict[str, NDArray[np.float32]], record: GalleryRecord) -> None:
+        """Store other embeddings of all templates, by id, with the contract they belong to."""
+
+    def log(self, action: str, opaque_id: str | None, detail: dict[str, int]) -> None:
+        """Add a line to the audit log; the oldest lines are dropped."""
+
+    def audit(self, limit: int) -> list[AuditEntry]:
+        """Return the last lines of the audit log, the last first."""
+
+    def erase(self) -> bool:
+        """Remove the bytes of what was deleted, and return whether none are left."""
+
+    def check(self) -> list[str]:
+        """Return what is wrong inside of the store, a line each."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+def now() -> datetime:
+    """Return the time, UTC."""
+    return datetime.now(UTC)
