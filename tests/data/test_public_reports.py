@@ -85,7 +85,7 @@ def test_what_stands_in_the_place_of_a_file(tmp_path, content, words):
 def test_weights_of_ir_networks_are_named(tmp_path):
     state = {"model.input_layer.0.weight": torch.zeros(2), "model.body.0.res_layer.0.weight": torch.zeros(2)}
     torch.save({"state_dict": state}, tmp_path / "adaface.ckpt")
-    with pytest.raises(ModelError, match=r"its names are those of IR networks \(AdaFace, .*export them to ONNX"):
+    with pytest.raises(ModelError, match=r"its names match IR networks \(AdaFace, .*export them to ONNX"):
         FaceEncoder.from_insightface(tmp_path / "adaface.ckpt", "iresnet50")
 
 

@@ -344,7 +344,7 @@ def test_what_it_was_given_is_said(finished, toy_recipe, tmp_path, paint_faces):
         finished.folder / "recipe.yaml": "a recipe or other YAML",
         finished.folder / "encoder" / "model.safetensors": "give the folder",
         tmp_path / "words.pth": "not a file of weights",
-        tmp_path / "other.pth": "is no toy",
+        tmp_path / "other.pth": "so it is not toy",
     }
     for path, said in cases.items():
         recipe = cf.Recipe.load(toy_recipe, ["--init_from", str(path)])
