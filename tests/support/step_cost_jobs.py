@@ -1,9 +1,9 @@
 """What the processes of tests/training/test_step_cost.py do."""
 
+import ctypes
 from pathlib import Path
 from unittest.mock import patch
 
-import ctypes
 import torch
 import torch.distributed as dist
 
@@ -82,7 +82,7 @@ def held(setting):
 
 def peak(setting):
     """Return the bytes at the peak of a step above the weights and one gradient of theirs."""
-    # Freed matrices go back to the system at once; otherwise the peak depends on which of them the allocator uses again.
+    # Freed matrices return to the system at once; otherwise the peak depends on which of them the allocator reuses.
     ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD
     made = classifier(setting)
     views, identities = batch(setting)
