@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from timing import alternate, machine, ratio
 
 import coreface as cf
-from coreface.losses.margin_softmax import CHUNK
+from coreface.losses.cosine_chunks import CHUNK
 from coreface.training import step_cost
 
 BATCH, VIEWS, SIZE = 128, 2, 512

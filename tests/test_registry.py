@@ -103,7 +103,7 @@ def test_what_cannot_be_imported_says_why_in_one_line(place, capsys, name, conte
 
 
 def test_what_is_registered_must_be_of_its_kind():
-    with pytest.raises(InputError, match=r"expected a sub-class of coreface\.Margin"):
+    with pytest.raises(InputError, match=r"expected a subclass of coreface\.Margin"):
         cf.register_margin("no_margin", "nothing")(len)
 
     class Scaleless(cf.Margin):
@@ -118,7 +118,7 @@ def test_what_is_registered_must_be_of_its_kind():
 
     with pytest.raises(InputError, match="no class method claims"):
         cf.data.register_faces("silent", "nothing")(Silent)
-    with pytest.raises(InputError, match="expected a sub-class of FaceSource"):
+    with pytest.raises(InputError, match="expected a subclass of FaceSource"):
         cf.data.register_faces("no_reader", "nothing")(len)
     assert "no_margin" not in cf.margins()
     assert "scaleless" not in cf.margins()

@@ -19,7 +19,7 @@ def way(request, monkeypatch):
     if request.param != "plain":
         monkeypatch.setattr("coreface.losses.classifier.SMALL", 0)
     if request.param == "chunks":
-        monkeypatch.setattr("coreface.losses.margin_softmax.CHUNK", {"cpu": 16})
+        monkeypatch.setattr("coreface.losses.cosine_chunks.CHUNK", {"cpu": 16})
 
 
 def case(seed, batch=5, identities=7, size=4, length=1.0):

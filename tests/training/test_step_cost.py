@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import coreface as cf
-from coreface.losses.margin_softmax import CHUNK
+from coreface.losses.cosine_chunks import CHUNK
 from coreface.training.step_cost import Setting, Trunk, bytes_sent, flops, measured_trunk, memory
 from support import step_cost_jobs as jobs
 from support.gloo import Processes

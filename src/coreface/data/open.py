@@ -40,7 +40,7 @@ def register_faces(name: str, help: str) -> Callable[[ReaderClass], ReaderClass]
         help: one line that says what it reads.
 
     Returns:
-        A decorator for a sub-class of `FaceSource` that is made of a path and says by `FaceSource.claims` which ones it
+        A decorator for a subclass of `FaceSource` that is made of a path and says by `FaceSource.claims` which ones it
         reads. It is asked before the readers of coreface, and those registered earlier before those registered later.
 
     Raises:
@@ -49,7 +49,7 @@ def register_faces(name: str, help: str) -> Callable[[ReaderClass], ReaderClass]
 
     def add(reader: ReaderClass) -> ReaderClass:
         if not (isinstance(reader, type) and issubclass(reader, FaceSource)):
-            raise InputError(f"reader of faces {name} is {reader!r}, expected a sub-class of FaceSource")
+            raise InputError(f"reader of faces {name} is {reader!r}, expected a subclass of FaceSource")
         if reader.claims.__func__ is FaceSource.claims.__func__:  # type: ignore[attr-defined]
             raise InputError(f"reader of faces {name} has no class method claims(path), expected one")
         READERS.add(name, reader, help)

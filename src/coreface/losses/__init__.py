@@ -1,1 +1,1 @@
-"""The losses: margin-softmax over identity centres, and the contrastive regularisation between images."""
+"""Losses: margin-softmax over class centres, and the contrastive regularisation between images."""

@@ -1,6 +1,6 @@
-"""Margins that follow the training or the embedding: CurricularFace, MagFace, AdaFace.
+"""Margins that depend on the training progress or on the norm: CurricularFace, MagFace, AdaFace.
 
-Each is written from its paper. Where the paper leaves something open, the docstring says what was chosen.
+Each is implemented from its paper. The docstrings say what was chosen where a paper is ambiguous.
 """
 
 import math
@@ -49,12 +49,12 @@ class CurricularFace(ArcFace):
 
 
 class MagFace(AngularMargin):
-    """ArcFace with a margin that grows with the length a of the embedding; a penalty draws a to its upper bound.
+    """ArcFace with a margin that grows with the norm a of the embedding; a penalty pulls a towards its upper bound.
 
     m(a) = (u_m - l_m) / (u_a - l_a) (a - l_a) + l_m, and L = mean(L_i) + lambda_g mean(g(a_i)) with
     g(a) = 1 / a + a / u_a^2. Source: Meng et al., "MagFace: A Universal Representation for Face Recognition and Quality
-    Assessment" (CVPR 2021). The paper assumes l_a <= a <= u_a. Here a is clamped to these bounds for m(a), and to
-    a >= 1 for g, so that lengths outside are drawn back and a vector of zeros stays finite.
+    Assessment" (CVPR 2021). The paper assumes l_a <= a <= u_a. Here a is clamped to these bounds for m(a), and to a >=
+    1 for g, so that norms outside are pulled back and a vector of zeros stays finite.
 
     Args:
         scale: s.
@@ -97,12 +97,12 @@ class MagFace(AngularMargin):
 
 
 class AdaFace(AngularMargin):
-    """cos(theta - m z) - (m z + m), where z, the relative length of the embedding, stands for image quality.
+    """cos(theta - m z) - (m z + m), where z, the relative norm of the embedding, is a proxy for image quality.
 
     z = clip((|x| - mu) / (sigma / h), -1, 1), with no gradient. Source: Kim et al., "AdaFace: Quality Adaptive Margin
     for Face Recognition" (CVPR 2022). mu and sigma are running means of the mean and the (unbiased) standard deviation
     of the batches, updated before they are used. The paper calls 0.99 the momentum; the authors' release gives the new
-    value a weight of 0.01, which means the same. The initial values, 20 and 100, are those of the release.
+    value a weight of 0.01, which means the same. The initial values, 20 and 100, are the release's.
 
     Args:
         scale: s.
@@ -153,7 +153,7 @@ class AdaFace(AngularMargin):
 
 
 def _moved(state: torch.Tensor, value: torch.Tensor, weight: float) -> torch.Tensor:
-    """Return the running mean after a new value, in float64 once a float64 value came."""
+    """Return the updated running mean, in float64 once a float64 value was given."""
     if value.dtype == torch.float64:
         state = state.double()
     value = value.to(state.dtype)

@@ -1,4 +1,4 @@
-"""The classifier of training: one centre per identity, with a margin-softmax over the cosines.
+"""The classifier used in training: one centre per identity, and a margin-softmax over the cosines.
 
 The loss of one view is M(h, y) in docs/method.md, equation 2. Evaluation does not use the centres.
 """
@@ -20,40 +20,39 @@ from coreface.numerics.unit_length import unit_rows
 if TYPE_CHECKING:
     from coreface.distributed.sharded_rows import Shard
 
-#: Batch x identities up to which a call uses plain autograd: there the number of operations costs more than memory.
+#: Batch x identities up to which a call uses plain autograd: below it, few operations matter more than little memory.
 SMALL = 2**16
 
 
 class MarginClassifier(nn.Module):
-    """Softmax over the cosines with one centre per identity, with a margin on the target.
+    """Softmax over the cosines with one centre per identity, and a margin on the target.
 
-    A call computes in float32 (float64 for float64 embeddings). With many identities it keeps one matrix of
-    (identities, batch) for the backward pass and no copy of the centres, and under autocast the factors of its matrix
-    products and the cosines with other identities are rounded to the autocast dtype; lengths, target cosines, sums and
-    the loss stay in float32.
+    A call computes in float32 (float64 for float64 embeddings). With many identities it keeps one (identities, batch)
+    matrix for the backward pass and no copy of the centres. Under autocast the factors of its matrix products and the
+    non-target cosines are rounded to the autocast dtype; norms, target cosines, sums and the loss stay in float32.
 
-    Over the processes of torch.distributed, ``sharded=True`` gives each a part of the rows. A call is then
-    collective: it takes this process's batch (of any length, including 0), and value and gradients are those of one
-    process with the joined batch and all rows. Gradients of weights that every process has a copy of must be SUMMED
-    over the processes.
+    With ``sharded=True`` each process of torch.distributed holds a part of the rows. A call is then collective: it
+    takes this process's batch (of any length, including 0), and value and gradients equal those of a single process
+    with the joined batch and all rows. Gradients of weights that are replicated on every process must be SUMMED over
+    the processes.
 
-    With a ``sample_rate`` below 1, a call in training mode compares with the identities of its batch, and with each
-    other identity with that probability. The choice depends only on the seed, the number of the call and the identity,
-    not on the number of processes. `update_own_rows` makes an optimizer leave the other rows alone.
+    With a ``sample_rate`` below 1, the softmax of a call in training mode includes the identities of its batch, and
+    each other identity with that probability. The choice depends only on the seed, the number of the call and the
+    identity, not on the number of processes. `update_own_rows` keeps an optimizer from changing the other rows.
 
-    With ``subcentres`` K above 1, an identity has K centres and the cosine with it is that with the nearest of them, so
-    that images with a wrong label gather around a centre of their own. Source: Deng et al., "Sub-center ArcFace"
-    (ECCV 2020), with any margin.
+    With ``subcentres`` K above 1, an identity has K centres and its cosine is the one with the nearest of them, so that
+    mislabelled images can gather around a separate centre. Source: Deng et al., "Sub-center ArcFace" (ECCV 2020), here
+    with any margin.
 
     Args:
         margin: an `ArcFace`, `CosFace`, `CurricularFace`, `MagFace`, `AdaFace` or any other `Margin`.
         embedding_size: D.
         identities: C, number of identities.
-        sample_rate: probability of an identity that is not in the batch, above 0, at most 1.
-        subcentres: K, centres of an identity.
-        seed: of the sampling.
+        sample_rate: probability of including an identity that is not in the batch, above 0, at most 1.
+        subcentres: K, centres per identity.
+        seed: seed of the sampling.
         sharded: split the rows over the processes; without a process group there is one process.
-        device: where to create the weight. Sharded centres stay on that kind of device.
+        device: where to create the weight. Sharded centres stay on that type of device.
 
     Raises:
         InputError: a number is out of range.
@@ -62,7 +61,7 @@ class MarginClassifier(nn.Module):
         weight: (C, D), with subcentres (C, K, D), the centres; only their directions matter. Initialised N(0, 0.01),
             with the same numbers for any number of processes. Sharded, it is a DTensor, which
             torch.distributed.checkpoint saves and reshards.
-        calls: a buffer, the number of calls that have drawn a sample.
+        calls: a buffer, the number of calls that drew a sample.
         touched: (rows of this process,), bool, the rows used since the optimizer's last step; not saved.
     """
 
@@ -83,13 +82,13 @@ class MarginClassifier(nn.Module):
     ) -> None:
         super().__init__()
         if embedding_size < 1 or identities < 1:
-            raise InputError(f"got {identities} identities of {embedding_size} numbers, expected at least 1 of both")
+            raise InputError(f"got {identities} identities of {embedding_size} numbers, expected at least 1 of each")
         if not 0 < sample_rate <= 1:
             raise InputError(f"sample_rate is {sample_rate}, expected a probability above 0, at most 1")
         if not 1 <= subcentres <= 255:
-            raise InputError(f"subcentres is {subcentres}, expected 1 to 255; the paper takes 3")
+            raise InputError(f"subcentres is {subcentres}, expected 1 to 255; the paper uses 3")
         if margin.moves_others and type(margin).scales is not Margin.scales:
-            raise InputError(f"{type(margin).__name__} overrides both others and scales, expected one of them at most")
+            raise InputError(f"{type(margin).__name__} overrides both others and scales, expected at most one of them")
         self.margin = margin
         self.subcentres = subcentres
         self.sample_rate = sample_rate
@@ -97,7 +96,9 @@ class MarginClassifier(nn.Module):
         self._shard: Shard | None = None
         centres = (embedding_size,) if subcentres == 1 else (subcentres, embedding_size)  # of one identity
         if sharded and world_size() > 1:
-            from coreface.distributed import sharded_rows as shards  # DTensor takes as long to import as half of torch
+            from coreface.distributed import (
+                sharded_rows as shards,
+            )  # importing DTensor takes half as long as importing torch
 
             self._shard = shards.Shard(identities, torch.device(device))
             self.weight = nn.Parameter(self._shard.normal(*centres, std=0.01))
@@ -112,21 +113,22 @@ class MarginClassifier(nn.Module):
     def logits(
         self, embeddings: torch.Tensor, identities: torch.Tensor, bits: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return the logits: scaled cosines, the targets with the margin. Autocast does not change their precision.
+        """Return the logits: scaled cosines, with the margin on the targets. Autocast does not change their precision.
 
-        For inspection: it creates several matrices of the result's size, and gathers the rows of sharded centres.
+        For inspection: it allocates several matrices of the result's size, and gathers sharded centres.
 
         Args:
             embeddings: (batch, D), any float dtype, not necessarily unit length.
             identities: (batch,), int64 in 0 .. C - 1.
-            bits: (batch,), int64, random bits of each embedding for a margin that draws; None draws them by torch.
+            bits: (batch,), int64, random bits of each embedding for a margin that draws random numbers; None uses
+                torch's generator.
 
         Returns:
             (batch, C), float32 or float64.
 
         Raises:
-            InputError: shapes do not fit, or (checked on the CPU only, where it costs no synchronisation) an identity
-                has no centre.
+            InputError: shapes do not match, or an identity has no centre (checked on the CPU only, where it costs no
+                synchronisation).
         """
         self._check(embeddings, identities)
         return self._logits_and_penalty(embeddings, whole(self.weight), self._targets(identities, bits))[0]
@@ -169,11 +171,11 @@ class MarginClassifier(nn.Module):
         return Targets(identities, bits)
 
     def _sample(self, weight: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sampled rows, and the place of each target among them."""
+        """Return the sampled rows, and the index of each target among them; -1 if another process has it."""
         start = 0 if self._shard is None else self._shard.start
         chosen = sampled(self.seed, self.calls, start, len(weight), self.sample_rate, weight.device)
         self.calls += 1
-        beyond = len(weight)  # where the targets of other processes go
+        beyond = len(weight)  # stands for the targets of other processes
         places = torch.where(columns >= 0, columns, beyond)
         targets = torch.zeros(beyond + 1, dtype=torch.bool, device=weight.device).index_fill_(0, places, True)
         chosen |= targets[:beyond]
@@ -216,7 +218,7 @@ class MarginClassifier(nn.Module):
                 )
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Take centres that were saved whole or sharded, whatever these are."""
+        """Load centres that were saved whole or sharded, whether or not these are sharded."""
         name = prefix + "weight"
         if (saved := state.get(name)) is not None:
             if self._shard is None:

@@ -20,7 +20,7 @@ Protocol = Literal["one_way", "two_way", "all", "half"]
 
 
 class ContrastStatistics(NamedTuple):
-    """What the last call saw, as scalar tensors on its device; reading one is the only synchronisation.
+    """Statistics of the last call, as scalar tensors on its device. Only reading one synchronises.
 
     Attributes:
         positive: mean cosine of the positives.
@@ -46,20 +46,20 @@ class CoReFaceLoss(nn.Module):
         margin: ``"adaptive"``: the running mean of (positive cosine - hardest negative cosine); or a fixed number.
         ema: a, the weight of the NEW value in m <- a m_batch + (1 - a) m. The published 0.99
             smooths almost nothing.
-        mask: what becomes of other images of the anchor's identity: ``"exclude"`` takes them out of the softmax,
-            ``"zero"`` leaves them in with a cosine of 0, as the authors' release does.
-        protocol: which of the cosines between the views enter: ``"one_way"`` (N anchors, as published), ``"two_way"``
-            (both directions), ``"all"`` (2N anchors against all other views, as SimCLR), ``"half"`` (each unordered
-            pair of images once).
-        gather: compare with the images of all processes of torch.distributed, whose batches may differ in length, or
-            be empty: value, margin and `last` are those of one process with the joined batch, in the order of the
-            ranks, and so are the gradients of this process's views. False, as published: every process for itself.
+        mask: what to do with other images of the anchor's identity: ``"exclude"`` removes them from the softmax,
+            ``"zero"`` replaces their cosines by the constant 0, as the authors' release does.
+        protocol: the pair coupling, that is, which cosines between the views are used: ``"one_way"`` (N anchors, as
+            published), ``"two_way"`` (both directions), ``"all"`` (2N anchors against all other views, as SimCLR),
+            ``"half"`` (each unordered pair of images once).
+        gather: compare with the images of all processes of torch.distributed, whose batches may differ in length or be
+            empty. Value, margin, `last` and the gradients of this process's views equal those of a single process with
+            the joined batch, in the order of the ranks. False, as published: each process uses its own images only.
 
     Raises:
         InputError: an argument is out of range.
 
     Attributes:
-        running_margin: m where it is adaptive, a buffer: float32, float64 once float64 views were given. Updated in
+        running_margin: m if it is adaptive, a buffer: float32, float64 once float64 views were given. Updated in
             training mode only, before it is used.
         last: `ContrastStatistics` of the last call; None before the first.
     """
@@ -108,10 +108,10 @@ class CoReFaceLoss(nn.Module):
             identities: (batch,), integers.
 
         Returns:
-            The loss, a scalar in float32 (float64 for float64 views), whatever autocast says.
+            The loss, a scalar in float32 (float64 for float64 views), also under autocast.
 
         Raises:
-            InputError: shapes or types do not fit.
+            InputError: shapes or dtypes do not match.
         """
         gather = self.gather and world_size() > 1
         _check(view1, view2, identities, least=0 if gather else 1)
@@ -149,10 +149,12 @@ class CoReFaceLoss(nn.Module):
         # To leave same-identity pairs in the softmax, drop "& ~same_identity".
         anchor = anchor.unsqueeze(1)
         same_identity = all_identities[anchor] == all_identities[candidate]
-        other_image = candidate > anchor if self.protocol == "half" else candidate != anchor  # "half": a later one
+        other_image = (
+            candidate > anchor if self.protocol == "half" else candidate != anchor
+        )  # "half": later images only
         if self.mask == "exclude":
             negative = other_image & ~same_identity
-        else:  # "zero": they stay, as constants
+        else:  # "zero": they stay in the softmax, as constants
             negative = other_image
             logits = logits.masked_fill_(same_identity, 0.0)
         logits = logits.masked_fill_(~negative, -torch.inf)
@@ -167,7 +169,8 @@ class CoReFaceLoss(nn.Module):
         loss = losses.sum() / anchors
         if layout is None:
             return loss
-        # The value of all processes. Each passes on the gradient of its own anchors; `gather` sums the candidates'.
+        # The value is the sum over all processes; the gradient is that of this process's anchors, since `gather`
+        # already sums the gradients of the candidates.
         return loss + (summed(loss.detach().clone()) - loss.detach())
 
     def _updated_margin(
@@ -177,13 +180,13 @@ class CoReFaceLoss(nn.Module):
 
         Args:
             positive: (anchors,), logits of the positives.
-            hardest: (anchors,), the largest logit of each anchor's negatives, -inf where it has none.
-            masked: scalar, entries of the mask.
-            layout: where the images of a batch lie; None in one process.
+            hardest: (anchors,), the largest logit of each anchor's negatives, -inf if it has none.
+            masked: scalar, number of masked entries.
+            layout: how the batch is split over processes; None for one process.
         """
-        has_negative = hardest != -torch.inf  # also true of nan, which makes the gap nan and leaves m alone
+        has_negative = hardest != -torch.inf  # also True for nan, which makes the gap nan and leaves m unchanged
         if self.mask == "zero":
-            hardest = hardest.clamp(min=0.0)  # the published maximum counts the positive's place as a zero
+            hardest = hardest.clamp(min=0.0)  # the published maximum includes a zero in place of the positive
         ones = torch.ones_like(positive)
         compared = torch.where(has_negative, torch.stack([positive, hardest, ones]), 0.0)
         sums = torch.cat([compared, torch.stack([positive, ones])]).sum(dim=1)
@@ -199,7 +202,7 @@ class CoReFaceLoss(nn.Module):
                 self.running_margin = self.running_margin.double()
             if self.training:
                 gap = gap.to(self.running_margin.dtype)
-                # (6) m <- a gap + (1 - a) m, or m where the gap is not finite
+                # (6) m <- a gap + (1 - a) m, or m if the gap is not finite
                 self.running_margin.lerp_(torch.where(gap.isfinite(), gap, self.running_margin), self.ema)
             margin = self.running_margin.to(positive.dtype, copy=True)
         self.last = ContrastStatistics(all_positive / (all_anchors * self.scale), mean_hardest, margin, masked)
@@ -214,4 +217,4 @@ def _check(view1: torch.Tensor, view2: torch.Tensor, identities: torch.Tensor, l
     if not view1.is_floating_point() or view1.dtype != view2.dtype:
         raise InputError(f"got views of {view1.dtype} and {view2.dtype}, expected one float dtype")
     if identities.shape != view1.shape[:1] or identities.is_floating_point():
-        raise InputError(f"got identities {identities.dtype} {tuple(identities.shape)}, expected one integer an image")
+        raise InputError(f"got identities {identities.dtype} {tuple(identities.shape)}, expected one integer per image")

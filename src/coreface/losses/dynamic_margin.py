@@ -17,8 +17,8 @@ class DynamicMargin(AngularMargin):
         scale: s.
         a: how much the margin of an identity with one image exceeds c, radians.
         b: how fast it falls with n.
-        c: margin of an identity with endless images, radians.
-        sizes: (identities,), int64, images of each identity; None where a training tells them (`see_sizes`).
+        c: margin of an identity with infinitely many images, radians.
+        sizes: (identities,), int64, images per identity; None if they are set later with `see_sizes`, as training does.
         gradient: exact, or straight_through: see `AngularMargin`.
     """
 
@@ -37,7 +37,7 @@ class DynamicMargin(AngularMargin):
         if not 0 <= b < math.inf:
             raise InputError(f"b is {b}, expected an exponent of 0 or more such as 0.25")
         self.a, self.b, self.c = a, b, c
-        # No buffer: it is part of the data, and too large to be copied with every step.
+        # Not a buffer: it belongs to the data, and is too large to be copied at every step.
         self._sizes: torch.Tensor | None = None
         if sizes is not None:
             self.see_sizes(sizes)

@@ -1,4 +1,4 @@
-"""Margins that are drawn at random: ElasticFace."""
+"""ElasticFace: margins drawn at random."""
 
 import math
 from typing import Literal, get_args
@@ -13,17 +13,18 @@ Kind = Literal["arc", "cos"]
 
 
 class ElasticFace(AngularMargin):
-    """ArcFace or CosFace whose margin is drawn anew for every image from N(m, sigma).
+    """ArcFace or CosFace with a margin drawn from N(m, sigma) for every image.
 
     Source: Boutros et al., "ElasticFace: Elastic Margin Loss for Deep Face Recognition" (CVPRW 2022). With ``plus`` the
-    margins of a batch are sorted, so that an image far from its centre gets a large one (ElasticFace+). In eval mode
-    every margin is m. Angles beyond -pi and pi, which the published deviations never reach, count as these.
+        margins of a batch are sorted, so that images far from their centres get larger ones (ElasticFace+). In eval
+        mode
+    every margin is m. Angles are clamped to [-pi, pi], which the published deviations never exceed.
 
     Args:
         scale: s.
-        margin: m; None is the published one, 0.5 for arc and 0.35 for cos.
-        deviation: sigma; None is the published one, 0.0125, with ``plus`` 0.0175 for arc and 0.025 for cos.
-        kind: arc adds the margin to the angle, cos takes it off the cosine.
+        margin: m; None is the published value, 0.5 for arc and 0.35 for cos.
+        deviation: sigma; None is the published value, 0.0125, with ``plus`` 0.0175 for arc and 0.025 for cos.
+        kind: arc adds the margin to the angle, cos subtracts it from the cosine.
         plus: sort the margins.
         gradient: exact, or straight_through: see `AngularMargin`.
     """
@@ -70,7 +71,7 @@ class ElasticFace(AngularMargin):
 
 
 def _normal(bits: torch.Tensor) -> torch.Tensor:
-    """Return a standard normal number for each 64 random bits, float64, float32 where the device has no other."""
+    """Return a standard normal number for each 64 random bits, float64 (float32 if the device has no float64)."""
     wide = torch.float32 if bits.device.type == "mps" else torch.float64
     # Box and Muller (1958): two uniform numbers of 24 bits, the first never 0.
     one = (shifted(bits, 40).to(wide) + 1) * 2.0**-24

@@ -1,8 +1,8 @@
-"""Margins on the target cosine: what makes a softmax over identity centres a margin-softmax.
+"""Margins on the target cosine, which turn a softmax over class centres into a margin-softmax.
 
-A margin has three methods: `target` gets the target cosines and the norms of the embeddings, `others` the cosines with
-all other identities, `penalty` the norms. A margin that needs the norms (MagFace, AdaFace) or a running state
-(CurricularFace) therefore needs no change to the classifier. One that needs more (who is in the batch, random numbers)
+A margin has three methods: `target` receives the target cosines and the norms of the embeddings, `others` the cosines
+with all other identities, `penalty` the norms. Margins that use the norms (MagFace, AdaFace) or a running state
+(CurricularFace) therefore need no change to the classifier. A margin that needs the identities or random numbers
 overrides `target_of`.
 """
 
@@ -18,7 +18,7 @@ Gradient = Literal["exact", "straight_through"]
 
 
 class Targets(NamedTuple):
-    """What a margin may know of the images of a batch, beside their cosines and norms.
+    """What a margin may use of a batch in addition to cosines and norms.
 
     Attributes:
         identities: (batch,), int64.
@@ -30,7 +30,7 @@ class Targets(NamedTuple):
 
 
 class Margin(nn.Module):
-    """A margin-softmax loss, less its classifier. Sub-classes override `target`, and the others where they need to.
+    """A margin-softmax loss without its classifier. Subclasses override `target`, and other methods as needed.
 
     Args:
         scale: s, what the cosines are multiplied by before the softmax.
@@ -49,37 +49,38 @@ class Margin(nn.Module):
 
     @property
     def moves_others(self) -> bool:
-        """Whether the cosines with other identities change; where they do not, nothing is computed for them."""
+        """Whether `others` changes the cosines; if not, it is not called."""
         return type(self).others is not Margin.others
 
     def target(self, cosines: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        """Return the target cosines with the margin; a running state is updated here, and nowhere else.
+        """Return the target cosines with the margin. A running state is updated here and nowhere else.
 
         Args:
             cosines: (batch,), cosine of each embedding with its own identity's centre.
-            norms: (batch,), length of each embedding, with its gradient.
+            norms: (batch,), norm of each embedding, differentiable.
         """
         raise NotImplementedError
 
     def target_of(self, cosines: torch.Tensor, norms: torch.Tensor, targets: Targets) -> torch.Tensor:
-        """Return what `target` does, for a margin that depends on the identities or draws random numbers."""
+        """Return the target cosines, as `target`, for a margin that uses the identities or random bits."""
         return self.target(cosines, norms)
 
     def scales(self, norms: torch.Tensor) -> torch.Tensor:
-        """Return what the cosines of each image are multiplied by, (batch,), positive.
+        """Return the scale of each image's cosines, (batch,), positive.
 
-        A margin with an override, whose scale follows the norms, has to leave `others` as it is.
+        A margin that overrides this method, so that the scale depends on the norms, must not override `others`.
         """
         return torch.full_like(norms, self.scale, requires_grad=False)
 
     def see_sizes(self, sizes: torch.Tensor) -> None:
-        """Learn how many images each identity has, (identities,), int64. A training tells it before its first step."""
+        """Set the number of images of each identity, (identities,), int64. Training calls this before the first
+        step."""
 
     def others(self, cosines: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the cosines with the other identities as they enter the softmax; leaves its arguments alone.
+        """Return the cosines with the other identities as they enter the softmax. Must not modify its arguments.
 
         Args:
-            cosines: (batch, some or all identities); what becomes of the targets' entries does not matter.
+            cosines: (batch, some or all identities); the entries of the targets are ignored.
             target: (batch,), what `target` returned.
         """
         return cosines
@@ -90,12 +91,13 @@ class Margin(nn.Module):
 
 
 class AngularMargin(Margin):
-    """A margin added to the angle of the target.
+    """Base class of margins on the angle of the target.
 
     Args:
         scale: s.
-        gradient: ``"exact"``; or ``"straight_through"``, which takes the slope of the target with respect to its cosine
-            as 1, as releases do that add the angle outside of autograd. Easy targets are then pulled less.
+        gradient: ``"exact"``; or ``"straight_through"``, which takes the derivative of the target with respect to its
+            cosine to be 1, as implementations do that add the angle outside of autograd. Easy targets then have a
+            smaller gradient.
     """
 
     def __init__(self, scale: float, gradient: Gradient = "exact") -> None:
@@ -107,13 +109,13 @@ class AngularMargin(Margin):
     def turned(self, cosines: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
         """Return cos(theta + angle), continued outside of 0 <= theta + angle <= pi.
 
-        Beyond pi it is cos(theta) - angle sin(angle), which keeps falling; below 0 it is 1, with a slope of 0. No
-        arccos is taken. The exact slope, sin(theta + angle) / sin(theta), is evaluated at |cos| <= 1 - 1e-7, so that it
-        is finite everywhere.
+        Above pi it is cos(theta) - angle sin(angle), which keeps decreasing; below 0 it is 1, with a slope of 0. No
+        arccos is computed. The exact slope, sin(theta + angle) / sin(theta), is evaluated at |cos| <= 1 - 1e-7, so that
+        it is finite everywhere.
 
         Args:
             cosines: (batch,), cos(theta).
-            angle: (batch,), radians between -pi and pi; its gradient is followed where it has one.
+            angle: (batch,), radians between -pi and pi; may require a gradient.
         """
         with torch.no_grad():
             bounded = cosines.clamp(-1.0, 1.0)
@@ -127,7 +129,7 @@ class AngularMargin(Margin):
             else:
                 inside = bounded.clamp(-1 + 1e-7, 1 - 1e-7)
                 slope = torch.where(within, cos_a + inside / _sine(inside) * sin_a, 1.0).masked_fill_(below, 0.0)
-        # The exact value with the slopes computed above: autograd alone would divide by sin(theta) = 0 at +-1.
+        # The exact value, with the slopes computed above: autograd would divide by sin(theta) = 0 at +-1.
         turned = value + slope * (cosines - cosines.detach())
         if angle.requires_grad:
             with torch.no_grad():
@@ -138,7 +140,7 @@ class AngularMargin(Margin):
 
 
 class ArcFace(AngularMargin):
-    """cos(theta + m); where theta + m > pi, cos(theta) - m sin(m), which keeps falling (docs/method.md, equation 3).
+    """cos(theta + m); if theta + m > pi, cos(theta) - m sin(m), which keeps decreasing (docs/method.md, equation 3).
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition" (CVPR 2019), equation 3.
 

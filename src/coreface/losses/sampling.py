@@ -10,20 +10,20 @@ from coreface.numerics.random_bits import random_bits, shifted
 
 
 def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, device: torch.device) -> torch.Tensor:
-    """Choose rows start .. start + count - 1, each with probability ``rate``.
+    """Sample from rows start .. start + count - 1, each with probability ``rate``.
 
     The random bits of a row are a hash of (seed, call, row), the same however the rows are split over processes.
 
     Args:
-        seed: any whole number.
+        seed: any integer.
         call: scalar int64 on ``device``.
         start: first row.
         count: rows.
         rate: probability.
-        device: where.
+        device: device of the result.
 
     Returns:
-        (count,), bool.
+        (count,), bool, True for a sampled row.
     """
     bits = random_bits(seed, call, torch.arange(start, start + count, device=device))
     return shifted(bits, 11) < int(rate * 2**53)
@@ -32,14 +32,14 @@ def sampled(seed: int, call: torch.Tensor, start: int, count: int, rate: float, 
 def update_own_rows(
     optimizer: torch.optim.Optimizer, weight: nn.Parameter, touched: torch.Tensor | None = None
 ) -> None:
-    """Make an optimizer update this process's rows of a matrix, and of these only the touched ones.
+    """Register hooks that make an optimizer update only this process's rows of a matrix, and only the touched ones.
 
-    A step sees a plain tensor in place of a sharded one, so that any implementation (fused, foreach) takes both in one
-    group. Between steps parameter and state are sharded as before. Rows that are not touched keep their value, their
-    momentum and all other state: neither weight decay nor the decay of the momentum reaches them.
+    During a step a plain tensor replaces a sharded one, so that every implementation (fused, foreach) can handle both
+    in one group. Between steps parameter and state are sharded as before. Rows that are not touched keep their value
+    and their optimizer state: neither weight decay nor momentum changes them.
 
     Args:
-        optimizer: one of torch's; it holds ``weight`` already.
+        optimizer: an optimizer of torch that already contains ``weight``.
         weight: (identities, size), whole or a DTensor.
         touched: (rows of this process,), bool, cleared after every step; None updates all of them.
     """
@@ -59,13 +59,13 @@ class _OwnRows:
     def before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         weight = self._weight
         self._chosen = None if self._touched is None else self._touched.nonzero().squeeze(1)
-        self._stand_in = nn.Parameter(self._taken(weight.detach()))
+        self._stand_in = nn.Parameter(self._selected(weight.detach()))
         if weight.grad is not None:
-            self._stand_in.grad = self._taken(weight.grad)
+            self._stand_in.grad = self._selected(weight.grad)
         self._state = dict(optimizer.state.pop(weight, {}))
         if self._state:
             optimizer.state[self._stand_in] = {
-                name: self._taken(value) if self._is_by_row(value) else value for name, value in self._state.items()
+                name: self._selected(value) if self._is_by_row(value) else value for name, value in self._state.items()
             }
         _exchange(optimizer, weight, self._stand_in)
 
@@ -76,18 +76,18 @@ class _OwnRows:
             local(weight.detach()).index_copy_(0, self._chosen, stand_in.detach())
         state = optimizer.state.pop(stand_in, {})
         if state:
-            optimizer.state[weight] = {name: self._given_back(name, value) for name, value in state.items()}
+            optimizer.state[weight] = {name: self._written_back(name, value) for name, value in state.items()}
         if self._touched is not None:
             self._touched.zero_()
 
     def _is_by_row(self, value: Any) -> bool:
         return isinstance(value, torch.Tensor) and value.shape == self._weight.shape
 
-    def _taken(self, whole: torch.Tensor) -> torch.Tensor:
+    def _selected(self, whole: torch.Tensor) -> torch.Tensor:
         own = local(whole)
         return own if self._chosen is None else own[self._chosen]
 
-    def _given_back(self, name: str, value: Any) -> Any:
+    def _written_back(self, name: str, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or value.shape != self._stand_in.shape:
             return value
         known = self._state.get(name)

@@ -9,20 +9,20 @@ from coreface.losses.margins import AngularMargin, Gradient, Margin
 
 
 class SphereFace(Margin):
-    """psi(theta) = (-1)^k cos(m theta) - 2 k, where theta lies between k pi / m and (k + 1) pi / m: A-Softmax.
+    """psi(theta) = (-1)^k cos(m theta) - 2 k, where theta is between k pi / m and (k + 1) pi / m: A-Softmax.
 
     Source: Liu et al., "SphereFace: Deep Hypersphere Embedding for Face Recognition" (CVPR 2017), equation 7. Cosines
-    are multiplied by the length of the embedding, as in the paper, or by a fixed scale. With annealing the target is
-    (lambda cos(theta) + psi(theta)) / (1 + lambda), and lambda = max(least, base / (1 + rate * calls)) falls with the
-    calls in training mode; the authors' release has (1000, 5, 0.12).
+        are multiplied by the norm of the embedding, as in the paper, or by a fixed scale. With annealing the target is
+    (lambda cos(theta) + psi(theta)) / (1 + lambda), and lambda = max(least, base / (1 + rate * calls)) decreases with
+    the calls in training mode; the authors' release uses (1000, 5, 0.12).
 
     Args:
-        scale: None for the length of the embedding.
+        scale: None for the norm of the embedding.
         margin: m, a whole number from 1.
-        annealing: (base, least, rate); None trains with psi from the beginning.
+        annealing: (base, least, rate); None trains with psi from the start.
 
     Attributes:
-        calls: a buffer, calls in training mode, if there is annealing.
+        calls: a buffer, the number of calls in training mode; only with annealing.
     """
 
     calls: torch.Tensor
@@ -42,11 +42,11 @@ class SphereFace(Margin):
             self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def scales(self, norms: torch.Tensor) -> torch.Tensor:
-        # A vector of zeros has no direction; the bound keeps its gradient finite.
+        # A vector of zeros has no direction; the lower bound keeps its gradient finite.
         return norms.clamp(min=1e-6) if self.by_length else super().scales(norms)
 
     def target(self, cosines: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        # cos(m theta) is a polynomial in cos(theta), Chebyshev's: exact slopes everywhere, and no arccos.
+        # cos(m theta) is a Chebyshev polynomial in cos(theta): exact derivatives everywhere, and no arccos.
         before, multiple = torch.ones_like(cosines), cosines
         for _ in range(self.margin - 1):
             before, multiple = multiple, 2 * cosines * multiple - before
@@ -72,8 +72,8 @@ class SphereFaceR(AngularMargin):
     """cos(min(m theta, pi)) with embeddings of unit length times a scale: SphereFace-R with hard feature normalisation.
 
     Source: Liu et al., "SphereFace Revived: Unifying Hyperspherical Face Recognition" (TPAMI 2022), the first of its
-    two margins. The paper takes the slope of the target as 1 ("characteristic gradient detachment"), so that is the
-    default here.
+    two margins. The paper takes the derivative of the target to be 1 ("characteristic gradient detachment"), which is
+    the default here.
 
     Args:
         scale: s.

@@ -1,1 +1,1 @@
-"""Maths that losses and models share."""
+"""Numerical building blocks shared by losses, models, data and evaluation."""

@@ -1,4 +1,4 @@
-"""Whether weights are numbers: training or embedding with NaN or infinity gives nothing, and says nothing of it."""
+"""Checks that weights are finite: training or embedding with NaN or infinity would fail silently."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,13 @@ import torch
 
 
 def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """Describe the first tensor that holds NaN or infinity, as ``3 of 512 numbers of fc.bias are not finite``.
+    """Describe the first tensor with NaN or infinity, as in ``3 of 512 numbers of fc.bias are not finite``.
 
     Args:
-        tensors: by name; those of whole numbers and sparse ones are passed over. Of a DTensor the local part is looked
-            at.
+        tensors: by name; integer and sparse ones are skipped, and of a DTensor only the local part is checked.
 
     Returns:
-        None where all are finite.
+        The description, or None if all are finite.
     """
     for name, tensor in tensors.items():
         local = tensor.to_local() if hasattr(tensor, "to_local") else tensor

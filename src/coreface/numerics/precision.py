@@ -1,4 +1,4 @@
-"""Half precision is for the products of the trunk; what is summed, normalised or compared is wider."""
+"""Half precision is used for the products of the trunk; sums, norms and comparisons need float32."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch.autograd.function import once_differentiable
 
 
 def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """Widen half precision: a cosine of 8 bits times a scale of 64 is off by a quarter of a logit."""
+    """Convert half precision to float32: a cosine with 8 bits times a scale of 64 is off by a quarter of a logit."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -31,15 +31,16 @@ def _product(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def inner_products(a: torch.Tensor, b: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-    """Multiply all rows of ``a`` with all rows of ``b``, in their own precision whatever autocast says.
+    """Return the inner products of all rows of ``a`` with all rows of ``b``, in their own precision even under
+    autocast.
 
-    A block without autocast protects the forward pass only: where ``backward()`` is called under autocast, it would
-    round the products of a plain ``a @ b.t()``.
+    Disabling autocast protects the forward pass only: if ``backward()`` is called under autocast, it rounds the
+        products of a plain ``a @ b.t()``.
 
     Args:
         a: (n, size), any float dtype.
         b: (m, size), the same dtype.
-        scale: a factor of the result; it costs nothing here.
+        scale: factor of the result, at no extra cost.
 
     Returns:
         (n, m), same dtype. Differentiable once.

@@ -1,6 +1,6 @@
-"""Random bits by a key: each number is a hash of what it is for, whatever was drawn before and by which process.
+"""Counter-based random bits: each number is a hash of its key, independent of what was drawn before.
 
-So several processes, each with a part of the rows, draw what one process would draw for all of them.
+Several processes, each with a part of the rows, therefore draw the same numbers as one process with all rows.
 
 Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014): SplitMix64.
 """
@@ -32,7 +32,7 @@ def random_bit_rows(keys: torch.Tensor, count: int) -> torch.Tensor:
 
     Args:
         keys: (n,), int64.
-        count: numbers wanted.
+        count: how many numbers.
 
     Returns:
         (n, count), int64.
@@ -47,7 +47,7 @@ def mixed(x: torch.Tensor) -> torch.Tensor:
 
 
 def _finalised(x: torch.Tensor) -> torch.Tensor:
-    """Mix the bits in place: the matrix of a large batch leaves no room for many more of its size."""
+    """Mix the bits in place, since the matrix of a large batch leaves little memory for copies."""
     x ^= shifted(x, 30)
     x *= signed(0xBF58476D1CE4E5B9)
     x ^= shifted(x, 27)
@@ -57,11 +57,11 @@ def _finalised(x: torch.Tensor) -> torch.Tensor:
 
 
 def shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift int64 to the right as if it were unsigned: zeros come in."""
+    """Shift int64 to the right as if it were unsigned, filling with zeros."""
     return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def signed(word: int) -> int:
-    """Return the int64 with the last 64 bits of an integer."""
+    """Return the int64 with the low 64 bits of an integer."""
     word %= _WORD
     return word - _WORD if word >= _WORD // 2 else word

@@ -9,8 +9,8 @@ from torch.autograd.function import once_differentiable
 def split_length(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return x / |x| and 1 / |x|, (rows, size) and (rows, 1), outside of autograd.
 
-    A vector of zeros has no direction. It stays zero, so that its cosine with every vector is 0, and its inverse is 0,
-    so that it receives a gradient of zero instead of a huge one.
+    A vector of zeros has no direction. It stays zero, so that its cosine with every vector is 0, and its inverse norm
+    is 0, so that it receives a gradient of zero instead of a huge one.
     """
     inverse: torch.Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True).reciprocal_()
     inverse.nan_to_num_(nan=torch.nan, posinf=0.0)
@@ -18,7 +18,7 @@ def split_length(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def through_unit(gradient: torch.Tensor, unit: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
-    """Turn the gradient for z = x / |x| into the one for x: (g - z (g . z)) / |x|."""
+    """Backpropagate a gradient g from z = x / |x| to x: (g - z (g . z)) / |x|."""
     radial = torch.linalg.vecdot(gradient, unit).unsqueeze(1)
     return torch.addcmul(gradient, unit, radial, value=-1.0).mul_(inverse)
 

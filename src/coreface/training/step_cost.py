@@ -49,7 +49,7 @@ class Setting:
         gather: the contrastive term compares with the images of all processes.
         contrastive: there is a contrastive term (protocol ``one_way``).
         trunk: the rest of the network.
-        chunk: entries of a chunk of cosines, `coreface.losses.margin_softmax.CHUNK` of the device.
+        chunk: entries of a chunk of cosines, `coreface.losses.cosine_chunks.CHUNK` of the device.
     """
 
     identities: int
