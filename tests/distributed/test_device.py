@@ -57,5 +57,5 @@ def test_tf32_only_where_it_is_asked_for(monkeypatch):
 
 
 def test_tf32_is_refused_where_it_would_do_nothing():
-    with pytest.raises(RecipeError, match="matmul is 'tf32', expected 'float32': cpu has no units"):
+    with pytest.raises(RecipeError, match="matmul is 'tf32', expected 'float32': this cpu device"):
         matmul_precision("tf32", torch.device("cpu")).__enter__()

@@ -1,1 +1,1 @@
-"""All that concerns several processes: their launch, their meeting, and what they compute together."""
+"""Distributed training: launch, rendezvous, and computations over several processes."""

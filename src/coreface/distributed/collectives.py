@@ -1,8 +1,8 @@
-"""Collectives on rows and tensors, outside of autograd but for `RowLayout.gather`, which is differentiable.
+"""Collectives on rows and tensors. Only `RowLayout.gather` is differentiable.
 
-A loss over all processes has the same value in each of them. Its gradient in each process is that of this one value
-with respect to the tensors of the process. So the gradients of weights that every process has a copy of are SUMMED over
-the processes, not averaged.
+A loss over all processes has the same value in each of them. Its gradient in a process is the gradient of this value
+with respect to the tensors of that process. The gradients of replicated weights are therefore SUMMED over the
+processes, not averaged.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ def world_size() -> int:
 
 
 class RowLayout:
-    """How the rows of a batch lie over the processes: some on each, in the order of the ranks.
+    """How the rows of a batch are split over the processes, in the order of the ranks.
 
-    The numbers of rows may differ and may be 0. Making a layout is a collective call, and the only synchronisation with
-    the host, which has to learn the numbers.
+    The numbers of rows may differ and may be 0. Creating a layout is a collective call, and the only synchronisation
+    with the host, which needs the numbers.
 
     Args:
         rows: number of rows of this process.
@@ -45,8 +45,8 @@ class RowLayout:
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the rows of all processes.
 
-        Differentiable once: in the backward pass, a collective call as well, the gradients that all processes have for
-        this process's rows are summed.
+        Differentiable once. The backward pass, also a collective call, sums the gradients that all processes have for
+        this process's rows.
         """
         gathered: torch.Tensor = _Gather.apply(rows, self)  # type: ignore[no-untyped-call]
         return gathered
@@ -65,7 +65,7 @@ class RowLayout:
         return gathered[self.start : self.start + self._rows]
 
     def summed_local(self, gathered: torch.Tensor) -> torch.Tensor:
-        """Sum over the processes what each has for all rows, in place; return this process's rows of the sum."""
+        """Sum the values for all rows over the processes, in place; return this process's rows of the sum."""
         return self.local(summed(gathered))
 
 
@@ -99,19 +99,19 @@ def is_sharded(x: torch.Tensor) -> bool:
 
 
 def local(x: torch.Tensor) -> torch.Tensor:
-    """Return this process's part of a DTensor, which shares its memory and passes gradients back; or x itself."""
+    """Return this process's part of a DTensor, a differentiable view of its memory; or x itself."""
     part: torch.Tensor = getattr(x, "to_local", lambda: x)()
     return part
 
 
 def whole(x: torch.Tensor) -> torch.Tensor:
-    """Return all of a DTensor in every process, a collective call; or x itself."""
+    """Return a DTensor gathered from all processes (a collective call), or x itself."""
     everything: torch.Tensor = getattr(x, "full_tensor", lambda: x)()
     return everything
 
 
 def with_layout_of(like: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """Return this process's part as a DTensor with the layout of ``like``; or ``part`` where ``like`` is no DTensor.
+    """Return this process's part as a DTensor with the layout of ``like``; or ``part`` if ``like`` is not a DTensor.
 
     The part may be on the CPU although ``like`` is on GPUs. No communication.
     """

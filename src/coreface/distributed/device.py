@@ -10,10 +10,10 @@ from coreface.errors import RecipeError
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` takes a GPU if there is one.
+    """Return the device of this name; ``auto`` uses a GPU if there is one.
 
     Raises:
-        RecipeError: there is no such device here.
+        RecipeError: the device is not available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: Literal["auto", "float32", "bf16", "float16"], device: torch.device) -> torch.dtype:
-    """Return the precision of the trunk's products; ``auto`` takes bf16 where the device has units for it."""
+    """Return the precision of the trunk's products; ``auto`` uses bf16 if the device supports it in hardware."""
     if name == "auto":
         return torch.bfloat16 if has_bf16_units(device) else torch.float32
     return {"float32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}[name]
@@ -40,15 +40,15 @@ def choose_precision(name: Literal["auto", "float32", "bf16", "float16"], device
 
 @contextlib.contextmanager
 def matmul_precision(name: Literal["float32", "tf32"], device: torch.device) -> Iterator[None]:
-    """Let the device round the factors of float32 products and convolutions to TF32, or keep it from it, inside.
+    """Allow or forbid TF32 for float32 matrix products and convolutions within the context.
 
-    torch's own default lets convolutions round.
+    torch by default allows it for convolutions.
 
     Raises:
-        RecipeError: TF32 is asked for, and the device has no units for it.
+        RecipeError: TF32 is requested, and the device does not support it.
     """
     if name == "tf32" and not has_tf32_units(device):
-        raise RecipeError(f"matmul is 'tf32', expected 'float32': {device.type} has no units for TF32 here")
+        raise RecipeError(f"matmul is 'tf32', expected 'float32': this {device.type} device does not support TF32")
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     try:
@@ -61,12 +61,12 @@ def matmul_precision(name: Literal["float32", "tf32"], device: torch.device) -> 
 
 
 def has_tf32_units(device: torch.device) -> bool:
-    """Say whether the device multiplies in TF32: NVIDIA GPUs since Ampere."""
+    """Return whether the device supports TF32: NVIDIA GPUs since Ampere."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def has_bf16_units(device: torch.device) -> bool:
-    """Say whether the device computes bf16 products in hardware; elsewhere they are emulated, and many times slower."""
+    """Return whether the device computes bf16 products in hardware. Emulated ones are many times slower."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""The norm of a gradient whose parameters are partly sharded over processes, and clipping by it."""
+"""Norm and clipping of gradients whose parameters are partly sharded over processes."""
 
 from collections.abc import Iterable
 
@@ -11,22 +11,22 @@ from coreface.distributed.collectives import is_sharded, local, summed
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """Return the 2-norm of all gradients together, the same in every process.
 
-    A collective call if a parameter is sharded. Parameters that every process has a copy of count once; their gradients
-    must be the same everywhere.
+    A collective call if a parameter is sharded. Replicated parameters count once; their gradients must be equal in all
+    processes.
 
     Args:
-        parameters: whole ones and DTensors split by rows, in any order; those without a gradient are skipped.
+        parameters: replicated ones and DTensors split by rows, in any order; those without a gradient are skipped.
 
     Returns:
-        A scalar, float32 (float64 where a gradient is).
+        A scalar, float32 (float64 if a gradient is).
     """
     return _norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale all gradients down, in place, to a 2-norm of at most ``max_norm``; return the norm before.
+    """Scale all gradients in place to a 2-norm of at most ``max_norm``; return the norm before clipping.
 
-    Arguments otherwise, and the collective call, as for `gradient_norm`. No synchronisation with the host.
+    Otherwise as `gradient_norm`. Does not synchronise with the host.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = _norm(gradients)

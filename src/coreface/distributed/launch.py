@@ -1,4 +1,4 @@
-"""What a launcher such as torchrun says in the environment about this process. Light: nothing here imports torch."""
+"""What a launcher such as torchrun sets in the environment of this process. Nothing here imports torch."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ from coreface.errors import InputError
 
 @dataclass(frozen=True)
 class Launch:
-    """The place of a process among those that were launched together.
+    """The position of a process among those that were launched together.
 
     Attributes:
         rank: number of the process, from 0.
@@ -30,7 +30,7 @@ class Launch:
 
 
 def launched() -> Launch:
-    """Read RANK, WORLD_SIZE and LOCAL_RANK, as torchrun sets them. Without them there is one process.
+    """Read RANK, WORLD_SIZE and LOCAL_RANK as set by torchrun. Without them there is one process.
 
     Raises:
         InputError: a variable is not a number, or they contradict each other.
@@ -54,7 +54,7 @@ def launched() -> Launch:
 
 
 def is_leader() -> bool:
-    """Say whether this process speaks for all that were launched with it."""
+    """Return whether this process reports for all that were launched with it."""
     try:
         return launched().rank == 0
     except InputError:
@@ -62,30 +62,30 @@ def is_leader() -> bool:
 
 
 def launcher() -> str:
-    """Name the launcher of this process; restarted processes have the same one. Empty without a launcher."""
+    """Return an identifier of this process's launcher, the same after a restart; empty without a launcher."""
     if "RANK" not in os.environ:
         return ""
-    # In a container the launcher may have the same process id every time.
+    # In a container the launcher may have the same process id in every run.
     return f"{socket.gethostname()} {os.getppid()} {os.environ.get('TORCHELASTIC_RUN_ID', '')}"
 
 
 def ignore_termination() -> None:
-    """Ignore SIGTERM from now on, in a process that has failed and has yet to say why.
+    """Ignore SIGTERM from now on, in a process that has failed and has not reported why yet.
 
     When one process ends, a launcher such as torchrun sends SIGTERM to the others, which could end this one before its
     message is written. A process that does not end within 30 seconds gets SIGKILL. A handler that the program has set
-    itself is kept. Outside the main thread this does nothing.
+    is kept. Outside the main thread this does nothing.
     """
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, ignored)
 
 
 def ignored(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by doing nothing. Unlike SIG_IGN, programs that this process starts do not inherit it."""
+    """Do nothing. Unlike SIG_IGN, this handler is not inherited by programs that this process starts."""
 
 
 def resume_command(run: Path, world_size: int | None = None) -> str:
-    """Return the command that continues a run with as many processes; None takes those of this launch."""
+    """Return the command that resumes a run with this many processes; None uses the number of this launch."""
     count = launched().world_size if world_size is None else world_size
     train = f"coreface train --resume {shlex.quote(str(run))}"
     if count == 1:

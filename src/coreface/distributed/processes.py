@@ -1,8 +1,9 @@
-"""The processes that train together, and what they tell each other.
+"""The processes that train together, and how they exchange values.
 
-A training is one process unless torchrun (or another launcher that sets RANK, WORLD_SIZE and MASTER_ADDR) has started
+Training uses one process unless torchrun (or another launcher that sets RANK, WORLD_SIZE and MASTER_ADDR) has started
 several. Then all of them run the same program, each on a part of every batch. The process of rank 0 is the leader: it
-alone shows progress and writes files.
+shows progress and writes the run's files, except for those that exist per process (reports of bad batches and
+tracebacks).
 """
 
 import datetime
@@ -14,22 +15,22 @@ import torch.distributed as dist
 
 from coreface.distributed.collectives import summed
 
-# A process that dies closes its connections, which the others notice at once. So waiting long for one that is alive,
-# such as a leader that evaluates, is safe.
+# A process that dies closes its connections, which the others notice at once. A long timeout for a process that is
+# alive, such as a leader that evaluates, is therefore safe.
 _TIMEOUT = datetime.timedelta(days=7)
 
 Result = TypeVar("Result")
 
 
 class Processes:
-    """The processes of a training as one of them sees them. Without torch.distributed there is only this one.
+    """The group of processes that train together. Without torch.distributed it has one member.
 
     All methods are collective: every process calls them, in the same order.
 
     Attributes:
         rank: number of this process, from 0.
         world_size: number of processes.
-        group: the gloo group that the methods use, made for this object; None for one process.
+        group: the gloo group that the methods use, created for this object; None for one process.
     """
 
     def __init__(self) -> None:
@@ -40,11 +41,11 @@ class Processes:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this is the process that shows progress and writes files."""
+        """Whether this process has rank 0."""
         return self.rank == 0
 
     def with_new_group(self) -> "Processes":
-        """Return the same processes with a group of their own, for use in another thread."""
+        """Return the same processes with a separate group, for use in another thread."""
         return Processes() if self.world_size > 1 else self
 
     def maximum(self, *numbers: int) -> list[int]:
@@ -82,9 +83,9 @@ class Processes:
         return told[0]  # type: ignore[no-any-return]
 
     def average_(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Replace floating-point tensors by their means over the processes, in place; others are left alone.
+        """Replace floating-point tensors by their means over the processes, in place; others are unchanged.
 
-        This one uses the default group of torch.distributed, which may carry tensors on GPUs.
+        Uses the default group of torch.distributed, which supports tensors on GPUs.
         """
         if self.world_size == 1:
             return
@@ -99,7 +100,7 @@ class Processes:
 
 
 class _Raised:
-    """An error on its way to the other processes."""
+    """An error that is sent to the other processes."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -108,5 +109,5 @@ class _Raised:
 def _outcome(work: Callable[[], Result]) -> Result | _Raised:
     try:
         return work()
-    except Exception as error:  # but not Ctrl-C or a stop by a signal: these are not results
+    except Exception as error:  # not Ctrl-C or a stop by a signal, which must end this process
         return _Raised(error)

@@ -1,4 +1,4 @@
-"""How the processes that a launcher has started find each other, and what they leave behind when one of them fails."""
+"""How the processes of a launcher connect with each other, and how a failing one reports its error."""
 
 import contextlib
 import os
@@ -19,22 +19,22 @@ from coreface.distributed.processes import Processes
 from coreface.errors import MACHINE_FAILED, CoreFaceError, ProcessLostError, RecipeError, TrainingStopped
 from coreface.files import write_atomically
 
-FAILURES = "failures"  #: folder, inside a run, of the tracebacks of its processes
-_TIMEOUT = 300.0  # seconds in which all processes have to arrive
+FAILURES = "failures"  #: folder in a run with the tracebacks of its processes
+_TIMEOUT = 300.0  # seconds within which all processes have to connect
 
 
 @contextlib.contextmanager
 def joined(device: str, folder: Path) -> Iterator[Processes]:
-    """Connect this process with the others that the launcher has started, and disconnect at the end.
+    """Connect this process with the others of its launcher, and disconnect at the end.
 
-    A program that runs in one process, or that has made its process group itself, is taken as it is.
+    Does nothing for a single process, or if the program has already created a process group.
 
     Args:
-        device: as in a recipe. NCCL carries tensors on GPUs, gloo all others.
+        device: as in a recipe. NCCL is used for tensors on GPUs, gloo for all others.
         folder: the run folder. The traceback of a process that fails is written to its `FAILURES`.
 
     Raises:
-        ProcessLostError: another process died, or did not arrive.
+        ProcessLostError: another process died, or did not connect.
         CoreFaceError: raised by this process. ``silent`` is set if another process failed before it.
     """
     launch = launched()
@@ -48,7 +48,7 @@ def joined(device: str, folder: Path) -> Iterator[Processes]:
         ignore_termination()  # which the launcher sends as soon as another process has ended
         if isinstance(error, TrainingStopped):
             raise
-        # A message that says everything needs no traceback beside it.
+        # The message says everything, so no traceback is needed.
         if not isinstance(error, CoreFaceError) or isinstance(error, MACHINE_FAILED):
             _write_traceback(folder / FAILURES, launch, error)
         raised = _explained(error, launch, folder)
@@ -62,13 +62,13 @@ def joined(device: str, folder: Path) -> Iterator[Processes]:
 
 
 def _connect(launch: Launch, device: str) -> Store:
-    """Make the process group, and return the store that its processes share."""
+    """Create the process group, and return the store that its processes share."""
     try:
         launcher_store, _, _ = next(iter(rendezvous("env://", launch.rank, launch.world_size)))
-        # The launcher's store outlives a restart: what an earlier attempt left there must not reach this one.
+        # The launcher's store outlives a restart: entries of an earlier attempt must not be seen by this one.
         store = PrefixStore(_agreed_name(launcher_store, launch), launcher_store)
     except (RuntimeError, ValueError, OSError) as error:  # includes the errors of torch.distributed
-        raise _not_met(launch, error, silent=launch.local_rank != 0) from error  # rank 0 may be the one that is missing
+        raise _not_met(launch, error, silent=launch.local_rank != 0) from error  # rank 0 may be the missing one
     try:
         backend = "cpu:gloo,cuda:nccl" if _take_device(device, launch).type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.world_size)
@@ -90,7 +90,7 @@ def _not_met(launch: Launch, error: Exception, *, silent: bool) -> ProcessLostEr
 
 
 def _take_device(name: str, launch: Launch) -> torch.device:
-    """Choose the device of this process; make its GPU the current one before anything is put on another."""
+    """Choose the device of this process; make its GPU the current one before anything uses another."""
     if name != "cpu" and torch.cuda.is_available():
         if name.startswith("cuda:"):
             raise RecipeError(f"device is {name!r}, expected cuda: each of several processes takes its own GPU")
@@ -98,20 +98,22 @@ def _take_device(name: str, launch: Launch) -> torch.device:
             raise RecipeError(
                 f"process {launch.rank} has local rank {launch.local_rank}, but its machine has {found} "
                 f"{'GPU' if found == 1 else 'GPUs'}: start {found} per machine with --nproc-per-node {found}, or train "
-                "on processors with --device cpu"
+                "on CPUs with --device cpu"
             )
         torch.cuda.set_device(launch.local_rank)
     chosen = choose_device(name)
     if chosen.type == "mps":
-        raise RecipeError("device mps works in one process only: no backend carries its tensors; add --device cpu")
+        raise RecipeError(
+            "device mps works in one process only, since no backend supports its tensors; add --device cpu"
+        )
     return chosen
 
 
 def _agreed_name(store: Store, launch: Launch) -> str:
-    """Agree on a name for this attempt, with processes that may arrive late, in a store that may hold older entries.
+    """Agree on a name for this attempt; processes may arrive late, and the store may contain older entries.
 
-    Every process announces a random token of its own. The leader proposes a name together with the tokens it has seen;
-    a process accepts a proposal that holds its token. A leader that sees another token makes another proposal.
+    Every process announces a random token. The leader proposes a name together with the tokens it has seen; a process
+    accepts a proposal that contains its token. A leader that sees a new token makes a new proposal.
     """
     token = uuid.uuid4().hex
     store.set(f"coreface/token/{launch.rank}", token)
@@ -142,10 +144,10 @@ def _read(store: Store, key: str) -> str:
 
 
 def _is_first_to_fail(store: Store) -> bool:
-    ignore_termination()  # the first must live to say why
+    ignore_termination()  # the first to fail must live to report its error
     try:
         return bool(store.add("coreface/failures", 1) == 1)
-    except RuntimeError:  # the launcher itself is gone
+    except RuntimeError:  # the launcher is gone
         return True
 
 
@@ -164,7 +166,7 @@ def _write_traceback(folder: Path, launch: Launch, error: BaseException) -> None
 
 
 def _explained(error: BaseException, launch: Launch, folder: Path) -> BaseException:
-    """Turn what torch.distributed raises when another process has died into `ProcessLostError`."""
+    """Convert errors that torch.distributed raises when another process died into `ProcessLostError`."""
     text = _first_line(error)
     lost = isinstance(error, dist.DistError) or "gloo" in text or "Connection" in text or "NCCL" in text
     if not (isinstance(error, RuntimeError) and lost):

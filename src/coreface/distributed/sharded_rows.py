@@ -1,4 +1,4 @@
-"""The rows of one matrix, split over the processes, as a DTensor that torch.distributed.checkpoint can reshard."""
+"""The rows of a matrix split over the processes, as a DTensor that torch.distributed.checkpoint can reshard."""
 
 import torch
 import torch.distributed as dist
@@ -10,7 +10,7 @@ _DRAWN = 1024  # rows drawn at a time
 
 
 class Shard:
-    """This process's part of ``total`` rows: the first ceil(total / processes) for rank 0, and so on. It may be empty.
+    """This process's part of ``total`` rows: rank 0 has the first ceil(total / processes), and so on. May be empty.
 
     Args:
         total: rows of all processes.
@@ -30,7 +30,7 @@ class Shard:
         self.rows = min(each, total - self.start)
 
     def of(self, local: torch.Tensor) -> DTensor:
-        """Return this process's rows, (rows, size), as part of the whole matrix. Shares memory."""
+        """Return this process's rows, (rows, size), as a part of the whole matrix, sharing memory."""
         shape = torch.Size([self.total, *local.shape[1:]])
         stride = torch.empty(shape, device="meta").stride()
         return DTensor.from_local(local, self.mesh, [Split(0)], run_check=False, shape=shape, stride=stride)
@@ -40,7 +40,8 @@ class Shard:
         return self.of(whole[self.start : self.start + self.rows].to(self.device))
 
     def normal(self, *shape: int, std: float) -> DTensor:
-        """Draw rows of a shape from N(0, std): numbers, and state of the generator after it, as in one process."""
+        """Draw rows of a shape from N(0, std): the numbers and the generator's final state equal those of one
+        process."""
         local = torch.empty(self.rows, *shape)
         for start in range(0, self.total, _DRAWN):
             drawn = torch.empty(min(_DRAWN, self.total - start), *shape).normal_(std=std)

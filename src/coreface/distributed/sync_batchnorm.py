@@ -1,7 +1,7 @@
 """BatchNorm over the images of all processes, also on CPUs.
 
-Every process gets what one process would get for the joint batch. The gradients of weight and bias are the share of
-this process, like those of all weights of a trunk: they are summed over the processes later.
+Every process gets what a single process would get for the joint batch. The gradients of weight and bias are this
+process's share, as for all weights of the trunk, and are summed over the processes later.
 """
 
 from typing import Any
@@ -18,18 +18,18 @@ from coreface.numerics.precision import at_least_float32
 
 
 def synchronise_batchnorm(module: nn.Module, group: dist.ProcessGroup | None = None) -> None:
-    """Make every BatchNorm1d and BatchNorm2d of a module take its statistics over all processes in training mode.
+    """Make every BatchNorm1d and BatchNorm2d of a module compute its statistics over all processes in training mode.
 
     The layers stay the same objects with the same weights, names and settings, so optimizers, hooks and state_dicts
-    still fit. In eval mode, or in one process, they work as before and do not communicate. In training mode every
+    stay valid. In eval mode, or with one process, they work as before and do not communicate. In training mode every
     process has to call the module and its backward equally often. The numbers of images may differ, and may be 0.
 
     Tensors on a GPU use torch's own kernels. All others use torch.distributed and the formula of Chan, Golub and
     LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
 
     Args:
-        module: changed in place; layers of other types, including subclasses of BatchNorm, are left alone.
-        group: of the processes; None takes torch.distributed's default group.
+        module: changed in place; layers of other types, including subclasses of BatchNorm, are unchanged.
+        group: the process group; None uses torch.distributed's default group.
     """
     for layer in module.modules():
         if type(layer) in _SYNCHRONISED:
@@ -65,7 +65,7 @@ class _SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalised
 
     def _moved(self) -> tuple[torch.Tensor | None, torch.Tensor | None, float]:
-        """Count the batch; return the running statistics that it updates, and the weight of the update."""
+        """Count the batch; return the running statistics to update, and the weight of the update."""
         if not self.track_running_stats:
             return None, None, 0.0
         momentum = self.momentum
@@ -98,7 +98,7 @@ def _joint_statistics(
     count = x.numel() // channels
     local = torch.zeros(2 * channels + 1, dtype=torch.float64, device=x.device)
     if count:
-        # Two passes, the second corrects the first: five times faster on a CPU than torch.var_mean.
+        # Two passes, of which the second corrects the first: five times faster on a CPU than torch.var_mean.
         wide, axes = at_least_float32(x), _all_but_channels(x)
         centre = wide.mean(axes)
         distance = wide - _along_channels(centre, wide)
@@ -110,7 +110,7 @@ def _joint_statistics(
     counts, means, squares = torch.split(gathered, [1, channels, channels], dim=1)
     total = int(counts.sum())
     mean = (counts * means).sum(0) / max(total, 1)
-    # Deviations of the means, not a difference of sums of squares, in which digits would cancel.
+    # Deviations of the means instead of a difference of sums of squares, in which digits would cancel.
     return total, mean, squares.sum(0) + (counts * (means - mean).square()).sum(0)
 
 
