@@ -2,11 +2,14 @@
 
 import os
 import select
+import signal
 import subprocess
 import sys
 
 import pytest
 import torch.distributed as dist
+
+from coreface.cli import main
 
 JOIN = """
 import sys
@@ -19,16 +22,22 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def started(tmp_path):
-    """Two processes that join, and part again, for every line they are sent; the launcher's store outlives that."""
+def shared():
+    """The environment of two processes whose launcher has a store."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    shared = {
+    yield {
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",  # torchrun counts no attempt that begins because a machine has left or come
     }
+    del store
+
+
+@pytest.fixture
+def started(tmp_path, shared):
+    """Two processes that join, and part again, for every line they are sent; the launcher's store outlives that."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": tmp_path}
     processes = [
         subprocess.Popen(
@@ -70,3 +79,33 @@ def test_what_an_earlier_attempt_left_leads_nobody_astray(started):
         started[1].wait(timeout=1)
     send(started[0], "second")
     assert said(started) == ["[(0, 'second'), (1, 'second')]\n"] * 2
+
+
+@pytest.fixture
+def fails(shared, monkeypatch, capfd):
+    """Run a command that fails before the processes have met, as a process of this rank; return its message."""
+
+    def run(rank, **changes):
+        for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank} | changes).items():
+            monkeypatch.setenv(name, value)
+        assert main(["train", "missing.yaml"]) == 2
+        return capfd.readouterr().err
+
+    handler = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_the_first_to_fail_before_the_meeting_says_why(fails):
+    """Also if it is not rank 0, which the launcher may end before it fails itself."""
+    assert "missing.yaml" in fails("1")
+    assert fails("0") == ""
+    again = {"TORCHELASTIC_RESTART_COUNT": "1"}
+    assert "missing.yaml" in fails("0", **again)
+    assert fails("1", **again) == ""
+
+
+def test_without_the_store_of_torchrun_rank_0_says_why(fails):
+    other = {"TORCHELASTIC_USE_AGENT_STORE": "False"}
+    assert fails("1", **other) == ""
+    assert "missing.yaml" in fails("0", **other)

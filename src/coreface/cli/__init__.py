@@ -26,8 +26,8 @@ from coreface.cli import (
     verify,
 )
 from coreface.cli.terminal import add_import_option
-from coreface.distributed.launch import is_leader
-from coreface.errors import MACHINE_FAILED, CoreFaceError, TrainingStopped
+from coreface.distributed.launch import ignore_termination, is_leader, launched
+from coreface.errors import MACHINE_FAILED, CoreFaceError, InputError, TrainingStopped
 from coreface.registry import import_module
 
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(error)
         return _FAILED
     except TrainingStopped as error:
-        _say(error)
+        if is_leader():
+            print(f"coreface: {error}", file=sys.stderr)
         return _SIGNAL + error.signal
     except KeyboardInterrupt:
         print("coreface: interrupted", file=sys.stderr)
@@ -74,10 +75,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(error: BaseException) -> None:
-    # Of several processes only the first to fail speaks; where all of them met no other, the leader.
+    """Print an error, in the first of several processes that fails."""
     silent = getattr(error, "silent", None)
-    if is_leader() if silent is None else not silent:
+    if silent is None:  # the processes have not connected
+        silent = not _is_first_to_fail()
+    if not silent:
         print(f"coreface: {error}", file=sys.stderr)
+
+
+def _is_first_to_fail() -> bool:
+    try:
+        if launched().world_size == 1:
+            return True
+    except InputError:
+        return True
+    ignore_termination()  # torchrun sends SIGTERM as soon as another process has failed
+    from coreface.distributed.rendezvous import first_to_fail  # imports torch
+
+    return first_to_fail()
 
 
 def _imports(words: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """How the processes of a launcher connect with each other, and how a failing one reports its error."""
 
 import contextlib
+import datetime
 import os
 import time
 import traceback
@@ -21,6 +22,7 @@ from coreface.files import write_atomically
 
 FAILURES = "failures"  #: folder in a run with the tracebacks of its processes
 _TIMEOUT = 300.0  # seconds within which all processes have to connect
+_STORE_TIMEOUT = datetime.timedelta(seconds=10)  # for torchrun's store, which runs already when a process starts
 
 
 @contextlib.contextmanager
@@ -78,6 +80,21 @@ def _connect(launch: Launch, device: str) -> Store:
     except (RuntimeError, ValueError) as error:
         raise _not_met(launch, error, silent=not _is_first_to_fail(store)) from error
     return store
+
+
+def first_to_fail() -> bool:
+    """Return whether this process, which fails before it has connected with the others, is the first of them to fail.
+
+    The processes agree through torchrun's store, which exists before they connect. Without torchrun it is the leader.
+    """
+    launch = launched()
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return launch.rank == 0
+    try:
+        store, _, _ = next(iter(rendezvous("env://", launch.rank, launch.world_size, timeout=_STORE_TIMEOUT)))
+    except (RuntimeError, ValueError, OSError):  # the launcher is gone
+        return True
+    return _is_first_to_fail(PrefixStore(f"coreface/attempt_{launch.restarts}", store))  # it outlives a restart
 
 
 def _not_met(launch: Launch, error: Exception, *, silent: bool) -> ProcessLostError:
