@@ -93,7 +93,7 @@ def test_identical_arms_differ_by_0_with_p_1():
 def test_a_difference_without_any_spread_has_no_interval():
     effect = paired_effect([0.5, 0.5], np.full((10, 2), 0.5), 30)
     assert (effect.difference, effect.low, effect.p_value) == (0.5, None, None)
-    assert "how large chance is" in effect.reason
+    assert "the variance is unknown" in effect.reason
 
 
 def test_too_little_to_judge_by_says_so():

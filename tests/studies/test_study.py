@@ -280,7 +280,7 @@ def test_results_that_do_not_fit_each_other_are_refused(copied):
     path = place.row(2, "plain")
     row = json.loads(path.read_text())
     path.write_text(json.dumps({**row, "faces": {**row["faces"], "sha256": "0"}}))
-    with pytest.raises(EvaluationError, match="seed 1, plain and seed 2, plain were trained on other faces"):
+    with pytest.raises(EvaluationError, match="seed 1, plain and seed 2, plain were trained on different faces"):
         summarise(study, place)
     path.write_text(json.dumps(row))
     place.scores(path).write_bytes(b"PK broken")

@@ -1,4 +1,4 @@
-"""A folder of photographs becomes a folder of aligned crops, with a list of what was rejected and why."""
+"""Aligns the faces in a folder of photographs and writes a folder of crops, with a list of rejected photographs."""
 
 import csv
 import io
@@ -30,21 +30,21 @@ from coreface.recognition.workers import run_ordered
 
 Format: TypeAlias = Literal["jpg", "png", "recordio", "shards"]
 
-_JOURNAL = ".aligned.jsonl"  # what is done, a line a photograph; hidden, so that it is not taken for an image
+_JOURNAL = ".aligned.jsonl"  # one line per finished photograph; hidden, so that it is not taken for an image
 _JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
 class AlignSettings:
-    """How crops are made: all that decides them.
+    """How crops are made; everything that determines them.
 
     Attributes:
         detector: ``yunet``, ``centerface``, or an ONNX file.
-        face: which face of a photograph is meant.
+        face: which face of a photograph is used.
         min_eyes: pixels between the eyes of the smallest face that is used.
         size: side of a crop.
         alignment: template and border.
-        max_side: longest side in pixels at which the detector looks.
+        max_side: longest side in pixels of the detector's input.
         rotations: try photographs in four orientations.
         format: how crops are stored.
     """
@@ -65,13 +65,13 @@ class AlignSettings:
 
     @property
     def suffix(self) -> str:
-        """Of the files of crops: those of other storages hold JPEG."""
+        """Suffix of the crop files; RecordIO and shards contain JPEG."""
         return ".png" if self.format == "png" else ".jpg"
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph, and where its crops go, without suffix."""
+    """A photograph, and the path of its crops without suffix."""
 
     path: str
     name: str
@@ -80,13 +80,13 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Aligned:
-    """What `align_folder` did.
+    """The result of `align_folder`.
 
     Attributes:
-        photographs: their number.
+        photographs: number of photographs.
         crops: number of crops.
-        rejects: number of photographs without one, by reason.
-        done_before: photographs that an earlier call had done.
+        rejects: number of photographs without a crop, by reason.
+        done_before: number of photographs that an earlier call processed.
     """
 
     photographs: int
@@ -103,23 +103,22 @@ def align_folder(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Aligned:
-    """Find, align and store the faces of people.
+    """Detect, align and store the faces in a folder of photographs.
 
     Crops keep the names of folders and photographs. ``rejects.csv`` lists the photographs without a crop,
-    ``alignment.json`` says how crops were made, ``samples.png`` shows some. An interrupted call resumes where it
-    was; photographs that are new or have changed since are done, the others are not done again. The result does not
-    depend on the number of workers.
+    ``alignment.json`` records how the crops were made, ``samples.png`` shows some. An interrupted call resumes where it
+    stopped, and only new or changed photographs are processed. The result does not depend on the number of workers.
 
     Args:
         photographs: a folder ``<identity>/<photograph>``.
         target: the folder to fill.
-        settings: how.
-        workers: processes.
-        progress: called with the number of photographs done.
+        settings: how crops are made.
+        workers: number of processes.
+        progress: called with the number of finished photographs.
 
     Raises:
-        DataError: there are no photographs, there is no face in any, or ``target`` holds something else, or crops that
-            were made in another way.
+        DataError: there are no photographs, none of them has a face, or ``target`` contains other files or crops that
+            were made with other settings.
         ModelError: there is no such detector.
         ProcessLostError: a worker died.
         OSError: it cannot be written.
@@ -159,7 +158,7 @@ def align_folder(
 
 
 def list_photographs(folder: Path) -> list[Photograph]:
-    """Return the photographs of people in the order of their names, each with a name of its own for its crops."""
+    """Return the photographs sorted by name, each with a unique name for its crops."""
     source = FolderSource(folder)
     paths = [Path(source.locate(index)) for index in range(len(source))]
     names = [path.relative_to(folder).as_posix() for path in paths]
@@ -203,7 +202,7 @@ def _write_image(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path) -> None
 
 
 def _state(path: str) -> list[int]:
-    """Return what changes when a file does; nothing where it cannot be looked at."""
+    """Return size and time of modification of a file; an empty list if they cannot be read."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -217,10 +216,10 @@ def _about(settings: AlignSettings) -> dict[str, Any]:
 
 
 class _Journal:
-    """What was done, in a file that survives being killed: its first line says how, each other one names a photograph.
+    """The finished photographs, in a file that survives a kill: a line with the settings, then one per photograph.
 
     Raises:
-        DataError: the folder holds something else, or crops that were made in another way.
+        DataError: the folder contains other files, or crops that were made with other settings.
     """
 
     def __init__(self, folder: Path, made: Mapping[str, Any]) -> None:
@@ -235,8 +234,8 @@ class _Journal:
             write_atomically(self._path, self._head.encode() + b"\n")
         elif lines[0] != self._head:
             raise DataError(
-                f"{folder} holds crops that were made in another way ({lines[0][:300]}; now {self._head[:300]}): "
-                "choose another name, or remove it"
+                f"{folder} contains crops that were made with other settings ({lines[0][:300]}; now {self._head[:300]}"
+                "): choose another name, or remove it"
             )
         else:
             for line in lines[1:]:
@@ -246,7 +245,7 @@ class _Journal:
                 except (ValueError, KeyError, TypeError):
                     continue  # the last line of a process that was killed
         self._file = self._path.open("a", encoding="ascii")
-        self._file.write("\n")  # behind half a line of a process that was killed
+        self._file.write("\n")  # after a partial line of a process that was killed
 
     def _lines(self) -> list[str] | None:
         try:
@@ -272,7 +271,7 @@ class _Journal:
         self._file.flush()
 
     def finish(self, photographs: list[Photograph]) -> None:
-        """Write the lines again in the order of the photographs; crops of those that are gone are removed."""
+        """Rewrite the lines in the order of the photographs; crops of deleted photographs are removed."""
         self._file.close()
         kept = {name for photograph in photographs for name in self.entries[photograph.name]["crops"]}
         for name in {photograph.name for photograph in photographs} ^ self.entries.keys():
@@ -295,5 +294,5 @@ def _rejects_csv(rejected: list[dict[str, Any]]) -> bytes:
 
 
 def harmless(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
+    """Return a cell that spreadsheets do not interpret as a formula."""
     return f"'{cell}" if cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell

@@ -1,4 +1,4 @@
-"""Do crops look like the template they are said to be aligned to? A detector run on some of them tells."""
+"""Checks with a detector, on a sample of crops, that they are aligned to the template they claim."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from coreface.images.alignment import TEMPLATE_SIZE, TEMPLATES
 from coreface.recognition.detection import Detector
 
 _SAMPLE = 48
-_FAR = 6.0  # pixels of 112: of aligned crops the median is 2 to 4
+_FAR = 6.0  # in pixels of 112; aligned crops have a median of 2 to 4
 
 
 @dataclass(frozen=True)
 class CropCheck:
-    """What a detector sees in crops.
+    """What a detector found in crops.
 
     Attributes:
-        looked_at: how many crops were looked at, evenly over the source.
-        found: in how many a face was found.
-        distance: median distance of their landmarks from the template's points, in pixels of 112; None where no face
-            was found.
+        looked_at: how many crops were checked, evenly spaced over the source.
+        found: how many of them contain a face.
+        distance: median distance of their landmarks from the template's points, in pixels of 112; None if no face was
+            found.
     """
 
     looked_at: int
@@ -31,27 +31,27 @@ class CropCheck:
 
     @property
     def message(self) -> str | None:
-        """What is wrong; None where the crops look as they should."""
+        """What is wrong; None if the crops fit the template."""
         if self.distance is None or self.found < self.looked_at / 2:
             return (
-                f"in only {self.found} of {self.looked_at} crops a face was found: they do not look like aligned "
+                f"a face was found in only {self.found} of {self.looked_at} crops: they do not look like aligned "
                 "crops; make them of the photographs with coreface align"
             )
         if self.distance > _FAR:
             return (
-                f"eyes, nose and mouth are {self.distance:.1f} pixels (of 112) from where the alignment has them: "
-                "these are crops of another geometry; make them again with coreface align"
+                f"eyes, nose and mouth are {self.distance:.1f} pixels (of 112) away from the alignment's points: "
+                "the crops were aligned differently; make them again with coreface align"
             )
         return None
 
 
 def check_crops(crops: FaceSource | PairSet, template: str, detector: Detector) -> CropCheck:
-    """Look at some crops of a source, or of a set of pairs.
+    """Check some crops of a source, or of a set of pairs.
 
     Args:
         crops: the crops.
-        template: what they are said to be aligned to.
-        detector: what finds landmarks in them.
+        template: the template they should be aligned to.
+        detector: finds their landmarks.
     """
     count = crops.num_images if isinstance(crops, PairSet) else len(crops)
     looked_at = found = 0

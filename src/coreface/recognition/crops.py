@@ -1,4 +1,4 @@
-"""From a photograph to the crops of its faces: which faces are meant, which are good enough, how they are cut out."""
+"""Cutting faces out of a photograph: which ones are used, which are good enough, and how they are aligned."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -18,7 +18,7 @@ MIN_EYES = 20.0  #: pixels between the eyes of the smallest face that is used
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A face and what is seen of it.
+    """A face and its crop.
 
     Attributes:
         face: where it is in the photograph.
@@ -31,13 +31,13 @@ class Crop:
 
 @dataclass(frozen=True, eq=False)
 class Cropper:
-    """Finds faces in photographs and cuts them out.
+    """Detects faces in photographs and cuts them out.
 
     Attributes:
-        detector: what finds them.
-        alignment: how they are cut out.
+        detector: finds the faces.
+        alignment: template and border of the crops.
         size: side of a crop in pixels.
-        face: which one is meant: the ``largest``, the one nearest to the ``centre``, the ``only`` one, or ``all``.
+        face: which one is used: the ``largest``, the one nearest to the ``centre``, the ``only`` one, or ``all``.
         min_eyes: pixels between the eyes of the smallest face that is used.
 
     Raises:
@@ -57,13 +57,13 @@ class Cropper:
             raise InputError(f"size is {self.size}, min_eyes {self.min_eyes}; expected 1 or more, and 0 or more")
 
     def crops(self, image: NDArray[np.uint8]) -> list[Crop]:
-        """Return the crops of the faces that are meant, at least one; with ``all`` the most confident first.
+        """Return the crops of the selected faces, at least one; with ``all``, the most confident first.
 
         Args:
             image: an upright photograph, uint8 RGB (H, W, 3).
 
         Raises:
-            FaceError: there is no face that can be used; its ``reason`` says why.
+            FaceError: there is no usable face; see its ``reason``.
         """
         faces = self.detector.detect(image)
         if not faces:

@@ -1,4 +1,4 @@
-"""Faces in photographs: what a face is, what a detector is, and the search that network detectors share."""
+"""Face detection: the classes `Face` and `Detector`, and the search shared by all network detectors."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import InputError
 
-MAX_SIDE = 640  #: pixels; a face that fills a larger picture is missed more often, and smaller ones are found here
+MAX_SIDE = 640  #: pixels; in larger images, faces that fill the image are missed more often
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Face:
     Attributes:
         box: left, top, right, bottom in pixels of the upright image; it may reach beyond the image.
         landmarks: (5, 2) float64, pixels (x, y): the eye on the left of the picture, on its right, nose, left and right
-            corner of the mouth; None where the image is a crop already.
+            corner of the mouth; None if the image is already a crop.
         score: the detector's confidence, 0 to 1.
     """
 
@@ -61,21 +61,21 @@ class Face:
 
 
 class Detector(Protocol):
-    """What finds faces. Write one of your own, and the pipeline takes it as it is."""
+    """The interface of face detectors. `FacePipeline` accepts any object that implements it."""
 
     @property
     def contract(self) -> dict[str, Any]:
-        """All that decides where faces are found, as plain values: scores belong to it as to an encoder."""
+        """Everything that determines which faces are found, as plain values. A calibration depends on it."""
 
     def detect(self, image: NDArray[np.uint8]) -> list[Face]:
-        """Return the faces in an upright image, uint8 RGB (H, W, 3), the most confident first; none is no error."""
+        """Return the faces in an upright image, uint8 RGB (H, W, 3), the most confident first; may be empty."""
 
     def detect_many(self, images: Iterable[NDArray[np.uint8]]) -> list[list[Face]]:
         """Return the faces of each image."""
 
 
 class WholeImage:
-    """For images that are aligned crops already: each is one face, and is used as it is."""
+    """For images that are already aligned crops: each is one face, used unchanged."""
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -90,17 +90,17 @@ class WholeImage:
 
 
 class NetworkDetector(ABC):
-    """The search around a network: a bounded size, second tries, and turned photographs.
+    """Base class of network detectors: bounds the image size, retries, and handles rotated photographs.
 
-    Where nothing is found, the image is tried once at half the size, for faces that fill it, and once with a border,
-    for faces that it cuts. An image is never enlarged.
+    If nothing is found, the image is tried again at half the size, for faces that fill it, and with a border, for faces
+    that it cuts off. An image is never enlarged.
 
     Args:
-        name: of the network.
+        name: name of the network.
         digest: SHA-256 of its weights.
-        max_side: longest side in pixels at which the network looks; larger images are reduced.
-        min_score: faces below are dropped.
-        rotations: try the image in four orientations, and take the one with the most confident face.
+        max_side: longest side in pixels of the network's input; larger images are reduced.
+        min_score: faces with a lower score are dropped.
+        rotations: try the image in four orientations, and use the one with the most confident face.
 
     Raises:
         InputError: an argument is out of range.
@@ -111,7 +111,7 @@ class NetworkDetector(ABC):
             raise InputError(f"max_side is {max_side}, min_score {min_score}; expected 32 or more, and between 0 and 1")
         self.name, self.digest = name, digest
         self.max_side, self.min_score, self.rotations = max_side, min_score, rotations
-        self._lock = threading.Lock()  # a network holds the buffers of the image it is looking at
+        self._lock = threading.Lock()  # a network has buffers for one image only
 
     @property
     def contract(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class NetworkDetector(ABC):
         if not self.rotations:
             return self._search(image)
         turns = [(turn, self._search(np.ascontiguousarray(np.rot90(image, turn)))) for turn in range(4)]
-        # Upright wins a tie: of equally good orientations the photographer's is the likelier one.
+        # In a tie the upright orientation wins, as it is the most likely one.
         turn, faces = max(turns, key=lambda found: (max((face.score for face in found[1]), default=0.0), -found[0]))
         return [_turned_back(face, turn, image.shape[1], image.shape[0]) for face in faces]
 
@@ -138,7 +138,7 @@ class NetworkDetector(ABC):
 
     @abstractmethod
     def run(self, image: NDArray[np.uint8]) -> list[tuple[ArrayLike, ArrayLike, float]]:
-        """Return box, landmarks (5, 2) and score of each face at the image's own size, in any order."""
+        """Return box, landmarks (5, 2) and score of each face, without resizing the image, in any order."""
 
     def _search(self, image: NDArray[np.uint8]) -> list[Face]:
         reduced = _reduced(image, self.max_side)
@@ -167,7 +167,7 @@ class NetworkDetector(ABC):
 
 
 def checked_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image; raise `InputError` where it is not uint8 RGB (H, W, 3)."""
+    """Return an image; raise `InputError` if it is not uint8 RGB (H, W, 3)."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         shape = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"got {shape}, expected an image, uint8 RGB (height, width, 3): load_image makes that")
@@ -186,7 +186,7 @@ def _reduced(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
 
 
 def _moved(faces: list[Face], from_image: NDArray[Any], to_image: NDArray[Any]) -> list[Face]:
-    """Return faces of a resized image as they lie in the other; the centres of pixels are whole numbers."""
+    """Map faces of a resized image to the original; pixel centres are at integer coordinates."""
     scale = np.array([to / at for to, at in zip(to_image.shape[1::-1], from_image.shape[1::-1], strict=True)])
     return faces if (scale == 1).all() else [_mapped(face, scale, (scale - 1) / 2) for face in faces]
 

@@ -1,4 +1,4 @@
-"""The detectors that are known by name: YuNet, CenterFace, and none."""
+"""The named detectors: YuNet, CenterFace, and none at all (``whole``)."""
 
 import hashlib
 from pathlib import Path
@@ -20,20 +20,19 @@ _CENTERFACE_OUTPUTS = ("537", "538", "539", "540")
 
 
 class YuNet(NetworkDetector):
-    """YuNet: 122 KB, the faster one, and sure about which way is up.
+    """YuNet: 122 KB, the faster one, and reliable about orientation.
 
     Args:
-        path: the file; None takes the known weights.
-        max_side: longest side in pixels at which it looks.
-        min_score: faces below are dropped.
+        path: the file; None uses the known weights.
+        max_side: longest side in pixels of its input.
         rotations: try the image in four orientations.
 
     Source: Wu, Peng and Yu, YuNet: a tiny millisecond-level face detector, Machine Intelligence Research 20, 2023.
 
     Raises:
         ModelError: the file is damaged or another network.
-        MissingExtraError: the package that brings the weights is not installed.
-        InputError: an argument is out of range.
+        MissingExtraError: the package that contains the weights is not installed. InputError: an argument is out of
+            range.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class YuNet(NetworkDetector):
 
 
 class CenterFace(NetworkDetector):
-    """CenterFace: 7.3 MB, from a file, or from a folder that the variable COREFACE_MODELS names.
+    """CenterFace: 7.3 MB, from a file, or from a folder listed in the variable COREFACE_MODELS.
 
     Args: as `YuNet`.
 
@@ -66,7 +65,7 @@ class CenterFace(NetworkDetector):
     Programming 2020.
 
     Raises:
-        ModelError: the file is nowhere, damaged, or another network.
+        ModelError: the file is missing, damaged, or another network.
         InputError: an argument is out of range.
     """
 
@@ -102,9 +101,9 @@ def decode_centerface(
     Args:
         heat: (H, W), confidence of a face in each cell of 4 x 4 pixels.
         scale: (2, H, W), logarithms of height and width in cells.
-        offset: (2, H, W), where in its cell the middle lies, y and x.
-        landmarks: (10, H, W), y and x of the five points as shares of the box.
-        min_score: cells below are no faces.
+        offset: (2, H, W), position of the centre within its cell, y and x.
+        landmarks: (10, H, W), y and x of the five points relative to the box.
+        min_score: cells with a lower confidence are ignored.
     """
     rows, columns = np.nonzero(heat > min_score)
     if not len(rows):
@@ -114,7 +113,7 @@ def decode_centerface(
     middle_x = 4 * (columns + offset[1, rows, columns] + 0.5)
     left, top = middle_x - widths / 2, middle_y - heights / 2
     scores = heat[rows, columns]
-    # The box is not clipped: landmarks are shares of all of it.
+    # The box is not clipped, since landmarks are relative to the whole box.
     points = landmarks[:, rows, columns]
     x, y = left + widths * points[1::2], top + heights * points[0::2]
     boxes = np.stack([left, top, widths, heights], axis=1)
@@ -139,11 +138,11 @@ def open_detector(
     """Open a detector.
 
     Args:
-        detector: ``yunet``, ``centerface``, ``whole`` for images that are crops already, the ONNX file of one of these
-            networks, or any object that is a `Detector`, which is returned as it is.
-        max_side: longest side in pixels at which a network looks.
+        detector: ``yunet``, ``centerface``, ``whole`` for images that are already crops, the ONNX file of one of these
+            networks, or a `Detector`, which is returned unchanged.
+        max_side: longest side in pixels of a network's input.
         rotations: try photographs in four orientations.
-        min_score: faces below are dropped; None takes the network's usual value.
+        min_score: faces with a lower score are dropped; None uses the network's default.
 
     Raises:
         ModelError: the name is unknown, or a file is missing, damaged or another network.

@@ -1,4 +1,4 @@
-"""Many photographs become a file of embeddings, part by part: what is done survives an interruption."""
+"""Embeds many photographs into one file, part by part, so that an interrupted call can resume."""
 
 import hashlib
 import importlib
@@ -27,13 +27,13 @@ _PART = 64  # photographs: what a worker takes at a time, and loses when it is c
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """What decides an embedding: the arguments of `FacePipeline.from_pretrained`.
+    """What determines an embedding: the arguments of `FacePipeline.from_pretrained`.
 
     Attributes:
         model: the encoder.
-        detector: what finds faces.
+        detector: the detector.
         options: the other arguments.
-        imports: modules that a worker imports first, for what they register.
+        imports: modules that a worker imports first, for the names they register.
     """
 
     model: str = "sface"
@@ -42,7 +42,7 @@ class EmbedSettings:
     imports: tuple[str, ...] = ()
 
     def pipeline(self) -> FacePipeline:
-        """Open it."""
+        """Open the pipeline."""
         for module in self.imports:
             importlib.import_module(module)
         return FacePipeline.from_pretrained(self.model, self.detector, **self.options)
@@ -50,13 +50,13 @@ class EmbedSettings:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What `embed_paths` did.
+    """The result of `embed_paths`.
 
     Attributes:
-        photographs: their number.
+        photographs: number of photographs.
         embedded: how many have an embedding.
-        reasons: number of the others, by reason.
-        done_before: photographs that an earlier call had done.
+        reasons: number of photographs without an embedding, by reason.
+        done_before: number of photographs that an earlier call processed.
     """
 
     photographs: int
@@ -73,32 +73,32 @@ def embed_paths(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Embedded:
-    """Embed photographs into a ``.npz``, a row for every one in order, whatever the number of workers.
+    """Embed photographs into a ``.npz`` with one row per photograph, in order.
 
-    The file holds ``embeddings`` (N, D) float32, zeros where there is none; ``names`` (N,); ``reasons`` (N,), empty
-    where there is an embedding; ``identities`` (N,), the folder or the label, where all paths say one; and
-    ``contract``, JSON, what made them. Parts are kept in ``<out>.parts`` until it is whole: a call that was cut off
-    goes on there.
+    The file contains ``embeddings`` (N, D) float32, zeros if there is none; ``names`` (N,); ``reasons`` (N,), empty if
+    there is an embedding; ``identities`` (N,), the folder or the label, if all paths have one; and ``contract``, JSON,
+    the pipeline's contract. Parts are kept in ``<out>.parts`` until the file is complete: an interrupted call resumes
+    from them.
 
     Args:
-        paths: images, folders of images or of people, RecordIO, tar shards, ``.txt`` files with a path a line.
+        paths: images, folders of images or of people, RecordIO, tar shards, ``.txt`` files with one path per line.
         out: the ``.npz`` to write.
-        settings: what embeds.
-        workers: processes.
-        progress: called with the number of photographs done.
+        settings: the pipeline.
+        workers: number of processes.
+        progress: called with the number of finished photographs.
 
     Raises:
-        DataError: a path holds no images, or none of them can be embedded.
+        DataError: a path contains no images, or none of them can be embedded.
         ModelError: there is no such encoder or detector.
-        InputError: ``out`` is no ``.npz``, or the pipeline takes all faces.
+        InputError: ``out`` is not a ``.npz``, or the pipeline uses all faces.
         ProcessLostError: a worker died.
         OSError: it cannot be written.
     """
     settings, target = settings or EmbedSettings(), Path(out)
     if target.suffix != ".npz":
-        raise InputError(f"the embeddings go to {target}, expected a name that ends in .npz")
+        raise InputError(f"the output is {target}, expected a name that ends in .npz")
     if settings.options.get("face") == "all":
-        raise InputError("a row belongs to a photograph: face is 'all', expected largest, centre or only")
+        raise InputError("face is 'all', expected largest, centre or only: each photograph has one row")
     sources = [_Listed.of(os.fspath(path)) for path in paths]
     names = [name for source in sources for name in source.names]
     identities = [identity for source in sources for identity in source.identities]
@@ -210,12 +210,12 @@ def _part(folder: Path, start: int) -> Path:
 
 
 def _claim(folder: Path, digest: str) -> None:
-    """Make the folder of parts; those of other photographs or of another pipeline are removed."""
+    """Create the folder of parts, and remove parts of other photographs or of another pipeline."""
     owner = folder / "digest"
     if folder.is_dir() and (not owner.is_file() or owner.read_text(encoding="utf-8") != digest):
         if any(entry.name != "digest" and entry.suffix != ".npz" for entry in folder.iterdir()):
             raise DataError(
-                f"{folder} holds something else than parts of embeddings: remove it, or choose another name"
+                f"{folder} contains other files than parts of embeddings: remove it, or choose another name"
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Faces as other libraries return them, turned into ours: their arrays alone, none of the libraries is needed."""
+"""Converts the arrays that other face detection libraries return. None of the libraries is imported."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ _MTCNN_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 def from_arrays(boxes: ArrayLike, landmarks: ArrayLike, scores: ArrayLike) -> list[Face]:
     """Return faces of boxes (n, 4) left, top, right, bottom, landmarks (n, 5, 2) and scores (n,), best first.
 
-    This is what facenet-pytorch's ``MTCNN.detect(image, landmarks=True)`` returns; None for no face is taken too.
+    This is what facenet-pytorch's ``MTCNN.detect(image, landmarks=True)`` returns, including None for no face.
 
     Raises:
-        InputError: the shapes do not fit each other.
+        InputError: the shapes do not match.
     """
     if boxes is None:
         return []

@@ -1,4 +1,4 @@
-"""From two photographs to a decision: find a face, align it, embed it, compare at a calibrated threshold."""
+"""From two photographs to a decision: detect a face, align it, embed it, compare at a calibrated threshold."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from coreface.recognition.detection import MAX_SIDE, Detector, Face, WholeImage
 from coreface.recognition.detectors import open_detector
 
 SHIPPED = Path(__file__).parent / "calibrations"  #: calibrations of known weights, numbers only
-_BATCH = 32  # crops that are embedded at a time
+_BATCH = 32  # crops per batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +31,10 @@ class FaceEmbeddings:
     """The embeddings of the faces in photographs.
 
     Attributes:
-        embeddings: (n, embedding_size) float32, unit length, a row a face.
-        indices: (n,) int64, the number of the photograph behind each row.
-        faces: the face behind each row.
-        failures: what could not be embedded: number of the photograph -> error.
+        embeddings: (n, embedding_size) float32, unit length, one row per face.
+        indices: (n,) int64, the index of each row's photograph.
+        faces: the face of each row.
+        failures: photographs that could not be embedded: index -> error.
     """
 
     embeddings: NDArray[np.float32]
@@ -45,17 +45,17 @@ class FaceEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """Whether two photographs show one person.
+    """Whether two photographs show the same person.
 
     Attributes:
-        match: True or False; None where the calibration is too small for the rate that was asked for.
+        match: True or False; None if the calibration is too small for the requested rate.
         score: cosine of the two embeddings.
-        threshold: a match is a score not below it; None where there is none.
-        fmr: the rate of false matches of the calibration there; None where a threshold was given.
-        fmr_low: lower end of its 95 % interval; None where the calibration knew no identities.
+        threshold: the photographs match if the score is not below it; None if there is none.
+        fmr: the calibration's rate of false matches at the threshold; None if a threshold was given.
+        fmr_low: lower end of its 95 % interval; None if the calibration had no identities.
         fmr_high: its upper end.
-        standing: what the decision rests on: ``solid``, 30 false matches or more in the calibration; ``marked``, 3 to
-            29; ``undecidable``, fewer; ``given``, a threshold that the caller chose.
+        standing: the basis of the decision: ``solid``, 30 or more false matches in the calibration; ``marked``, 3 to
+            29; ``undecidable``, fewer; ``given``, a threshold chosen by the caller.
         faces: the face in each photograph.
     """
 
@@ -78,22 +78,22 @@ class FacePipeline:
     """An encoder with a detector and the alignment that the encoder was trained on.
 
     Args:
-        encoder: what embeds crops.
-        detector: what finds faces: a name (``yunet``, ``centerface``, ``whole``), an ONNX file, or a `Detector`.
-        face: which face of a photograph is meant: ``largest``, ``centre``, ``only``, or ``all``.
-        alignment: of an encoder that does not say its own, such as ``arcface``.
+        encoder: embeds the crops.
+        detector: finds the faces: a name (``yunet``, ``centerface``, ``whole``), an ONNX file, or a `Detector`.
+        face: which face of a photograph is used: ``largest``, ``centre``, ``only``, or ``all``.
+        alignment: for an encoder whose alignment is not recorded, such as ``arcface``.
         min_eyes: pixels between the eyes of the smallest face that is used.
         flip: add the embedding of the mirrored crop.
-        calibration: what thresholds come from; None leaves it out.
+        calibration: the source of thresholds; None for none.
 
     Attributes:
-        contract: all that decides a score.
-        no_calibration: why there is no calibration, where there is none.
+        contract: everything that determines a score.
+        no_calibration: why there is no calibration.
 
     Raises:
         ModelError: the alignment of the encoder's crops is not recorded, or there is no such detector.
-        MissingExtraError: the package that brings a detector is not installed.
-        InputError: an argument is out of range, or another alignment than the encoder's own.
+        MissingExtraError: the package that contains a detector is not installed.
+        InputError: an argument is out of range, or the alignment differs from the encoder's.
     """
 
     def __init__(
@@ -130,13 +130,13 @@ class FacePipeline:
         Args:
             model: the folder of a run or of a saved encoder, an ONNX file, or the name of known weights (``sface``).
             detector: as above.
-            calibration: the file; None looks beside the encoder, and among those that come with known weights.
-            max_side: longest side in pixels at which a detector looks.
+            calibration: the file; None searches next to the encoder, and among those shipped for known weights.
+            max_side: longest side in pixels of a detector's input.
             rotations: try photographs in four orientations.
             options: as above, from ``face`` on.
 
         Raises:
-            ModelError: there is no such encoder, or the calibration in ``calibration`` belongs to something else.
+            ModelError: there is no such encoder, or ``calibration`` belongs to another pipeline.
             MissingExtraError: a package is not installed.
         """
         found = open_detector(detector, max_side=max_side, rotations=rotations)
@@ -155,7 +155,7 @@ class FacePipeline:
 
     @property
     def contract(self) -> dict[str, Any]:
-        """All that decides a score, as plain values: a calibration and a gallery belong to it."""
+        """Everything that determines a score, as plain values. A calibration and a gallery are tied to it."""
         return {
             "encoder": self._encoder_digest,
             "alignment": {**self.alignment.to_dict(), "size": self.encoder.image_size},
@@ -169,7 +169,7 @@ class FacePipeline:
         return hashlib.sha256(json.dumps(self.contract, sort_keys=True).encode()).hexdigest()
 
     def faces(self, image: ImageSource) -> list[Face]:
-        """Return all faces in a photograph, the most confident first; none is no error.
+        """Return all faces in a photograph, the most confident first; may be empty.
 
         Args:
             image: a path, encoded bytes, a PIL image or an array.
@@ -180,11 +180,11 @@ class FacePipeline:
         return self.detector.detect(load_image(image))
 
     def embed(self, images: Iterable[ImageSource], on_error: Literal["raise", "record"] = "raise") -> FaceEmbeddings:
-        """Embed the faces that are meant in photographs; one photograph is in memory at a time.
+        """Embed the selected faces of photographs, with one photograph in memory at a time.
 
         Args:
             images: paths, encoded bytes, PIL images or arrays.
-            on_error: ``raise`` the first photograph that cannot be embedded, or ``record`` all of them in ``failures``.
+            on_error: ``raise`` the first error, or ``record`` all of them in ``failures``.
 
         Raises:
             ImageError: a photograph cannot be read.
@@ -222,22 +222,24 @@ class FacePipeline:
         return FaceEmbeddings(embeddings, np.array(indices, np.int64), tuple(faces), failures)
 
     def verify(self, a: ImageSource, b: ImageSource, fmr: float = 1e-3, *, threshold: float | None = None) -> Decision:
-        """Decide whether two photographs show one person.
+        """Decide whether two photographs show the same person.
 
         Args:
             a: a photograph.
             b: another.
-            fmr: wanted rate of false matches.
-            threshold: a cosine to decide at, instead of the calibration's.
+            fmr: accepted rate of false matches.
+            threshold: a cosine to use instead of the calibration's threshold.
 
         Raises:
             ModelError: there is neither a calibration nor a threshold.
             ImageError: a photograph cannot be read.
             FaceError: a photograph shows no face that can be used.
-            InputError: ``fmr`` is out of range, the threshold is no cosine, or the pipeline takes all faces.
+            InputError: ``fmr`` or ``threshold`` is out of range, or the pipeline uses all faces.
         """
         if self.cropper.face == "all":
-            raise InputError("verify compares one face with one other: the pipeline needs face='largest' or another")
+            raise InputError(
+                "verify compares single faces: the pipeline has face='all', expected largest, centre or only"
+            )
         if threshold is not None and not -1 <= threshold <= 1:
             raise InputError(f"threshold is {threshold}, expected a cosine from -1 to 1")
         if threshold is None and self.calibration is None:
@@ -257,10 +259,10 @@ class FacePipeline:
 
 
 def calibration_place(model: str | os.PathLike[str]) -> Path:
-    """Return where a new calibration of a model belongs.
+    """Return the path of a new calibration of a model.
 
     Raises:
-        ModelError: the model is known weights, in a folder that must not be changed.
+        ModelError: the model is known weights, whose folder must not be changed.
     """
     path = Path(model)
     if os.fspath(model) in KNOWN:
@@ -271,7 +273,7 @@ def calibration_place(model: str | os.PathLike[str]) -> Path:
 
 
 def calibration_places(model: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield where the calibration of a model may lie, the first that belongs to a pipeline being meant."""
+    """Yield the paths where the calibration of a model may be; the first that fits a pipeline is used."""
     text, path = os.fspath(model), Path(model)
     if text in KNOWN:
         yield from sorted(SHIPPED.glob(f"{text}_*.json"))
@@ -293,7 +295,7 @@ def _chosen_alignment(encoder: Encoder, given: str | Alignment | None, detector:
         return own
     if wanted is None:
         raise ModelError(
-            "the alignment of the crops that this encoder was trained on is not recorded: set alignment='arcface' "
+            "the alignment of this encoder's training crops is not recorded: set alignment='arcface' "
             "(--alignment arcface) if it was the usual five points in 112 x 112 pixels"
         )
     return wanted

@@ -1,4 +1,4 @@
-"""The same work on many items, in this process or in several, with the results in the order of the items."""
+"""Processes many items in this process or in several, with the results in the order of the items."""
 
 import multiprocessing
 from collections import deque
@@ -14,29 +14,29 @@ from coreface.errors import InputError, ProcessLostError
 Item = TypeVar("Item", contravariant=True)
 Result = TypeVar("Result", covariant=True)
 
-_AHEAD = 4  # items a worker that are waiting or done: memory stays flat whatever their number
+_AHEAD = 4  # items per worker that are queued or finished, which bounds the memory
 
 _work: Callable[[Any], Any] | None = None  # of this worker process
 
 
 class Job(Protocol[Item, Result]):
-    """Work that can be sent to a process, which opens detectors and encoders for itself."""
+    """Work that can be pickled and sent to a process, which opens its own detectors and encoders."""
 
     def open(self) -> Callable[[Item], Result]:
-        """Return what does the work on one item."""
+        """Return the function that processes one item."""
 
 
 def run_ordered(job: Job[Item, Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Yield the result of every item in order.
 
     Args:
-        job: the work; pickled where there are several processes.
-        items: what it is done on.
-        workers: processes; 1 works in this one.
+        job: the work; pickled if there are several processes.
+        items: the items to process.
+        workers: number of processes; 1 uses this process.
 
     Raises:
         InputError: ``workers`` is below 1.
-        ProcessLostError: a process died, as for lack of memory.
+        ProcessLostError: a process died, for example for lack of memory.
     """
     if workers < 1:
         raise InputError(f"workers is {workers}, expected 1 or more")

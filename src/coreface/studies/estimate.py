@@ -1,4 +1,4 @@
-"""How long a study takes, from measured steps: all arms step in turn, so that what slows the machine slows them all."""
+"""Estimates how long a study takes from measured steps. The arms take turns, so that a slow phase affects all."""
 
 import tempfile
 import time
@@ -18,7 +18,7 @@ from coreface.studies.scores import open_sets
 from coreface.training.recipe import Recipe
 from coreface.training.trainer import Trainer
 
-_EMBEDDED = 32  # images that are embedded to time it
+_EMBEDDED = 32  # images embedded for the timing
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""One run of a study, in a process of its own: the shared epochs of a seed, or an arm from the branch to its scores.
+"""One run of a study in a separate process: the shared epochs of a seed, or an arm from the branch to its scores.
 
-The process is told what to do on standard input, and which modules to import first as arguments. It writes its progress
-to the run's log, and ends with 0, or `BUSY` where somebody else works on the run, or as the command line does. It
-stops, with a checkpoint, when its parent has died.
+The process reads its job from standard input; its arguments are modules to import first. It writes its progress to the
+run's log and exits with 0, with `BUSY` if another process works on the run, or with the status of the command line. It
+stops, with a checkpoint, if its parent dies.
 """
 
 import hashlib
@@ -50,15 +50,15 @@ from coreface.training.initial_weights import ENCODER
 from coreface.training.metrics_file import read_metrics
 from coreface.training.recipe import Recipe
 
-SHARED = "shared"  #: in the place of an arm: the epochs that all arms of a seed have in common
+SHARED = "shared"  #: used instead of an arm: the epochs that all arms of a seed have in common
 BUSY, LOST = 75, 76  #: exit statuses
-_LOOKS = 1.0  # seconds between two looks at the parent
+_LOOKS = 1.0  # seconds between two checks of the parent
 _VERSIONS = ("coreface", "python", "torch", "numpy", "opencv", "system")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A run to make: of an arm, or of the `SHARED` epochs."""
+    """A run of an arm, or of the `SHARED` epochs."""
 
     study: Study
     place: Place
@@ -71,10 +71,10 @@ class Job:
 
 
 def run_job(job: Job, console: Console) -> None:
-    """Make a run: train what is not trained, measure what is not measured, and write its row and its scores.
+    """Perform a run: train and measure what is missing, and write its row and its scores.
 
     Raises:
-        RunError: somebody else works on it, or its seed was begun on another model of processor.
+        RunError: another process works on it, or its seed was started on another CPU model.
         CoreFaceError, TrainingStopped: as `coreface.runs.run.train` does.
     """
 
@@ -134,7 +134,7 @@ def _train_arm(job: Job, console: Console) -> None:
         with threads_of(recipe):
             encoder = FaceEncoder.from_pretrained(folder / ENCODER)
             scores, notes = score_encoder(encoder, study.measure, recipe, console)
-    except EvaluationError as error:  # training again would end in the same encoder
+    except EvaluationError as error:  # training again would give the same encoder
         tried = list(study.measure.sets)
         write_json(place.row(seed, job.arm), row | {"state": UNMEASURED, "reason": str(error), "tried": tried})
         return
@@ -206,9 +206,9 @@ def main() -> int:
     """Run the job on standard input."""
     for name in sys.argv[1:]:
         import_module(name)
-    job, parent = pickle.load(sys.stdin.buffer)  # from the process that began this one
+    job, parent = pickle.load(sys.stdin.buffer)  # from the parent process
     _watch_parent(parent)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # where no training looks after it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # for the phases in which no training handles it
     try:
         run_job(job, Console(stderr=True, width=200))
     except RunError as error:

@@ -1,7 +1,8 @@
-"""Who works on a run: one process of any machine that sees the folder, as long as it lives.
+"""Ownership of runs: at any time one process of all machines that share the folder works on a run.
 
-The owner's file says machine, process and when the process began; its time of change is renewed every few seconds. An
-owner on the same machine is dead if the process is gone; one elsewhere, if its file has not been renewed for long.
+The owner's file records the machine, the process and when the process started; its modification time is renewed every
+few seconds. An owner on the same machine is dead if its process is gone; one on another machine, if its file has not
+been renewed for a while.
 """
 
 import contextlib
@@ -16,12 +17,12 @@ from typing import Any
 
 from coreface.errors import RunError
 
-RENEWED = 5.0  #: seconds between two signs of life
-DEAD_AFTER = 120.0  #: seconds without one
+RENEWED = 5.0  #: seconds between two renewals
+DEAD_AFTER = 120.0  #: seconds without renewal
 
 
 def machine() -> str:
-    """Return what tells this machine from others: its name, its start, and its space of process numbers."""
+    """Return an identifier of this machine: its name, its boot, and its namespace of process ids."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
@@ -30,22 +31,22 @@ def machine() -> str:
 
 
 def live_owner(path: Path) -> str | None:
-    """Return who owns the run, in words; None where nobody does, or the owner is dead."""
+    """Return a description of the run's owner; None if there is none, or it is dead."""
     owner = _read(path)
     return _words(owner) if owner is not None and _lives(path, owner) else None
 
 
 @contextlib.contextmanager
 def owned(path: Path, lost: Callable[[str], None]) -> Iterator[None]:
-    """Own a run while the block runs.
+    """Own a run within the context.
 
     Args:
-        path: the owner's file; its folder is made.
-        lost: called from another thread, with the reason, where somebody else has taken the run over, as they may
-            after a long standstill of this machine.
+        path: the owner's file; its folder is created.
+        lost: called from another thread, with the reason, if another process has taken the run over, which may happen
+            after this machine was suspended for long.
 
     Raises:
-        RunError: somebody who lives owns it.
+        RunError: a live process owns it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     own = {"machine": machine(), "host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid())}
@@ -53,7 +54,7 @@ def owned(path: Path, lost: Callable[[str], None]) -> Iterator[None]:
     while not _create(path, text):
         owner = _read(path)
         if owner is None:
-            continue  # it has just been given back
+            continue  # it has just been released
         if _lives(path, owner):
             raise RunError(f"{path.stem} is being worked on by {_words(owner)}")
         _bury(path, owner)
@@ -63,13 +64,13 @@ def owned(path: Path, lost: Callable[[str], None]) -> Iterator[None]:
         while not ended.wait(RENEWED):
             try:
                 if path.read_text(encoding="utf-8") != text:
-                    lost(f"{path} names another owner: this process stood still for too long")
+                    lost(f"{path} has another owner: this process was suspended for too long")
                     return
                 os.utime(path)
             except FileNotFoundError:
                 lost(f"{path} is gone")
                 return
-            except OSError:  # a file server that does not answer now may answer again
+            except OSError:  # a file server that does not answer now may answer later
                 continue
 
     thread = threading.Thread(target=renew, name="owner", daemon=True)
@@ -85,7 +86,7 @@ def owned(path: Path, lost: Callable[[str], None]) -> Iterator[None]:
 
 
 def _create(path: Path, text: str) -> bool:
-    """Create the file with its whole content, or return False where it exists."""
+    """Create the file with its whole content; return False if it exists."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_text(text, encoding="utf-8")
     try:
@@ -98,13 +99,13 @@ def _create(path: Path, text: str) -> bool:
 
 
 def _bury(path: Path, dead: dict[str, Any]) -> None:
-    """Take a dead owner's file away; of several that try one succeeds, and nobody's new file is lost."""
+    """Remove a dead owner's file. If several processes try, one succeeds, and no new owner's file is lost."""
     grave = path.with_name(f".{path.name}.{uuid.uuid4().hex}.dead")
     try:
         path.replace(grave)
     except FileNotFoundError:
         return
-    if _read(grave) != dead:  # another took over in between: its file goes back
+    if _read(grave) != dead:  # another process took over in between: restore its file
         with contextlib.suppress(FileExistsError):
             os.link(grave, path)
     grave.unlink()
@@ -124,7 +125,7 @@ def _lives(path: Path, owner: dict[str, Any]) -> bool:
     if owner.get("machine") == machine():
         process = owner.get("process")
         return isinstance(process, int) and _began(process) == owner.get("began")
-    # Both times are the file server's: no two clocks are compared.
+    # Both times are the file server's, so the clocks of two machines are never compared.
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         probe.touch()
@@ -136,7 +137,7 @@ def _lives(path: Path, owner: dict[str, Any]) -> bool:
 
 
 def _began(process: int) -> str | None:
-    """Return when a process began, in the kernel's ticks; None where there is none (or it is a dead child)."""
+    """Return when a process started, in the kernel's ticks; None if it does not exist or is a zombie."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -147,7 +148,7 @@ def _began(process: int) -> str | None:
 def _signalled(process: int) -> str | None:
     if Path("/proc/self/stat").exists():
         return None
-    try:  # no /proc: whether there is a process of that number has to do
+    try:  # without /proc, check only whether a process has that id
         os.kill(process, 0)
     except ProcessLookupError:
         return None

@@ -1,4 +1,4 @@
-"""The plan of a study: arms that change fields of a recipe, seeds, contrasts, and what is measured on which sets."""
+"""The plan of a study: arms that change fields of a recipe, seeds, contrasts, and the measures and sets."""
 
 import dataclasses
 import hashlib
@@ -14,20 +14,20 @@ import numpy as np
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 
-HELD_OUT = "held_out"  #: the people that the base recipe holds out, as a set to measure on
+HELD_OUT = "held_out"  #: name of the set of people that the base recipe holds out
 _UNKNOWN = "not there"
-# What changes no weight. The faces are known by a digest of their own.
+# Fields that do not change the weights. The faces have a separate digest.
 FREE = ("data.train", "data.workers", "evaluation.", "checkpoint.", "log_every")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What a study compares.
+    """An arm: one of the recipes that a study compares.
 
     Attributes:
         name: of the arm.
         recipe: the whole recipe, with the seed of the base.
-        branch_seed: draws the random stream after the branch; None goes on with the stream of the shared epochs.
+        branch_seed: seed of the random numbers after the branch; None continues those of the shared epochs.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is measured: every set of pairs, and every image against every other of people.
+    """What is measured: sets of pairs, and all pairs of the images of people.
 
     Attributes:
         pairs: sets of pairs, ``FILE`` or ``FILE:IMAGES``.
-        faces: people, as ``data.train``; the word held_out means those that the recipe holds out.
+        faces: people, as in ``data.train``; held_out means those that the recipe holds out.
         fars: target false accept rates.
-        replicates: resamples of the people.
+        replicates: bootstrap resamples of the people.
     """
 
     pairs: tuple[str, ...] = ()
@@ -70,13 +70,13 @@ class Study:
 
     Attributes:
         name: of the study file.
-        base: the recipe of the shared epochs; arms begin from it.
+        base: the recipe of the shared epochs, from which the arms branch.
         shared_until: epochs that the arms of a seed have in common; 0 trains every arm from its first epoch.
         arms: by name, in the order of the file.
         contrasts: pairs of arms: the first minus the second.
-        primary: the set and the measure that the study is judged by.
+        primary: the set and the measure of the study's primary outcome.
         measure: what is measured.
-        seeds: of the recipes.
+        seeds: seeds of the recipes.
     """
 
     name: str
@@ -99,16 +99,16 @@ class Study:
         return dataclasses.replace(self, base=changed(self.base), arms=arms)
 
     def shared_recipe(self, seed: int) -> Recipe:
-        """Return the recipe of the shared epochs of a seed; stages after the branch are the arms' own affair."""
+        """Return the recipe of the shared epochs of a seed; stages after the branch are left to the arms."""
         kept = [stage for stage in self.base.stages if stage.from_epoch <= self.shared_until]
         return dataclasses.replace(self.base, seed=seed, stages=kept)
 
     def shared_facts(self, seed: int) -> dict[str, Any]:
-        """Return what decides the shared epochs of a seed, as plain values."""
+        """Return what determines the shared epochs of a seed, as plain values."""
         return {"until": self.shared_until, **_deciding(self.shared_recipe(seed))}
 
     def run_facts(self, arm: str, seed: int) -> dict[str, Any]:
-        """Return what decides a run, as plain values: two runs with the same have the same result."""
+        """Return what determines a run, as plain values: runs with equal facts have equal results."""
         own = _deciding(self.arms[arm].of_seed(seed))
         return {"shared": self.shared_facts(seed) if self.shared_until else None, **own}
 
@@ -129,7 +129,7 @@ def digest(facts: Mapping[str, Any]) -> str:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in which fields what decides two runs differs; a field that was unknown then had today's default."""
+    """Describe the fields in which two runs differ; a field unknown at the time had today's default."""
     one, other = dict(leaves(before)), dict(leaves(now))
     defaults = dict(leaves(Recipe().to_dict()))
     stage = dict(leaves(dataclasses.asdict(StageRecipe(views=2, contrastive=ContrastiveRecipe()))))
@@ -146,7 +146,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield name and value of what stands in nested sections; items of lists of sections are numbered from 1."""
+    """Yield the name and value of every field of nested sections; lists of sections are numbered from 1."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from leaves(inner, f"{prefix}.{name}" if prefix else str(name))

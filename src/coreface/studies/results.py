@@ -1,4 +1,4 @@
-"""The results of a study's runs on disk: a row of plain values and a file of scores each; and where everything lies."""
+"""The results of a study's runs on disk (a row of plain values and a file of scores per run), and their paths."""
 
 import contextlib
 import json
@@ -20,11 +20,11 @@ FINISHED, DIVERGED, UNMEASURED = "finished", "diverged", "not measured"
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a study lie.
+    """The paths of a study's files.
 
     Attributes:
         folder: of the study.
-        kept: a second folder of results, beside the study file, that is only read.
+        kept: a second, read-only folder of results next to the study file.
     """
 
     folder: Path
@@ -47,11 +47,11 @@ class Place:
         return row.with_suffix(".npz")
 
     def shared(self, seed: int) -> Path:
-        """Return the file that says that the shared epochs of a seed are done."""
+        """Return the file that marks the shared epochs of a seed as done."""
         return self.run(seed, "shared.json")
 
     def trained_by(self, seed: int, arm: str) -> Path:
-        """Return the file that says by what a run folder is being trained."""
+        """Return the file with the facts that a run folder is trained by."""
         return self.run(seed, f"{arm}.trained_by.json")
 
     def read_row(self, seed: int, arm: str) -> tuple[Path, dict[str, Any]] | None:
@@ -69,10 +69,10 @@ class Standing:
     """The status of a run.
 
     Attributes:
-        state: ``done``; ``measure`` where only its sets are to be measured again; ``train`` otherwise.
-        row: what is known of it; None without.
-        path: of the row.
-        reason: why it is trained or measured again, or None.
+        state: ``done``; ``measure`` if only its sets must be measured again; ``train`` otherwise.
+        row: its row of results, if any.
+        path: path of the row.
+        reason: why it must be trained or measured again, or None.
     """
 
     state: str
@@ -82,7 +82,7 @@ class Standing:
 
 
 def standing(study: Study, place: Place, seed: int, arm: str) -> Standing:
-    """Say how a run stands: what it was trained by and measured on, against what the study says now."""
+    """Return the status of a run, by comparing how it was trained and measured with the current study."""
     found = place.read_row(seed, arm)
     if found is None:
         return Standing("train")
@@ -102,7 +102,7 @@ def standing(study: Study, place: Place, seed: int, arm: str) -> Standing:
 
 
 def begin(place: Place, seed: int, arm: str, facts: dict[str, Any]) -> None:
-    """Make the run folder free for a run that these facts decide, unless it holds that run already."""
+    """Prepare the run folder for a run with these facts, unless it already contains that run."""
     if has_begun(place, seed, arm, facts):
         return
     shutil.rmtree(place.run(seed, arm), ignore_errors=True)
@@ -110,13 +110,13 @@ def begin(place: Place, seed: int, arm: str, facts: dict[str, Any]) -> None:
 
 
 def has_begun(place: Place, seed: int, arm: str, facts: dict[str, Any]) -> bool:
-    """Say whether what lies in a run folder is trained by these facts."""
+    """Return whether the run in a run folder has these facts."""
     found = read_json(place.trained_by(seed, arm))
     return found is not None and not changes(found["recipe"], facts)
 
 
 def shared_standing(study: Study, place: Place, seed: int) -> dict[str, Any] | None:
-    """Return what is known of the finished shared epochs of a seed; None where they are to be trained."""
+    """Return the row of the finished shared epochs of a seed; None if they must be trained."""
     found = read_json(place.shared(seed))
     if found is None or changes(found["recipe"], study.shared_facts(seed)):
         return None
@@ -126,7 +126,7 @@ def shared_standing(study: Study, place: Place, seed: int) -> dict[str, Any] | N
 
 
 def processor_of_seed(study: Study, place: Place, seed: int) -> str | None:
-    """Return the model of processor that the runs of a seed were trained on; None before the first."""
+    """Return the CPU model that the runs of a seed were trained on; None before the first."""
     rows = [standing(study, place, seed, arm).row for arm in study.arms]
     for row in (shared_standing(study, place, seed) if study.shared_until else None, *rows):
         if row is not None:
@@ -135,18 +135,18 @@ def processor_of_seed(study: Study, place: Place, seed: int) -> str | None:
 
 
 def begun_elsewhere(study: Study, place: Place, seed: int) -> str | None:
-    """Say why a seed is left to another machine: its runs were begun on another model of processor; None if not."""
+    """Return why a seed is left to another machine (its runs were started on another CPU model), or None."""
     made_on, here = processor_of_seed(study, place, seed), processor()
     if made_on in (None, here):
         return None
     return (
-        f"seed {seed} is left to another machine: all its runs belong on one model of processor, and it began on "
+        f"seed {seed} is left to another machine: all its runs need the same CPU model, and it was started on "
         f"{made_on}; this is {here}"
     )
 
 
 def processor() -> str:
-    """Return the model of the processor, and of the GPU where there is one: on the same, the same bits come out."""
+    """Return the model of the CPU, and of the GPU if there is one: equal models give bit-identical results."""
     facts: dict[str, str] = {}
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
@@ -167,7 +167,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the values of a file; None where it is missing or holds none."""
+    """Return the content of a JSON file; None if it is missing or invalid."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Runs the jobs of a study: several at once, each a process, shared epochs before the arms that begin from them."""
+"""Runs the jobs of a study, several processes at once, and shared epochs before the arms that branch from them."""
 
 import os
 import pickle
@@ -17,12 +17,12 @@ from coreface.studies.ownership import live_owner
 from coreface.studies.results import begun_elsewhere, shared_standing, standing
 from coreface.training.log import say
 
-_LOOKS = 0.2  # seconds between two looks at the processes
-_PATIENCE = 5.0  # seconds between two looks at runs of other owners
+_LOOKS = 0.2  # seconds between two checks of the processes
+_PATIENCE = 5.0  # seconds between two checks of runs with other owners
 
 
 class _Stop:
-    """Notes SIGTERM and Ctrl-C while it is entered."""
+    """A context that records SIGTERM and Ctrl-C."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -40,23 +40,24 @@ class _Stop:
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, console: Console, imports: Sequence[str] = ()) -> dict[Job, str]:
-    """Run jobs to their end, a few at once, in their order as far as arms need not wait for their shared epochs.
+    """Run jobs to completion, several at once, in their order, except that arms wait for their shared epochs.
 
     Args:
-        jobs: runs to make; those that others make meanwhile are waited for.
-        at_once: how many.
-        console: where to show what begins and ends.
-        imports: modules that every process imports first, for what they register.
+        jobs: runs to perform; runs that other processes work on are waited for.
+        at_once: how many at once.
+        console: where to show progress.
+        imports: modules that every process imports first, for the names they register.
 
     Returns:
-        The jobs that failed, each with the reason, that they can be tried again; a run that diverged has not failed.
+        The jobs that failed, each with the reason; they can be tried again. A run that diverged does not count as
+        failed.
 
     Raises:
         TrainingStopped: Ctrl-C or SIGTERM came; every run has written a checkpoint.
     """
     waiting, failed = list(jobs), dict[Job, str]()
     running: dict[Job, subprocess.Popen[bytes]] = {}
-    owners: dict[Job, str] = {}  # as far as they have been told of
+    owners: dict[Job, str] = {}  # other owners that have been reported
     look_again = 0.0
     with _Stop() as stop:
         try:
@@ -94,14 +95,14 @@ def run_jobs(jobs: Sequence[Job], at_once: int, console: Console, imports: Seque
 
 
 def _leaves_waiting(job: Job, owners: dict[Job, str], failed: dict[Job, str], console: Console) -> bool:
-    """Say whether a job is done, or can never be done (which ``failed`` then says), or may begin now."""
+    """Return whether a job is finished, has failed (recorded in ``failed``), or can start now."""
     for other, reason in failed.items():
         if other.arm == SHARED and other.seed == job.seed:
             failed[job] = f"the shared epochs failed: {reason}"
             return True
     if _is_done(job):
         return True
-    if elsewhere := begun_elsewhere(job.study, job.place, job.seed):  # since this study began
+    if elsewhere := begun_elsewhere(job.study, job.place, job.seed):  # since this command started
         failed[job] = elsewhere
         return True
     if not _is_ready(job):
@@ -139,14 +140,14 @@ def _start(job: Job, imports: Sequence[str]) -> "subprocess.Popen[bytes]":
             stdout=file,
             stderr=file,
             env=environment,
-            start_new_session=True,  # Ctrl-C reaches the study, which stops its runs
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops the runs
         )
     assert process.stdin is not None
     try:
         process.stdin.write(pickle.dumps((job, os.getpid())))
         process.stdin.close()
     except BrokenPipeError:
-        pass  # it has died already: its log says why
+        pass  # it has already died; see its log
     return process
 
 

@@ -1,4 +1,4 @@
-"""What a run is judged by: the scores of its encoder on every set, the measures of them, and their resamples."""
+"""The scores of a run's encoder on every set, their measures, and resamples of these."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ from coreface.runs.folder import open_recipe_faces
 from coreface.studies.plan import HELD_OUT, Measure, measure_names
 from coreface.training.recipe import Recipe
 
-_MAX_PAIRS = 5_000_000  # of one set: scores are kept for every run
+_MAX_PAIRS = 5_000_000  # per set, since the scores of every run are stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,8 @@ class SetScores:
 
     Attributes:
         pairs: scores (P,) float32 with the people of each pair.
-        folds: (P,) the fold of each pair; None where the set has no folds.
-        named: whether the set says who is on each image; otherwise people are known as far as genuine pairs tell.
+        folds: (P,) the fold of each pair; None if the set has no folds.
+        named: whether the set has identities; otherwise they are inferred from the genuine pairs.
     """
 
     pairs: PairScores
@@ -45,14 +45,14 @@ class SetScores:
     named: bool
 
     def digest(self) -> str:
-        """Return the SHA-256 of the pairs, without their scores: equal for two runs on the same set."""
+        """Return the SHA-256 of the pairs without their scores, equal for all runs on the same set."""
         hashed = hashlib.sha256()
         for array in (self.pairs.first, self.pairs.second, self.pairs.genuine, self.folds):
             hashed.update(b"none" if array is None else np.ascontiguousarray(array, np.int64).tobytes())
         return hashed.hexdigest()
 
     def measures(self, fars: Sequence[float]) -> dict[str, float | None]:
-        """Return the measures by name (`measure_names`); None where the set has none."""
+        """Return the measures by name (`measure_names`); None if the set does not have one."""
         genuine, impostor = self.pairs.genuine_scores, self.pairs.impostor_scores
         accuracy = None
         if self.folds is not None:
@@ -74,7 +74,7 @@ class SetScores:
 def score_encoder(
     encoder: FaceEncoder, measure: Measure, recipe: Recipe, console: Console
 ) -> tuple[dict[str, SetScores], list[str]]:
-    """Return the scores of an encoder on every set, and what is to be said of images that could not be embedded.
+    """Return the scores of an encoder on every set, and notes about images that could not be embedded.
 
     Raises:
         CoreFaceError: a set is missing, or the embeddings cannot be measured.
@@ -103,17 +103,17 @@ def open_sets(measure: Measure, recipe: Recipe) -> list[FaceSource | PairSet]:
     """Open every set.
 
     Raises:
-        DataError: one is missing, or cannot be measured on.
+        DataError: a set is missing or unusable.
     """
     faces = [open_set_of_faces(name, recipe) for name in measure.faces]
     return [*(open_named_pairs(name) for name in measure.pairs), *faces]
 
 
 def open_set_of_faces(name: str, recipe: Recipe) -> FaceSource:
-    """Open people to measure on: those that a recipe holds out, or others by their path.
+    """Open a set of people: those that a recipe holds out, or others by path.
 
     Raises:
-        DataError: nobody is held out, or nothing lies there.
+        DataError: nobody is held out, or the path does not exist.
     """
     if name != HELD_OUT:
         faces = open_faces(name)
@@ -128,7 +128,7 @@ def open_set_of_faces(name: str, recipe: Recipe) -> FaceSource:
 def write_scores(path: Path, scores: Mapping[str, SetScores]) -> str:
     """Write the scores of a run as ``.npz`` and return their SHA-256.
 
-    Of set number k, from 0: ``k_scores``, ``k_first``, ``k_second``, ``k_same``, ``k_fold`` (empty without folds) and
+    For set number k, from 0: ``k_scores``, ``k_first``, ``k_second``, ``k_same``, ``k_fold`` (empty without folds) and
     ``k_named``; ``sets`` has the names. People are numbers.
     """
     arrays: dict[str, NDArray[Any]] = {"sets": np.array(list(scores))}
@@ -172,7 +172,7 @@ def read_scores(path: Path) -> dict[str, SetScores]:
 
 
 def _listed(verification: Verification) -> PairScores:
-    """Put the pairs of a verification into one list, in float32; those of people have the genuine ones first."""
+    """Return the pairs of a verification as one list, in float32; for people, genuine pairs come first."""
     pairs = verification.pairs
     assert pairs is not None
     if isinstance(pairs, PairScores):

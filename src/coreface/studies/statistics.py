@@ -1,14 +1,14 @@
-"""What a contrast of two arms shows: a paired difference whose interval accounts for training seeds and for people.
+"""Statistics of a contrast of two arms: a paired difference whose interval accounts for seeds and for people.
 
-An arm is trained with several seeds, and all runs are measured on the same pairs of images. Both are samples: other
-seeds and other people would give other differences. Few seeds cannot be resampled (five give 126 different samples, and
-too narrow intervals), so the variance of the mean difference is the sum of two components:
+An arm is trained with several seeds, and all runs are measured on the same pairs of images. Seeds and people are both
+samples: others would give other differences. A few seeds cannot be bootstrapped (five give 126 different samples, and
+intervals that are too narrow), so the variance of the mean difference is the sum of two components:
 
 - seeds: s^2 / n, with s^2 the variance of the differences of the n seeds;
 - people: the variance of the mean difference under resampling of people, the same draws for every run.
 
-What a person does in one seed alone, the interaction, is in both; its part is estimated from the replicates and taken
-out of the first. The degrees of freedom of the sum are Satterthwaite's, and Student's t gives interval and p-value.
+The interaction of people and seeds is contained in both; its part is estimated from the replicates and subtracted from
+the first. The degrees of freedom of the sum are Satterthwaite's, and Student's t gives interval and p-value.
 
 Sources: Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 2, 1946;
 Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007 (two crossed random factors); Holm, A simple
@@ -35,18 +35,18 @@ class Effect:
     """The difference of two arms in one measure.
 
     Attributes:
-        difference: mean over the seeds; None without a seed in which both arms have the measure.
-        seeds: number of seeds it comes from.
-        low: lower end of the interval; None where the variance cannot be told (``reason`` says why), as are ``high``,
+        difference: mean over the seeds; None if no seed has the measure in both arms.
+        seeds: number of seeds.
+        low: lower end of the interval; None if the variance cannot be estimated (see ``reason``), as are ``high``,
             ``p_value``, ``standard_error`` and ``freedom``.
         high: upper end.
-        p_value: two-sided, of no difference; 1 where the arms do not differ at all.
-        standard_error: root of the sum of the two components.
-        freedom: Satterthwaite's degrees of freedom; None where there is no spread.
-        seed_variance: component of the seeds, of the mean; the interaction with people is taken out.
-        people_variance: component of the people, of the mean.
+        p_value: two-sided, of no difference; 1 if the arms do not differ at all.
+        standard_error: square root of the sum of the two components.
+        freedom: Satterthwaite's degrees of freedom; None if there is no variance.
+        seed_variance: the seeds' component of the variance of the mean, without the interaction with people.
+        people_variance: the people's component of the variance of the mean.
         confidence: nominal coverage of the interval.
-        reason: why there is no interval; None where there is one.
+        reason: why there is no interval; None if there is one.
     """
 
     difference: float | None
@@ -67,17 +67,17 @@ class Effect:
 
 
 def paired_effect(differences: ArrayLike, replicates: ArrayLike, people: int, *, confidence: float = 0.95) -> Effect:
-    """Judge the differences of two arms that were trained with the same seeds and measured on the same pairs.
+    """Estimate the difference of two arms that were trained with the same seeds and measured on the same pairs.
 
     Args:
-        differences: (n,) float, one a seed: the measure of the one arm minus that of the other.
-        replicates: (R, n) float, the same of R resamples of the people, the same draws for all seeds; rows with a NaN,
-            where a measure had no value, are left out.
+        differences: (n,) float, one per seed: the measure of the first arm minus that of the second.
+        replicates: (R, n) float, the differences in R resamples of the people, with the same draws for all seeds; rows
+            with a NaN, for a measure without a value, are ignored.
         people: number of people that were resampled.
         confidence: nominal coverage, between 0 and 1.
 
     Raises:
-        InputError: shapes that do not fit each other, values that are not finite, or fewer than 2 people.
+        InputError: shapes do not match, values are not finite, or there are fewer than 2 people.
     """
     check_confidence(confidence)
     each, resampled = np.asarray(differences, np.float64), np.asarray(replicates, np.float64)
@@ -95,21 +95,21 @@ def paired_effect(differences: ArrayLike, replicates: ArrayLike, people: int, *,
         return Effect(None, 0, confidence=confidence, reason="no seed has this measure in both arms")
     mean = float(each.mean())
     if count == 1:
-        return Effect(mean, 1, confidence=confidence, reason="one seed says nothing of how much seeds differ")
+        return Effect(mean, 1, confidence=confidence, reason="one seed does not show how much seeds differ")
     if len(resampled) < 2:
         return Effect(mean, count, confidence=confidence, reason="no resample of the people has this measure")
     among_seeds = float(each.var(ddof=1)) / count
     of_people = float(resampled.mean(axis=1).var(ddof=1))
-    # Resamples of one seed vary by people + interaction, those of the mean by people + interaction / n.
+    # The variance of resamples of one seed is people + interaction, of the mean it is people + interaction / n.
     of_each = float(resampled.var(axis=0, ddof=1).mean())
-    # It is a part of what the mean varies by. So the sum below is never less than a component that enters it, and has
-    # at least about the degrees of freedom of the seeds.
+    # It is a part of the variance of the mean. The sum below is therefore never less than one of its components, and
+    # has at least about the degrees of freedom of the seeds.
     interaction = min(max(0.0, (of_each - of_people) / (count - 1)), of_people)
     of_seeds = max(0.0, among_seeds - interaction)
     variance = of_seeds + of_people
     if variance == 0:
         known = {"low": mean, "high": mean, "p_value": 1.0, "standard_error": 0.0} if mean == 0 else {}
-        reason = None if mean == 0 else "neither seeds nor people make a difference: nothing says how large chance is"
+        reason = None if mean == 0 else "neither seeds nor people make a difference, so the variance is unknown"
         return Effect(
             mean, count, **known, seed_variance=0.0, people_variance=0.0, confidence=confidence, reason=reason
         )
@@ -133,7 +133,7 @@ def paired_effect(differences: ArrayLike, replicates: ArrayLike, people: int, *,
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return Holm's adjusted p-values, in the given order: below alpha iff rejected at a family-wise error of alpha.
 
-    A contrast without a p-value counts as one that was tested and not rejected.
+    A contrast without a p-value counts as tested and not rejected.
     """
     order = sorted(range(len(p_values)), key=lambda place: _or_one(p_values[place]))
     adjusted: list[float | None] = [None] * len(p_values)
@@ -146,15 +146,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def smallest_detectable(effect: Effect, tests: int = 1, *, power: float = POWER) -> float | None:
-    """Return the smallest true difference that a study with this spread would have found with probability ``power``.
+    """Return the smallest true difference that a study with this variance would detect with probability ``power``.
 
     Args:
-        effect: its standard error and degrees of freedom are taken for the true ones.
+        effect: its standard error and degrees of freedom are assumed to be the true ones.
         tests: how many contrasts share the level 1 - confidence: the first step of Holm's procedure; 1 for this alone.
         power: the probability.
 
     Returns:
-        The difference, in the unit of the measure; None where the effect has no spread.
+        The difference, in the unit of the measure; None if the effect has no variance.
 
     Raises:
         InputError: ``tests`` or ``power`` is out of range.

@@ -69,11 +69,11 @@ def detectable_shift(level: float, freedom: float, wanted: float = 0.8) -> float
 def _incomplete_beta(x: float, rest: float, a: float, b: float) -> float:
     """Regularized incomplete beta function I_x(a, b), by the continued fraction DLMF 8.17.22.
 
-    ``rest`` is 1 - x, given because the difference of two nearly equal numbers has no digits left.
+    ``rest`` is 1 - x, passed separately because computing it from x near 1 would lose digits.
     """
     if x <= 0 or rest <= 0:
         return float(rest <= 0)
-    if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side only (8.17.4)
+    if x > (a + 1) / (a + b + 2):  # the fraction converges fast only on the other side (8.17.4)
         return 1 - _incomplete_beta(rest, x, b, a)
     front = exp(a * log(x) + b * log(rest) + lgamma(a + b) - lgamma(a) - lgamma(b)) / a
     # Lentz's evaluation, from the front: value = 1 / (1 + d1 / (1 + d2 / (1 + ...))).
@@ -96,12 +96,12 @@ def _normal_above(z: float) -> float:
 
 
 def _crossing(rising: Callable[[float], float]) -> float:
-    """Return where a rising function of a number from 0 on becomes 0, by bisection."""
+    """Return the root of an increasing function of a number of 0 or more, by bisection."""
     low, high = 0.0, 1.0
     while rising(high) < 0:
         low, high = high, 2 * high
         if high == inf:
-            raise InputError("the degrees of freedom are too few: the quantile is no finite number")
+            raise InputError("the degrees of freedom are too few: the quantile is not finite")
     for _ in range(200):
         middle = (low + high) / 2
         if middle in (low, high):

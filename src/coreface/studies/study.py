@@ -1,4 +1,4 @@
-"""A study: arms x seeds are ordinary runs, each resumable; so is the study. The same command goes on after a kill."""
+"""Runs a study: arms x seeds, each an ordinary, resumable run. After a kill the same command resumes the study."""
 
 import os
 from collections.abc import Sequence
@@ -40,26 +40,26 @@ def run_study(
     imports: Sequence[str] = (),
     console: Console | None = None,
 ) -> Summary | None:
-    """Make all runs of a study that are not made, and write and print what it has found.
+    """Perform the missing runs of a study, and write and print its results.
 
     Args:
-        study: the plan, of `coreface.studies.study_file.read_study`.
-        folder: of the study: runs, results, study.json, study.html.
+        study: the plan, from `coreface.studies.study_file.read_study`.
+        folder: folder of the study: runs, results, study.json, study.html.
         jobs: runs at once.
-        only: arms to run; all where none is named.
-        seeds: seeds to run; all where none is named.
-        dry_run: train nothing: print the runs and the time they take, from measured steps.
-        imports: modules that every run imports first, for the backbones and the like that they register.
+        only: arms to run; empty for all.
+        seeds: seeds to run; empty for all.
+        dry_run: do not train; print the runs and the time they take, from measured steps.
+        imports: modules that every run imports first, for the names they register.
         console: where to show progress; None shows it on standard error.
 
     Returns:
-        What the study has found so far; None of a dry run.
+        The results so far; None for a dry run.
 
     Raises:
-        RecipeError: an arm or a seed is not the study's.
-        RunError: runs failed; the others are done, and the same command tries again.
-        TrainingStopped: Ctrl-C or SIGTERM came; the same command goes on.
-        CoreFaceError: results do not fit each other.
+        RecipeError: an arm or a seed is not part of the study.
+        RunError: runs failed; the others are done, and the same command tries the failed ones again.
+        TrainingStopped: stopped by Ctrl-C or SIGTERM; the same command resumes.
+        CoreFaceError: results are inconsistent.
     """
     console = console or Console(stderr=True)
     for arm in only:
@@ -80,7 +80,7 @@ def run_study(
         print_plan(study, planned, times, jobs, out)
         return None
     if planned:
-        open_sets(study.measure, study.base)  # one that is missing is found before anything trains
+        open_sets(study.measure, study.base)  # reports a missing set before anything is trained
     place.folder.mkdir(parents=True, exist_ok=True)
     if study.base.threads is not None:
         write_json(place.folder / "threads.json", {"threads": study.base.threads})
@@ -102,13 +102,13 @@ def run_study(
 
 
 def kept_results(study: Study) -> Path | None:
-    """Return the folder ``results/<study>`` beside a study file, whose runs count as finished; None without one."""
+    """Return the folder ``results/<study>`` next to a study file, whose runs count as finished, or None."""
     folder = study.path.parent / "results" / study.name
     return folder if folder.is_dir() else None
 
 
 def _threads(study: Study, place: Place, jobs: int) -> int:
-    """Return the threads of a run: the recipe's; or those the study began with; or this start's share of them."""
+    """Return the threads per run: from the recipe, else as when the study was started, else an equal share."""
     if study.base.threads is not None:
         return study.base.threads
     begun = read_json(place.folder / "threads.json")
@@ -120,7 +120,7 @@ def _threads(study: Study, place: Place, jobs: int) -> int:
 
 
 def _planned(study: Study, place: Place, arms: list[str], seeds: list[int], console: Console) -> list[Job]:
-    """Return the runs to make: of every seed the shared epochs, where an arm needs them, and its arms."""
+    """Return the missing runs: for every seed its shared epochs, if an arm needs them, and its arms."""
     planned = []
     for seed in seeds:
         of_seed = []

@@ -1,4 +1,4 @@
-"""Reads a study file. Its arms are proved to agree up to the branch, and all else is checked before anything trains."""
+"""Reads a study file, checks it before anything is trained, and verifies that its arms agree up to the branch."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ from coreface.training.recipe_file import recipe_from
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _FIELDS = ("base", "shared_until", "arms", "contrasts", "primary", "measure", "seeds")
-# What the state at the branch depends on: an arm that begins from it cannot have another.
+# Fields that the state at the branch depends on: an arm that branches from it cannot change them.
 _FIXED = (
     *("model.backbone", "model.embedding_size", "data.train", "data.image_size", "data.holdout", "data.max_unreadable"),
     *("data.identity_level", "data.label", "classifier.subcentres"),
@@ -27,15 +27,15 @@ _FIXED = (
 
 
 def read_study(path: str | os.PathLike[str], overrides: list[str] | None = None) -> Study:
-    """Read a study file, and prove that its arms agree up to the branch.
+    """Read a study file, and verify that its arms agree up to the branch.
 
     Args:
-        path: a YAML file, or the name of a study that comes with coreface. The base recipe lies relative to it, data
-            relative to the current folder.
+        path: a YAML file, or the name of a study that comes with coreface. The path of the base recipe is relative to
+            it, paths of data are relative to the current folder.
         overrides: fields of the base recipe, as on the command line of `coreface train`.
 
     Raises:
-        RecipeError: the file is missing, is no study, or an arm cannot branch; the message names the field.
+        RecipeError: the file is missing or invalid, or an arm cannot branch; the message names the field.
     """
     file = _find(Path(path))
     values = _read_yaml(file)
@@ -82,7 +82,7 @@ def _arm(file: Path, name: Any, fields: Any, base: Recipe, until: int) -> Arm:
 
 
 def _require_equal_until(where: str, arm: Arm, base: Recipe, until: int) -> None:
-    """Refuse an arm that cannot begin where the shared epochs end, or contradicts them."""
+    """Raise `RecipeError` if an arm cannot branch where the shared epochs end, or contradicts them."""
     if not until:
         return
     own, shared = dict(leaves(arm.recipe.to_dict())), dict(leaves(base.to_dict()))
@@ -106,7 +106,7 @@ def _require_equal_until(where: str, arm: Arm, base: Recipe, until: int) -> None
 
 
 def _merged(base: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Put changed fields into nested values; a name may have dots, and a list is replaced whole."""
+    """Merge changed fields into nested values; names may have dots, and lists are replaced as a whole."""
     merged = dict(base)
     for name, value in changed.items():
         section, dot, rest = str(name).partition(".")
@@ -200,7 +200,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise RecipeError(f"{file}: holds no study, expected the fields {', '.join(_FIELDS)}")
+        raise RecipeError(f"{file}: not a study, expected the fields {', '.join(_FIELDS)}")
     for name in values:
         if name not in _FIELDS:
             raise RecipeError(f"{file}: there is no field {name}, expected {', '.join(_FIELDS)}")

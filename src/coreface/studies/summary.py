@@ -1,4 +1,4 @@
-"""What a study has found so far: every run, and each contrast in every measure of every set."""
+"""The results of a study so far: all runs, and each contrast in every measure of every set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class Contrast:
     Attributes:
         first: the arm.
         second: the arm that is subtracted.
-        set_name: what was measured on.
-        measure: what was measured.
-        primary: whether the study is judged by it; everything else is exploratory.
+        set_name: the set.
+        measure: the measure.
+        primary: whether it is the study's primary outcome; all others are exploratory.
         effect: the difference with its interval.
         by_seed: seed -> the difference of its two runs.
         holm: p-value adjusted over the contrasts of the primary measure; None for an exploratory one.
-        detectable: smallest difference that the study would have found with power 0.8, by an uncorrected test.
+        detectable: smallest difference that the study would detect with power 0.8, by an uncorrected test.
         detectable_holm: likewise, in the first step of Holm's procedure; None for an exploratory one.
-        approximate: whether people are known only in part, so that the interval over them is approximate.
+        approximate: whether people are only partly known, so that the interval over them is approximate.
     """
 
     first: str
@@ -54,12 +54,12 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Summary:
-    """A study as far as it has come.
+    """The current results of a study.
 
     Attributes:
         study: its plan.
-        rows: (seed, arm) -> the row of a run that is finished or diverged.
-        measures: (seed, arm) -> set -> measure -> value, of the finished runs.
+        rows: (seed, arm) -> the row of a run that finished or diverged.
+        measures: (seed, arm) -> set -> measure -> value, for finished runs.
         contrasts: the primary ones first.
     """
 
@@ -69,7 +69,7 @@ class Summary:
     contrasts: tuple[Contrast, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain Python values; what depends on the clock is under ``times``."""
+        """Return everything as plain Python values; times are under ``times``."""
         study = self.study
         runs = []
         for (seed, arm), row in self.rows.items():
@@ -90,10 +90,10 @@ class Summary:
 
 
 def summarise(study: Study, place: Place) -> Summary:
-    """Read the results of all runs that are done, and judge the contrasts.
+    """Read the results of all finished runs, and compute the contrasts.
 
     Raises:
-        EvaluationError: scores are damaged, or two runs were measured on other pairs or trained on other faces.
+        EvaluationError: scores are damaged, or runs were measured on different pairs or trained on different faces.
     """
     rows: dict[tuple[int, str], Mapping[str, Any]] = {}
     paths: dict[tuple[int, str], Path] = {}
@@ -172,7 +172,7 @@ def _contrasts(
 
 
 def _resamples(place: Place, scores_digest: str, name: str, scores: SetScores, measure: Measure) -> NDArray[np.float64]:
-    """Return the measures of resampled people, kept beside the results: they take seconds a run."""
+    """Return the measures of resampled people, cached next to the results since they take seconds per run."""
     key = digest({"scores": scores_digest, "set": name, "fars": measure.fars, "replicates": measure.replicates})
     path = place.folder / "resamples" / f"{key}.npy"
     try:
@@ -196,8 +196,8 @@ def _require_same_faces(rows: Mapping[tuple[int, str], Mapping[str, Any]]) -> No
     if len(seen) > 1:
         one, other = list(seen.values())[:2]
         raise EvaluationError(
-            f"seed {one[0]}, {one[1]} and seed {other[0]}, {other[1]} were trained on other faces: compare runs of one "
-            "set of training faces; remove the results of the others"
+            f"seed {one[0]}, {one[1]} and seed {other[0]}, {other[1]} were trained on different faces: compare "
+            "runs of one set of training faces; remove the results of the others"
         )
 
 
@@ -208,6 +208,6 @@ def _require_same_pairs(name: str, scores: Mapping[tuple[int, str], SetScores]) 
     if len(seen) > 1:
         one_run, other = list(seen.values())[:2]
         raise EvaluationError(
-            f"{name}: seed {one_run[0]}, {one_run[1]} and seed {other[0]}, {other[1]} were measured on other pairs: "
-            "the set has changed; remove the scores (.npz) of the older results to measure again"
+            f"{name}: seed {one_run[0]}, {one_run[1]} and seed {other[0]}, {other[1]} were measured on different "
+            "pairs: the set has changed; remove the scores (.npz) of the older results to measure again"
         )
