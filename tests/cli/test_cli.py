@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -489,3 +490,15 @@ def test_train_and_evaluate_as_a_program(paint_faces, tmp_path):
     words = [*program, "evaluate", "runs/mine", "--json"]
     measured = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert strict(measured.stdout)["eer"]["eer"] < 0.25
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted")
+@pytest.mark.parametrize("words", [["train", "--resume", "run"], ["evaluate", "run", "--faces", "faces"]])
+def test_a_deleted_working_folder_is_named(words, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "work"
+    (folder / "run").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    shutil.rmtree(folder)
+    assert main(words) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("the current folder has been deleted: change to another one")

@@ -118,7 +118,7 @@ def test_a_file_of_weights(run, sites, weights):
     code, _, err = run("calibrate", "w.pth", "--backbone", network, "--faces", sites)
     assert (code, "save it first" in err) == (2, True)
     code, _, err = run("calibrate", "w.pth", "--faces", sites)
-    assert (code, "w.pth is a file: expected a run folder" in err) == (2, True)
+    assert (code, "w.pth is not an encoder: expected a run folder" in err) == (2, True)
 
 
 def test_calibrate_on_a_file_of_embeddings(run, sites, tmp_path):

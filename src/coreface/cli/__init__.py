@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from coreface._version import __version__
 from coreface.cli import (
@@ -80,7 +81,16 @@ def _say(error: BaseException) -> None:
     if silent is None:  # the processes have not connected
         silent = not _is_first_to_fail()
     if not silent:
-        print(f"coreface: {error}", file=sys.stderr)
+        cause = "; the current folder has been deleted: change to another one" if _folder_is_gone() else ""
+        print(f"coreface: {error}{cause}", file=sys.stderr)
+
+
+def _folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _is_first_to_fail() -> bool:

@@ -91,7 +91,7 @@ def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
     """Return the calibration of an encoder on crops, its digest, and its path."""
     from coreface.evaluation.calibrate import calibrate
     from coreface.evaluation.calibration import CALIBRATION, Calibrator
-    from coreface.runs.evaluation import encoder_folder
+    from coreface.models.open import encoder_folder
 
     if Path(options.model).suffix == ".npz":
         raise RecipeError(

@@ -84,14 +84,24 @@ def open_encoder(
         return FaceEncoder.from_insightface(path, backbone)
     if is_onnx(model):
         return OnnxEncoder(model, preprocessing=preprocessing, runtime=runtime, threads=threads)
-    for folder in (path, path / _ENCODER):
-        if (folder / _CONFIG).is_file():
-            from coreface.models.encoder import FaceEncoder  # imports torch, which an ONNX file does not need
-
-            return FaceEncoder.from_pretrained(folder)
-    state = "contains no encoder" if path.is_dir() else "is not an encoder" if path.exists() else "does not exist"
     if is_weights(model):
         raise ModelError(f"{path} is a file of weights: give its network, for example --backbone iresnet50")
+    folder = encoder_folder(path)
+    from coreface.models.encoder import FaceEncoder  # imports torch, which an ONNX file does not need
+
+    return FaceEncoder.from_pretrained(folder)
+
+
+def encoder_folder(path: Path) -> Path:
+    """Return the folder of a saved encoder: ``path`` itself, or the encoder of the run in ``path``.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for folder in (path, path / _ENCODER):
+        if (folder / _CONFIG).is_file():
+            return folder
+    state = "contains no encoder" if path.is_dir() else "is not an encoder" if path.exists() else "does not exist"
     names = ", ".join(name for name, weights in KNOWN.items() if weights.kind == "encoder")
     raise ModelError(
         f"{path} {state}: expected a run folder, a folder that save_pretrained wrote, an .onnx file, or known weights "

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.evaluation.metrics import Cmc, Eer, FnirCurve, Roc
-from coreface.reports.plots import Panel, Style, draw, pattern, percent_label
+from coreface.reports.plots import Panel, Style, draw, percent_label, percent_ticks, plot_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +24,8 @@ def det_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]
 
     def paint(ax: "Axes") -> None:
         for name, (x, y) in spans.items():
-            colour, dashes, width = styles[name]
-            line = {"color": colour, "linestyle": pattern(dashes), "linewidth": width, "drawstyle": "steps-post"}
-            ax.plot(_probit(x), _probit(y), **line, marker="o" if len(x) == 1 else None, markersize=3)
+            marker = "o" if len(x) == 1 else None
+            plot_line(ax, _probit(x), _probit(y), styles[name], drawstyle="steps-post", marker=marker, markersize=3)
         for axis, rates in ((ax.xaxis, [x for x, _ in spans.values()]), (ax.yaxis, [y for _, y in spans.values()])):
             low, high = min(float(r.min()) for r in rates), max(float(r.max()) for r in rates)
             inside = [tick for tick in _TICKS if low / 1.5 <= tick <= min(1, high * 1.5)]
@@ -48,10 +47,9 @@ def cmc_panel(curves: Sequence[Cmc], styles: Sequence[Style], names: Sequence[st
     """Closed-set identification rate against rank."""
 
     def paint(ax: "Axes") -> None:
-        for curve, (colour, dashes, width) in zip(curves, styles, strict=True):
+        for curve, style in zip(curves, styles, strict=True):
             ranks = np.arange(1, len(curve.rates) + 1)
-            line = {"color": colour, "linestyle": pattern(dashes), "linewidth": width}
-            ax.plot(ranks, curve.rates, **line, marker="o" if len(ranks) <= 12 else None, markersize=3)
+            plot_line(ax, ranks, curve.rates, style, marker="o" if len(ranks) <= 12 else None, markersize=3)
         lowest = min(float(curve.rates[0]) for curve in curves)
         height = max(1 - lowest, 0.01)
         ax.set_ylim(1 - 1.05 * height, 1 + 0.03 * height)
@@ -67,16 +65,14 @@ def fnir_panel(curves: Sequence[FnirCurve], styles: Sequence[Style], names: Sequ
     left = min(0.5, *(float(curve.fpir[curve.fpir > 0][0]) for curve in curves))
 
     def paint(ax: "Axes") -> None:
-        for curve, (colour, dashes, width) in zip(curves, styles, strict=True):
+        for curve, style in zip(curves, styles, strict=True):
             kept = np.unique(np.geomspace(1, len(curve.fpir), _POINTS).astype(int)) - 1
             fpir, fnir = np.maximum(curve.fpir[kept], left), curve.fnir[kept]
-            ax.plot(fpir, fnir, color=colour, linestyle=pattern(dashes), linewidth=width, drawstyle="steps-post")
+            plot_line(ax, fpir, fnir, style, drawstyle="steps-post")
         ax.set(xscale="log", xlim=(left, 1))
         ax.set_ylim(bottom=0)
         ax.set(xlabel="False positive identification rate (FPIR)", title="FNIR at rank 1")
-        ax.minorticks_off()
-        ax.xaxis.set_major_formatter(percent_label)
-        ax.yaxis.set_major_formatter(percent_label)
+        percent_ticks(ax)
 
     return Panel(
         "FNIR and FPIR",

@@ -105,19 +105,16 @@ def roc_panel(curves: Mapping[str, tuple[Roc, Eer]], styles: Mapping[str, Style]
         lowest = 1.0
         for name, (curve, equal) in curves.items():
             start = int(np.searchsorted(curve.fmr, 0.0, side="right")) - 1  # the best TAR without a false match
-            colour, dashes, width = styles[name]
             fmr, tar = np.maximum(curve.fmr[start:], left), curve.tar[start:]
             # In steps, as no threshold reaches what a sloping line would promise between two points.
-            ax.plot(fmr, tar, color=colour, linestyle=pattern(dashes), linewidth=width, drawstyle="steps-post")
+            plot_line(ax, fmr, tar, styles[name], drawstyle="steps-post")
             if equal.fmr >= left:
-                ax.plot([equal.fmr], [1 - equal.fnmr], "o", color=colour, markersize=4.5)
+                ax.plot([equal.fmr], [1 - equal.fnmr], "o", color=styles[name].colour, markersize=4.5)
             lowest = min(lowest, float(tar[0]))
         height = max(1 - lowest, 0.01)
         ax.set(xscale="log", xlim=(left, 1), ylim=(1 - 1.05 * height, 1 + 0.03 * height))
         ax.set(xlabel="False match rate (FMR)", title="True accept rate (TAR)")
-        ax.minorticks_off()
-        ax.xaxis.set_major_formatter(percent_label)
-        ax.yaxis.set_major_formatter(percent_label)
+        percent_ticks(ax)
 
     return Panel(
         "ROC",
@@ -185,11 +182,9 @@ def _lines_panel(
     def paint(ax: "Axes") -> None:
         for name, line in drawn.items():
             kept = np.linspace(0, len(line) - 1, min(len(line), _POINTS)).round().astype(int)
-            colour, dashes, width = styles[name]
             # Dots, because a line through one point, or between two that are not finite, cannot be seen.
             dots = 3 if len(line) <= _FEW else 0
-            style = pattern(dashes)
-            ax.plot(*line[kept].T, color=colour, linestyle=style, linewidth=width, marker="o", markersize=dots)
+            plot_line(ax, line[kept, 0], line[kept, 1], styles[name], marker="o", markersize=dots)
         values = np.concatenate([line[:, 1] for line in drawn.values()])
         values = values[np.isfinite(values)]
         if title == "Learning rate" and 0 < 50 * values.min() < values.max():
@@ -219,6 +214,19 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
+def plot_line(ax: "Axes", x: Any, y: Any, style: Style, **options: Any) -> None:
+    """Draw a line in a style; ``options`` are further ones of matplotlib's plot."""
+    dashes: Any = (0, style.dashes) if style.dashes else "-"
+    ax.plot(x, y, color=style.colour, linestyle=dashes, linewidth=style.width, **options)
+
+
+def percent_ticks(ax: "Axes") -> None:
+    """Label both axes in percent, at major ticks only."""
+    ax.minorticks_off()
+    ax.xaxis.set_major_formatter(percent_label)
+    ax.yaxis.set_major_formatter(percent_label)
+
+
 def percent_label(share: float, _: float = 0) -> str:
     """Return the label of a tick."""
     return f"{100 * share:.6g} %"
@@ -226,11 +234,6 @@ def percent_label(share: float, _: float = 0) -> str:
 
 def _two_decimals(number: re.Match[str]) -> str:
     return f"{float(number[0]):.2f}"
-
-
-def pattern(dashes: tuple[float, ...]) -> Any:
-    """Return matplotlib's line style of dashes."""
-    return (0, dashes) if dashes else "-"
 
 
 def draw(title: str, paint: Callable[["Axes"], None]) -> str:

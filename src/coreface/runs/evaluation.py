@@ -8,7 +8,7 @@ from typing import TypeVar, overload
 from rich.console import Console
 
 from coreface.data.source import FaceSource
-from coreface.errors import InputError, ModelError, RunError
+from coreface.errors import InputError, RunError
 from coreface.evaluation.embedding import EmbeddedImages, embed_images
 from coreface.evaluation.embedding_sources import EmbeddingFile, EmbeddingSource, EncoderSource, encoder_provenance
 from coreface.evaluation.protocols.people import LabelledPeople, People
@@ -18,7 +18,7 @@ from coreface.evaluation.verification import verify
 from coreface.files import user_path
 from coreface.models.encoder import FaceEncoder
 from coreface.models.open import open_encoder
-from coreface.models.pretrained import CONFIG, saved_digest
+from coreface.models.pretrained import saved_digest
 from coreface.runs.folder import open_recipe_faces, require_registered
 from coreface.runs.status import RECIPE
 from coreface.training.initial_weights import ENCODER
@@ -136,19 +136,6 @@ def default_protocol(
         return LabelledPeople(replicates=replicates, groups=groups, group_column=group_column)
     faces = held_out(model)
     return People(faces, name=HELD_OUT, replicates=replicates, groups=groups, group_column=group_column)
-
-
-def encoder_folder(path: Path) -> Path:
-    """Return where the encoder of a run folder, or of a folder that is one itself, lies.
-
-    Raises:
-        ModelError: neither.
-    """
-    for folder in (path, path / ENCODER):
-        if (folder / CONFIG).is_file():
-            return folder
-    state = "holds no encoder" if path.is_dir() else "is a file" if path.exists() else "does not exist"
-    raise ModelError(f"{path} {state}: expected a run folder, or one that save_pretrained wrote")
 
 
 class HeldOut:
