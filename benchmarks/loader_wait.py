@@ -1,26 +1,34 @@
-"""How much of a training step is waiting for data: iresnet18 on real faces, through the loader with its workers.
+"""How much of a training step is waiting for data, and what augmentation costs the loader.
+
+The step is that of iresnet18 on real faces, through the loader with its workers.
 
     python benchmarks/loader_wait.py train.rec [--workers 2] [--batch 32] [--steps 12]
 
 A step is all that passes between two batches asked for: waiting, and training on the one before. The first steps, in
 which the workers start, are left out of the share and printed apart.
+
+The rate of the loader alone, in one process without workers, is that of flips only and that with every kind of
+augmentation in every image; the two take turns, batch by batch. The goal is half of the rate.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
-from timing import PRECISIONS, machine, synchronise
+from timing import PRECISIONS, alternate, machine, ratio, synchronise
 
-from coreface.data import open_faces
+from coreface.data import Augmentation, FaceLoader, FaceSource, open_faces
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 WARMUP = 2
+EVERYTHING = Augmentation((0.9, 1.1), 10.0, 0.05, crop=1.0, photometric=1.0, low_resolution=1.0, erase=1.0)
 
 
 def main() -> None:
@@ -66,6 +74,26 @@ def main() -> None:
         f"waiting {sum(waits[WARMUP:]) / sum(steps[WARMUP:]):.2%} of it "
         f"(single steps {min(shares):.2%} to {max(shares):.2%}; the first batch came after {waits[0]:.2f} s)"
     )
+    print_rates(source, options.batch, options.steps)
+
+
+def print_rates(source: FaceSource, batch: int, rounds: int) -> None:
+    """Print images a second of the loader with flips only and with everything."""
+    epochs = {
+        name: batches(FaceLoader(source, batch, augment=augment))
+        for name, augment in (("flips only", None), ("everything of data.augment", EVERYTHING))
+    }
+    times = alternate({name: partial(next, epoch) for name, epoch in epochs.items()}, rounds)
+    for name, taken in times.items():
+        print(f"  loader alone, {name:<26}  {batch / statistics.median(taken):8.1f} images/s")
+    kept = ratio(times, *epochs)
+    print(f"  rate with everything / with flips only   {kept}   goal 0.5")
+
+
+def batches(loader: FaceLoader) -> Iterator[object]:
+    """Yield the batches of one epoch after another."""
+    while True:
+        yield from loader
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import yaml
 from coreface.errors import RecipeError
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_sections import (
+    AugmentRecipe,
     CheckpointRecipe,
     ClassifierRecipe,
     ContrastiveRecipe,
@@ -50,10 +51,11 @@ def refusal(write):
     return refusal
 
 
+AUGMENT = AugmentRecipe([0.5, 1.5], 15.0, 0.25, 0.1, 0.2, 0.3, 0.4)
 UNUSUAL = Recipe(
     model=ModelRecipe("mobilefacenet", 64, "joint", True, True),
     classifier=ClassifierRecipe(MarginRecipe("cosface", 30.5, 0.25), 0.25, 3),
-    data=DataRecipe("Gesichter/ä: [x] 'y' #z", "txt", 2, 32, 0, False, 0.125, None, 3, 0.25, "arcface"),
+    data=DataRecipe("Gesichter/ä: [x] 'y' #z", "txt", 2, 32, 0, False, AUGMENT, 0.125, None, 3, 0.25, "arcface"),
     stages=[
         StageRecipe(1, 3, 0.0),
         StageRecipe(2, 2, 0.25, ContrastiveRecipe(0.5, 20.0, -0.1, 0.5, "zero", "half", True)),
@@ -166,6 +168,8 @@ def test_overrides(write, style):
         "data.train": "a folder/with = and #",
         "data.holdout": "0.25",
         "data.flip": "false",
+        "data.augment.scale": "[0.9, 1.1]",
+        "data.augment.erase": "0.25",
         "evaluation.every": "3",
         "seed": "7",
     }
@@ -176,7 +180,9 @@ def test_overrides(write, style):
     assert recipe == Recipe(
         model=ModelRecipe("mobilefacenet"),
         classifier=ClassifierRecipe(MarginRecipe(margin=0.3)),
-        data=DataRecipe("a folder/with = and #", holdout=0.25, flip=False),
+        data=DataRecipe(
+            "a folder/with = and #", holdout=0.25, flip=False, augment=AugmentRecipe([0.9, 1.1], erase=0.25)
+        ),
         optimizer=OptimizerRecipe(lr=0.01, lr_drops=[3, 5], clip_norm=None, batch_size=9),
         evaluation=EvaluationRecipe(every=3),
         seed=7,
@@ -263,6 +269,26 @@ def test_negative_values_reach_their_field(refusal, write):
 def test_the_place_of_a_bad_value(refusal, tmp_path, content, words, place):
     place = str(tmp_path / place) if place == "recipe.yaml" else place
     assert refusal(content, *words).startswith(f"{place}: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scale", "[0.9]"),
+        ("scale", "[1.1, 0.9]"),
+        ("scale", "[0, 1]"),
+        ("rotate", "200"),
+        ("shift", "1"),
+        ("crop", "1.5"),
+        ("photometric", "-0.1"),
+        ("low_resolution", ".nan"),
+        ("erase", "2"),
+    ],
+)
+def test_augmentation_out_of_range(refusal, field, value):
+    message = refusal(f"data: {{augment: {{{field}: {value}}}}}")
+    assert f"data.augment.{field} is " in message
+    assert "expected" in message
 
 
 # Misspelt fields

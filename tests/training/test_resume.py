@@ -18,7 +18,7 @@ from coreface.training.checkpoint_facts import CheckpointFacts
 from coreface.training.checkpoint_writer import CheckpointWriter, newest_checkpoint
 from coreface.training.metrics_file import read_metrics
 from coreface.training.random_state import RandomState, get_randomness, kept_randomness, set_randomness
-from coreface.training.recipe_sections import CheckpointRecipe
+from coreface.training.recipe_sections import AugmentRecipe, CheckpointRecipe
 from coreface.training.signals import StopSignals
 
 TIMES = ("images_per_second", "waiting")
@@ -78,6 +78,7 @@ VARIANTS = {
     "parts": {"optimizer__micro_batches": 3},
     "synchronous": {"checkpoint__asynchronous": False, "checkpoint__every_steps": 1},
     "warm-up": {"optimizer__warmup_epochs": 1.5},
+    "augmented": {"data__augment": AugmentRecipe([0.8, 1.2], 20.0, 0.1, 0.5, 0.5, 0.5, 0.5)},
 }
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from coreface.data import FaceLoader, RecordReader, RecordWriter, open_faces
+from coreface.data import Augmentation, FaceLoader, RecordReader, RecordWriter, open_faces
 from coreface.errors import ConstantEmbeddingsError, DataError, EvaluationError, ModelError, RecipeError
 from coreface.models.encoder import FaceEncoder
 from coreface.models.row_masks import RowMasks
-from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
+from coreface.training.recipe_sections import AugmentRecipe, ContrastiveRecipe, StageRecipe
 from coreface.training.samples import save_samples
 
 TIMES = ("images_per_second", "waiting")
@@ -399,9 +399,11 @@ def test_what_is_not_finite_is_null(tiny, change, make_trainer, paint_faces, tmp
     assert row["margin"] == 0
 
 
-def test_samples_show_the_first_batch_as_the_network_sees_it(tiny, make_trainer, faces, tmp_path):
-    make_trainer(tiny).train(until_epoch=1)
-    images, _ = next(FaceLoader(faces, 18, image_size=16, seed=tiny.seed).epoch(1))
+@pytest.mark.parametrize("augment", [{}, {"scale": [0.8, 1.2], "rotate": 20.0, "crop": 0.5, "erase": 0.5}])
+def test_samples_show_the_first_batch_as_the_network_sees_it(tiny, change, make_trainer, faces, tmp_path, augment):
+    make_trainer(change(tiny, data__augment=AugmentRecipe(**augment))).train(until_epoch=1)
+    augmentation = Augmentation(**augment) if augment else None
+    images, _ = next(FaceLoader(faces, 18, image_size=16, seed=tiny.seed, augment=augmentation).epoch(1))
     picture = cv2.imread(str(tmp_path / "run" / "samples.png"))[:, :, ::-1]
     assert picture.shape == (3 * 16, 8 * 16, 3)
     for index, image in enumerate(images):

@@ -1,5 +1,6 @@
 """Where faces come from."""
 
+from coreface.data.augmentation import Augmentation
 from coreface.data.convert import Storage, convert_faces
 from coreface.data.folder import FolderSource
 from coreface.data.loader import FaceLoader
@@ -18,6 +19,7 @@ from coreface.data.tar_shards import ShardSource
 
 __all__ = [
     "CREDIT",
+    "Augmentation",
     "Check",
     "FaceLoader",
     "FaceSource",

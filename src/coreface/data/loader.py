@@ -1,4 +1,4 @@
-"""From a source of faces to training batches, in an order that depends only on (seed, epoch)."""
+"""From a source of faces to training batches, which depend only on (seed, epoch)."""
 
 import atexit
 import os
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from coreface.data.augmentation import Augmentation
 from coreface.data.source import FaceSource
 from coreface.errors import DataError, ImageError, InputError
 from coreface.images.load import fit_square
@@ -20,10 +21,11 @@ from coreface.images.preprocessing import to_network_input
 
 
 class _Draw(NamedTuple):
-    """One image of an epoch: its index, and whether it is mirrored."""
+    """One image of an epoch: its index, whether it is mirrored, and the number of the epoch."""
 
     image: int
     flip: bool
+    epoch: int
 
 
 class _Pixels(NamedTuple):
@@ -35,17 +37,23 @@ class _Pixels(NamedTuple):
 
 
 class _Faces(Dataset[Any]):
-    def __init__(self, source: FaceSource, image_size: int, fill: bool) -> None:
+    def __init__(
+        self, source: FaceSource, image_size: int, fill: bool, augment: Augmentation | None, seed: int
+    ) -> None:
         self._source = source
         self._image_size = image_size
         self._fill = fill
+        self._augment = augment
+        self._seed = seed
 
     def __getitems__(self, draws: list[_Draw]) -> _Pixels:
         size = self._image_size
         images = np.empty((len(draws), size, size, 3), dtype=np.uint8)
         identities: list[int] = []
         unreadable: dict[int, str] = {}
-        for draw in draws:
+        if self._augment is not None:
+            numbers = self._augment.draw(self._seed, draws[0].epoch, [draw.image for draw in draws])
+        for row, draw in enumerate(draws):
             try:
                 image, identity = self._source[draw.image]
             except ImageError as error:
@@ -56,6 +64,8 @@ class _Faces(Dataset[Any]):
             except ImageError as error:  # a strip too long to be padded to a square
                 unreadable[draw.image] = f"{self._source.locate(draw.image)}: {error}"
                 continue
+            if self._augment is not None:
+                image = self._augment.apply(image, numbers[row])
             images[len(identities)] = image[:, ::-1] if draw.flip else image
             identities.append(identity)
         read = len(identities)
@@ -92,12 +102,12 @@ def _start_worker(_: int) -> None:
 
 
 class FaceLoader:
-    """Shuffled, randomly mirrored, normalised batches of a source, on a device.
+    """Shuffled, randomly mirrored and augmented, normalised batches of a source, on a device.
 
-    The order of the images and their flips are drawn from ``(seed, epoch)`` alone: neither the number of workers nor
-    the batch at which an epoch is entered changes what a batch holds. The incomplete last batch of an epoch is dropped.
-    An image that cannot be read is left out of its batch and kept in `unreadable`. A batch with fewer than two readable
-    images is skipped, because BatchNorm needs two.
+    The order of the images and their flips are drawn from ``(seed, epoch)`` alone, their augmentation from ``(seed,
+    epoch, image)``: neither the number of workers nor the batch at which an epoch is entered changes what a batch
+    holds. The incomplete last batch of an epoch is dropped. An image that cannot be read is left out of its batch and
+    kept in `unreadable`. A batch with fewer than two readable images is skipped, because BatchNorm needs two.
 
     Several processes share the batches that a single process would see with a batch size ``world_size`` times as large:
     the same images in the same order, for any number of processes. If such a joint batch is divided into micro-batches,
@@ -113,10 +123,11 @@ class FaceLoader:
         batch_size: images a batch, at least 2.
         image_size: side of the square images, in pixels; others are padded and resized
             (`coreface.images.load.fit_square`).
-        seed: of the order and the flips.
+        seed: of the order, the flips and the augmentation.
         workers: processes that decode; 0 decodes in this process.
         device: of the batches. They are sent there as uint8.
         flip: mirror half of the images at random.
+        augment: other random changes of the images, made before they are mirrored; None makes none.
         rank: number of this process among those that train together, from 0.
         world_size: number of these processes.
         max_unreadable: the share of the images of the source that may turn out unreadable before `epoch` raises.
@@ -143,6 +154,7 @@ class FaceLoader:
         workers: int = 0,
         device: torch.device | str = "cpu",
         flip: bool = True,
+        augment: Augmentation | None = None,
         rank: int = 0,
         world_size: int = 1,
         max_unreadable: float = 1.0,
@@ -184,7 +196,7 @@ class FaceLoader:
         self._schedule = _Schedule()
         self._next_epoch = 1
         self._loader: DataLoader[Any] = DataLoader(
-            _Faces(source, image_size, fill=world_size > 1),
+            _Faces(source, image_size, fill=world_size > 1, augment=augment, seed=seed),
             batch_sampler=self._schedule,
             collate_fn=_as_is,
             num_workers=workers,
@@ -247,7 +259,7 @@ class FaceLoader:
         order, flips = self.draws(number)
         size = self._batch_size
         self._schedule.batches = [
-            [_Draw(int(i), bool(f)) for i, f in zip(order[at : at + size], flips[at : at + size], strict=True)]
+            [_Draw(int(i), bool(f), number) for i, f in zip(order[at : at + size], flips[at : at + size], strict=True)]
             for at in range(start * size, len(self) * size, size)
         ]
         for batch, pixels in enumerate(self._loader, start):

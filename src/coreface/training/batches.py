@@ -1,9 +1,11 @@
 """The images of a training: its loader, how they were aligned, and which could not be read."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from coreface.data.augmentation import Augmentation
 from coreface.data.loader import FaceLoader
 from coreface.data.source import FaceSource
 from coreface.distributed.processes import Processes
@@ -12,6 +14,7 @@ from coreface.images.alignment import Alignment
 from coreface.plurals import counted
 from coreface.training.log import RunLog
 from coreface.training.recipe import Recipe
+from coreface.training.recipe_sections import AugmentRecipe
 
 UNREADABLE = "unreadable.txt"  #: file of a run that lists the images that could not be read
 
@@ -31,6 +34,7 @@ def build_loader(recipe: Recipe, faces: FaceSource, device: torch.device, proces
         workers=recipe.data.workers,
         device=device,
         flip=recipe.data.flip,
+        augment=None if recipe.data.augment == AugmentRecipe() else Augmentation(**asdict(recipe.data.augment)),
         rank=processes.rank,
         world_size=processes.world_size,
         max_unreadable=recipe.data.max_unreadable,

@@ -226,6 +226,38 @@ class OptimizerRecipe:
 
 
 @dataclass(frozen=True)
+class AugmentRecipe:
+    """Random changes of the training images; without them, as published, images are mirrored alone.
+
+    Attributes:
+        scale: Smallest and largest factor by which the face grows, such as [0.9, 1.1].
+        rotate: Degrees in either direction.
+        shift: Share of the side in either direction.
+        crop: Probability that all but a rectangle becomes black, 0.2 to 1 of the area.
+        photometric: Probability that brightness, contrast and saturation change, each by a factor of 0.5 to 1.5.
+        low_resolution: Probability that the image is reduced to 0.2 to 1 of its side and enlarged again.
+        erase: Probability that a rectangle gets one random colour, 0.02 to 1/3 of the area.
+    """
+
+    scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
+    rotate: float = 0.0
+    shift: float = 0.0
+    crop: float = 0.0
+    photometric: float = 0.0
+    low_resolution: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        rising = len(self.scale) == 2 and 0 < self.scale[0] <= self.scale[1] < math.inf
+        require(rising, "data.augment.scale", self.scale, "two rising factors above 0, such as [0.9, 1.1]")
+        require(0 <= self.rotate <= 180, "data.augment.rotate", self.rotate, "0 to 180 degrees")
+        require(0 <= self.shift < 1, "data.augment.shift", self.shift, "a share of the side from 0 to below 1")
+        for name in ("crop", "photometric", "low_resolution", "erase"):
+            probability = getattr(self, name)
+            require(0 <= probability <= 1, f"data.augment.{name}", probability, "a probability from 0 to 1")
+
+
+@dataclass(frozen=True)
 class DataRecipe:
     """The faces.
 
@@ -237,6 +269,7 @@ class DataRecipe:
         image_size: Side of the input in pixels, a multiple of 16.
         workers: Processes that decode; 0 decodes in the training process.
         flip: Mirror half of the images at random.
+        augment: Other random changes of the images, for small data.
         holdout: Identities kept from training to evaluate on, a number or a share below 1; 0 keeps none.
         holdout_seed: Seed of the draw; null takes them in the order of the source.
         holdout_fold: Number of the slice of that order.
@@ -251,6 +284,7 @@ class DataRecipe:
     image_size: int = 112
     workers: int = 2
     flip: bool = True
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     holdout: int | float = 0
     holdout_seed: int | None = 0
     holdout_fold: int = 0
