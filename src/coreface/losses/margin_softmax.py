@@ -84,16 +84,14 @@ class _MarginSoftmax(torch.autograd.Function):
         scaled = torch.empty(len(weight) // subcentres, len(unit), dtype=products, device=unit.device)
         nearest = None if subcentres == 1 else torch.empty_like(scaled, dtype=torch.uint8)
         factor = (unit * scale.unsqueeze(1)).to(products).t()
+        buffer = None if nearest is None else chunks.buffers(1, subcentres)[0].to(products)
         for chunk, identities in chunks.of(scaled):
             centres = chunks.centres(identities)
-            if nearest is None:
-                torch.mm(weight[centres].to(products), factor, out=chunk)
-                chunk.mul_(inverse_norms[centres].unsqueeze(1))
-            else:
-                by_centre = (weight[centres].to(products) @ factor).mul_(inverse_norms[centres].unsqueeze(1))
-                largest, which = by_centre.view(len(chunk), subcentres, len(unit)).max(dim=1)
-                chunk.copy_(largest)
-                nearest[identities] = which
+            by_centre = chunk if buffer is None else buffer[: len(chunk) * subcentres]
+            torch.mm(weight[centres].to(products), factor, out=by_centre)
+            by_centre.mul_(inverse_norms[centres].unsqueeze(1))
+            if nearest is not None:
+                chunks.take_nearest(by_centre, chunk, nearest[identities])
         if not margin.moves_others:
             # In float16 the smallest finite number: an infinite one times its weight 0 would be nan.
             chunks.without_targets(scaled, 0, max(NO_LOGIT, torch.finfo(products).min))
@@ -132,6 +130,8 @@ class _MarginSoftmax(torch.autograd.Function):
             to_weight, to_unit = torch.empty_like(chunks.weight), torch.zeros_like(unit)
             target_by_others = torch.zeros_like(top)
             buffers = chunks.buffers(2)
+            if chunks.subcentres > 1:
+                buffers += chunks.buffers(2, chunks.subcentres)
             factor = (unit * normaliser.unsqueeze(1)).to(products)
             for chunk, identities in chunks.of(scaled):
                 rows = chunks.centres(identities)

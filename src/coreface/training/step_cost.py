@@ -130,8 +130,8 @@ def memory(setting: Setting) -> Memory:
     cosines = setting.compared * setting.embeddings * (2 if setting.half else _WIDE)
     if setting.subcentres > 1:
         cosines += setting.compared * setting.embeddings  # one byte says which centre is the nearest
-        # Of both passes: their matrices differ in size, so an allocator does not use those of the first again.
-        chunk += chunk_rows * (4 * wide * _WIDE + setting.embeddings * (2 * _INDEX + _WIDE))
+        # The backward pass: two matrices of all centres of the chunk, and int64 places in them.
+        chunk += chunk_rows * (2 * wide * _WIDE + setting.embeddings * _INDEX)
     sample = 2 * setting.compared * size * _WIDE if sampled else 0.0
     embeddings = _EMBEDDING_MATRICES * setting.embeddings * setting.embedding_size * _WIDE
     beside = sample + chunk + embeddings
