@@ -20,6 +20,7 @@ from photograph_embeddings import Embedded, embed_folder
 
 from coreface.evaluation.all_pairs import AllPairs
 from coreface.evaluation.calibration import Calibrator
+from coreface.evaluation.template_scores import Pooling, TemplateScores, score_templates
 from coreface.recognition.pipeline import SHIPPED, FacePipeline
 
 FOLDS, TARGETS = 5, (1e-2, 1e-3, 1e-4)
@@ -52,8 +53,8 @@ class Strangers:
         return self.pairs.impostor_weights(weights)
 
 
-def fit(genuine: NDArray[np.float32], strangers: NDArray[np.float32]) -> Calibrator:
-    """Fit thresholds to genuine scores and to the embeddings of strangers, (n, D)."""
+def fit(genuine: NDArray[np.float32], strangers: NDArray[np.float32], people: Embedded | None = None) -> Calibrator:
+    """Fit thresholds to genuine scores, to the embeddings of strangers, (n, D), and to templates of other people."""
     pairs = AllPairs(np.arange(len(strangers), dtype=np.int32))
     _, impostor = pairs.compare(strangers)
     scores = strangers @ strangers.T
@@ -64,7 +65,14 @@ def fit(genuine: NDArray[np.float32], strangers: NDArray[np.float32]) -> Calibra
         pairs=Strangers(pairs, impostor),
         non_mated=scores.max(axis=1),
         gallery=len(strangers) - 1,
+        templates=None if people is None else templates(people, strangers),
     )
+
+
+def templates(people: Embedded, strangers: NDArray[np.float32]) -> dict[Pooling, tuple[TemplateScores, ...]]:
+    """Return the scores of templates of people, all other than the strangers, against the strangers."""
+    names = np.array([f"stranger {number}" for number in range(len(strangers))])
+    return score_templates(people.embeddings, people.people, strangers, names)
 
 
 def wrong_photographs(photos: Embedded, threshold: float) -> list[int]:
@@ -132,12 +140,14 @@ def main() -> None:
     kept = np.setdiff1d(np.arange(len(photos.names)), wrong)
     right = Embedded(photos.names[kept], photos.embeddings[kept], photos.failures)
     genuine = genuine_scores(right.embeddings, right.people)
-    calibrator = fit(genuine, strangers.embeddings)
+    calibrator = fit(genuine, strangers.embeddings, right)
     validated = cross_validated(right, strangers)
     least = 30 / calibrator.impostor.count
     about = {
         "contract": pipeline.contract,
         "impostors": f"{len(strangers.names)} people, one photograph of 250 x 250 pixels each; all their pairs",
+        "templates": f"of 2, 5 and 10 photographs of the {len(np.unique(right.people))} people below, against all "
+        f"{len(strangers.names)} of the impostors",
         "searches": f"each of them in a gallery of the {len(strangers.names) - 1} others",
         "genuine": f"{len(np.unique(right.people))} other people, {len(right.names)} photographs from the web, "
         f"{len(genuine)} pairs",

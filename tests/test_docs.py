@@ -28,6 +28,7 @@ SMALL = shlex.split(
 
 PROCESSES = ROOT / "docs" / "scaling.md"  # a page that needs no other
 PHOTOGRAPHS = ROOT / "docs" / "photographs.md"
+GALLERIES = ROOT / "docs" / "galleries.md"
 
 
 def blocks(language, pages=PAGES):
@@ -80,7 +81,7 @@ def paste_people(folder, people):
 
 def test_the_pages_have_what_is_tested_here():
     assert len([line for line in commands() if line.startswith("coreface")]) >= 5
-    assert len(blocks("python")) == 5
+    assert len(blocks("python")) == 6
 
 
 def test_make_targets_exist():
@@ -107,12 +108,13 @@ def run(lines, capsys):
             continue
         assert program == "coreface"
         # A decision is an answer, whichever it is: 3 is no match, 4 undecidable.
-        assert main(words) in ((0, 3, 4) if words[0] == "verify" else (0,)), capsys.readouterr().err
+        decides = "verify" in words[:2] or "identify" in words[:2]
+        assert main(words) in ((0, 3, 4) if decides else (0,)), capsys.readouterr().err
 
 
 def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    run(commands([page for page in PAGES if page not in (PROCESSES, PHOTOGRAPHS)]), capsys)
+    run(commands([page for page in PAGES if page not in (PROCESSES, PHOTOGRAPHS, GALLERIES)]), capsys)
     assert (workplace / "others.html").is_file()
     assert (workplace / "runs" / "mine" / "report.html").is_file()
     for example in blocks("python"):
@@ -124,6 +126,12 @@ def test_commands_on_photographs(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([PHOTOGRAPHS]), capsys)
     assert (workplace / "runs" / "people" / "encoder" / "calibration.json").is_file()
+
+
+def test_commands_on_galleries(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    run(commands([GALLERIES]), capsys)
+    assert (workplace / "visitors.db").is_file()
 
 
 def test_commands_of_several_processes(workplace, monkeypatch, capsys):

@@ -164,8 +164,9 @@ RUNS = [
         "gallery_promise.py",
         "KEPT --splits 1",
         tuple(
-            rf" +{size} +{asked}( +\d+\.\d+%){{4}}"
-            for size in (15, 30, 300, 1030)
+            rf" +{size} +{kind} +{asked}( +-?\d+\.\d+%){{6}}"
+            for size in (30, 300, 1030)
+            for kind in ("1 mean", "5 mean", "5 best")
             for asked in (r"T=0\.363", "10 %", "5 %")
         ),
     ),
@@ -226,8 +227,8 @@ def places(tmp_path_factory):
         for i, path in enumerate(files):
             writer.write(path.read_bytes(), i // 3)
     kept = tmp_path_factory.mktemp("kept")
-    write_embeddings(kept / "yunet_photos.npz", [f"person{i // 3}/{i % 3}.jpg" for i in range(240)], 3)
-    write_embeddings(kept / "yunet_strangers.npz", [f"stranger{i}.jpg" for i in range(2950)], 1)
+    write_embeddings(kept / "yunet_photos.npz", [f"person{i // 6}/{i % 6}.jpg" for i in range(480)], 6)
+    write_embeddings(kept / "yunet_strangers.npz", [f"stranger{i}.jpg" for i in range(2990)], 1)
     portraits = tmp_path_factory.mktemp("portraits")
     for person in range(4):
         (portraits / f"s{person}").mkdir()

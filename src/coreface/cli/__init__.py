@@ -19,6 +19,7 @@ from coreface.cli import (
     embed,
     evaluate,
     faces,
+    gallery,
     models,
     report,
     runs,
@@ -34,7 +35,7 @@ from coreface.registry import import_module
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (
     *(train, evaluate, calibrate, compare, study, runs, report),
-    *(align, faces, verify, embed, data, demo, backbones, models),
+    *(align, faces, verify, gallery, embed, data, demo, backbones, models),
 )
 
 

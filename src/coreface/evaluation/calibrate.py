@@ -6,9 +6,11 @@ from rich.console import Console
 
 from coreface.data.source import FaceSource, require_identities
 from coreface.errors import EvaluationError
+from coreface.evaluation.all_pairs import unit_rows
 from coreface.evaluation.calibration import FMRS, Calibrator
 from coreface.evaluation.embedding_sources import EmbeddingSource
 from coreface.evaluation.identification import search_embeddings
+from coreface.evaluation.template_scores import score_templates
 from coreface.evaluation.verification import verify
 from coreface.plurals import counted
 
@@ -34,6 +36,7 @@ def calibrate_embeddings(embeddings: NDArray[np.float32], identities: NDArray[np
     verification = verify(embeddings, identities, replicates=0, worst=0)
     people, first = np.unique(identities, return_index=True)
     # The best other of everybody's search in all the others is a search without a mate in a gallery of one fewer.
+    unit = unit_rows(embeddings)
     searches = search_embeddings(embeddings, embeddings[first], identities, people)
     calibrator = Calibrator.fit(
         verification.genuine_scores,
@@ -41,6 +44,7 @@ def calibrate_embeddings(embeddings: NDArray[np.float32], identities: NDArray[np
         pairs=verification.pairs,
         non_mated=searches.other,
         gallery=len(people) - 1,
+        templates=score_templates(unit, identities, unit, identities),
     )
     if all(calibrator.threshold(fmr).threshold is None for fmr in FMRS):
         raise EvaluationError(

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 from coreface.errors import InputError
 from coreface.evaluation.metrics.proportions import Badge, wilson
 
-Method: TypeAlias = Literal["fmr", "independence", "searches"]
+Method: TypeAlias = Literal["fmr", "independence", "searches", "templates"]
 Standing: TypeAlias = Literal["solid", "marked", "undecidable"]
 
 ENOUGH_MATCHES, FEWEST_MATCHES = 30, 3  # false matches behind a decision, and behind one that is marked
@@ -27,7 +27,8 @@ class CalibratedThreshold:
         fnmr: share of the genuine pairs of the calibration that do not match there.
         badge: how far the FMR carries, by the errors behind it; None if the target is not resolvable.
         method: ``fmr``: from pairs; ``independence``: from pairs, as 1 - (1 - FMR)^N; ``searches``: from the best
-            scores of non-mated searches.
+            scores of non-mated searches; ``templates``: from templates of several images, as the product of their
+            (1 - FMR).
         fpir: for a gallery, the false positive identification rate that is expected there; None for pairs.
         fpir_low: lower end of its 95 % interval; None where the fit knew no identities.
         fpir_high: its upper end.

@@ -7,7 +7,7 @@ it is used for.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -28,10 +28,11 @@ from coreface.evaluation.metrics.scores import (
     next_above,
 )
 from coreface.evaluation.metrics.tail import Tail
+from coreface.evaluation.template_scores import FMRS as FMRS
+from coreface.evaluation.template_scores import POOLINGS, Pooling, TemplateScores, trials_at
 from coreface.files import write_atomically
 
 CALIBRATION = "calibration.json"
-FMRS = tuple(float(f"1e-{power}") for power in range(1, 7))
 ENOUGH_ALARMS = 30  # false alarms that non-mated searches must have to be believed: the rule of 30
 COMPARABLE = 2.0  # searches tell of galleries up to so many times smaller or larger than theirs
 
@@ -51,6 +52,7 @@ class Calibrator:
         effective: effective number of impostor pairs at each rate of `FMRS` (what Wilson's interval takes), from
             resampled identities; empty where identities were not given.
         identities: number of identities; 0 where they were not given.
+        templates: scores of templates of several images, by the rule that pools them; empty where there are none.
     """
 
     genuine: Tail
@@ -59,6 +61,7 @@ class Calibrator:
     gallery: int = 0
     effective: tuple[float | None, ...] = ()
     identities: int = 0
+    templates: Mapping[Pooling, tuple[TemplateScores, ...]] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -70,6 +73,7 @@ class Calibrator:
         non_mated: ArrayLike | None = None,
         gallery: int = 0,
         seed: int = 0,
+        templates: Mapping[Pooling, tuple[TemplateScores, ...]] | None = None,
     ) -> "Calibrator":
         """Learn the distributions of scores.
 
@@ -80,6 +84,7 @@ class Calibrator:
             non_mated: (S,) best score of each search of a person who is not in the gallery.
             gallery: number of entries in the gallery of those searches.
             seed: of the bootstrap.
+            templates: what `score_templates` has found in the same people.
 
         Raises:
             InputError: wrong shape or dtype, or searches without the size of their gallery.
@@ -93,7 +98,8 @@ class Calibrator:
                 raise InputError(f"gallery is {gallery}; expected the number of entries that were searched, 1 or more")
         effective = () if pairs is None else _effective(pairs, seed)
         known = 0 if pairs is None else pairs.identities
-        return cls(Tail.of(genuine), Tail.of(impostor), searches, gallery if searches else 0, effective, known)
+        tails = Tail.of(genuine), Tail.of(impostor), searches
+        return cls(*tails, gallery if searches else 0, effective, known, templates or {})
 
     def threshold(self, fmr: float) -> CalibratedThreshold:
         """Return the lowest threshold whose FMR stays at or below a target, with what is known of it.
@@ -126,7 +132,7 @@ class Calibrator:
         share = -np.expm1(np.log1p(-fpir) / size)
         found = self._at(float(fpir), _allowed(share, self.impostor.count), "independence")
         expected, low, high = (_in_gallery(rate, size) for rate in (found.fmr, found.fmr_low, found.fmr_high))
-        trials = None if found.fmr is None else self._trials(found.fmr)
+        trials = None if found.fmr is None else self.trials(found.fmr)
         if trials is not None and found.fmr and expected is not None:
             # To first order the variance grows by the square of the slope of 1 - (1 - FMR)^N.
             slope = size * (1 - found.fmr) ** (size - 1)
@@ -172,6 +178,7 @@ class Calibrator:
             "impostor": self.impostor.to_dict(),
             "non_mated_searches": searches,
             "gallery": self.gallery,
+            "templates": {rule: [scores.to_dict() for scores in kept] for rule, kept in self.templates.items()},
             "thresholds": [self.threshold(fmr).to_dict() for fmr in FMRS],
         }
         path = _file(path)
@@ -212,8 +219,12 @@ class Calibrator:
                 _count("gallery", content["gallery"], least=0 if searches is None else 1),
                 _checked_effective(content["effective_impostor_pairs"]),
                 _count("identities", content["identities"], least=0),
+                {
+                    rule: tuple(map(TemplateScores.from_dict, content.get("templates", {}).get(rule, ())))
+                    for rule in POOLINGS
+                },
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{path} is damaged ({error!r}): make it again with coreface calibrate") from error
 
     def _at(self, target: float, allowed: int, method: Literal["fmr", "independence"]) -> CalibratedThreshold:
@@ -221,12 +232,12 @@ class Calibrator:
             return CalibratedThreshold(target, None, None, None, None, None, None, None, None, method)
         if allowed >= self.impostor.count:
             raise InputError(f"a rate of {target} lets every impostor pair match; ask for less")
-        return self._described(target, self.impostor.threshold(allowed), method)
+        return self.described(target, self.impostor.threshold(allowed), method)
 
     def _of_searches(self, target: float, alarms: int, size: int) -> CalibratedThreshold:
         """Describe the threshold that so many of the searches in a gallery of about this size reach."""
         assert self.searches is not None
-        found = self._described(target, self.searches.threshold(alarms), "searches")
+        found = self.described(target, self.searches.threshold(alarms), "searches")
         reached = int(self.searches.reached(np.array([found.threshold]))[0])
         share, factor = reached / self.searches.count, size / self.gallery
         found = replace(found, fpir=_in_gallery(share, factor), alarms=reached)
@@ -239,12 +250,13 @@ class Calibrator:
             found, fpir_low=_in_gallery(low, factor), fpir_high=_in_gallery(high, factor), fpir_trials=trials
         )
 
-    def _described(self, target: float, threshold: np.floating[Any], method: Method) -> CalibratedThreshold:
+    def described(self, target: float, threshold: np.floating[Any], method: Method) -> CalibratedThreshold:
+        """Return what is known of a threshold from pairs of single images."""
         at = np.array([threshold])
         errors = int(self.impostor.reached(at)[0])
         fmr = errors / self.impostor.count
         low = high = threshold_low = threshold_high = None
-        trials = self._trials(fmr)
+        trials = self.trials(fmr)
         if trials is not None:
             low, high = wilson(fmr, trials, freedom=self.identities - 1)
             few, many = int(low * self.impostor.count), int(high * self.impostor.count)
@@ -264,13 +276,9 @@ class Calibrator:
             alarms=errors,
         )
 
-    def _trials(self, fmr: float) -> float | None:
-        """The effective number of impostor pairs at a rate, between those that were resampled and as at the ends."""
-        known = [(np.log(rate), np.log(n)) for rate, n in zip(FMRS, self.effective, strict=False) if n is not None]
-        if not known:
-            return None
-        rates, numbers = zip(*sorted(known), strict=True)
-        return float(np.exp(np.interp(np.log(max(fmr, 1e-12)), rates, numbers)))
+    def trials(self, fmr: float) -> float | None:
+        """Return the effective number of impostor pairs at a rate; None where identities were not given."""
+        return trials_at(self.effective, fmr)
 
 
 def _file(path: Path) -> Path:

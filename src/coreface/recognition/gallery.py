@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from coreface.errors import CoreFaceError, GalleryError, InputError, UnknownPersonError
+from coreface.evaluation.gallery_calibration import threshold_of_templates
+from coreface.evaluation.template_scores import POOLINGS, Pooling
 from coreface.recognition import gallery_enrolment
 from coreface.recognition.crops import Choice
 from coreface.recognition.gallery_answers import Answer, Candidate, PersonDecision
@@ -18,8 +20,8 @@ from coreface.recognition.gallery_faces import Sample, failure_of, listed, read_
 from coreface.recognition.gallery_management import ManagedGallery
 from coreface.recognition.gallery_matrix import pooled
 from coreface.recognition.gallery_open import open_store
-from coreface.recognition.gallery_records import POOLINGS, Enrolment, Pooling
-from coreface.recognition.gallery_store import GalleryRecord, now
+from coreface.recognition.gallery_records import Enrolment
+from coreface.recognition.gallery_store import Found, GalleryRecord, now
 from coreface.recognition.pipeline import FacePipeline
 
 
@@ -220,11 +222,11 @@ class Gallery(ManagedGallery):
             assert threshold is not None
             decision = score >= threshold, found.id, score, threshold, None, None, None
             return PersonDecision(*decision, "given", faces[0].face)
-        if len(rows) == 1:
+        if len(own) == 1:
             at = calibration.threshold(fmr)
             expected = at.fmr, at.fmr_low, at.fmr_high
-        else:  # the best of K templates is a search among K
-            at = calibration.gallery_threshold(len(rows), fmr)
+        else:  # one person of as many images is a gallery of one
+            at = threshold_of_templates(calibration, {len(own): 1}, record.pooling, fmr)
             expected = at.fpir, at.fpir_low, at.fpir_high
         match = None if at.threshold is None or at.standing == "undecidable" else score >= at.threshold
         return PersonDecision(match, found.id, score, at.threshold, *expected, at.standing, faces[0].face)
@@ -256,8 +258,8 @@ class Gallery(ManagedGallery):
         order = sorted(range(len(samples)), key=lambda number: -area[number])
         return [samples[number] for number in order], None
 
-    def _search(self, samples: Sequence[Sample], top: int) -> tuple[list[list[Candidate]], int]:
-        """Return the candidates of each face, and the size of the gallery."""
+    def _search(self, samples: Sequence[Sample], top: int) -> tuple[list[list[Candidate]], Found]:
+        """Return the candidates of each face, and the state of the gallery."""
         if top < 1:
             raise InputError(f"top is {top}, expected 1 or more")
         pipeline = self._needed_pipeline()
@@ -269,7 +271,7 @@ class Gallery(ManagedGallery):
             people = self.store.people_by_number({number for hits in found.hits for number, _ in hits})
             if all(number in people for hits in found.hits for number, _ in hits):
                 break  # otherwise somebody was deleted meanwhile, and must not be found
-        return [candidates(hits, people, pipeline.calibration, found.size) for hits in found.hits], found.size
+        return [candidates(hits, people, pipeline.calibration, found) for hits in found.hits], found
 
     def _answers(
         self, photographs: Sequence[Sequence[Sample]], top: int, fpir: float, threshold: float | None
@@ -277,12 +279,12 @@ class Gallery(ManagedGallery):
         pipeline = self._needed_pipeline()
         samples = [sample for faces in photographs for sample in faces]
         most = max((len(faces) for faces in photographs), default=1)
-        rows, size = self._search(samples, top + max(0, most - 1))
-        at = gallery_threshold(pipeline, size, fpir, threshold)
+        rows, found = self._search(samples, top + max(0, most - 1))
+        at = gallery_threshold(pipeline, found, fpir, threshold)
         answers, start = [], 0
         for faces in photographs:
             part = rows[start : start + len(faces)]
             start += len(faces)
             decided = decide(part, [sample.face for sample in faces], at, top)
-            answers.append(Answer(decided, fpir, at.value, at.derived, at.calibrated, size))
+            answers.append(Answer(decided, fpir, at.value, at.derived, at.calibrated, found.size))
         return answers

@@ -68,6 +68,7 @@ class Answer:
         fpir: the requested false positive identification rate.
         threshold: a cosine; somebody is a person if the score is not below it. None where there is none.
         derived: what the threshold comes from: ``independence`` (pairs of the calibration, as 1 - (1 - FMR)^N),
+            ``templates`` (likewise, of pooled images),
             ``searches`` (of the calibration in a gallery of a comparable size), ``given``, or ``empty gallery``.
         calibrated: all that is known of the threshold; None where it was given, or the gallery is empty.
         gallery_size: what the threshold follows: people with ``mean`` pooling, templates with ``best``.

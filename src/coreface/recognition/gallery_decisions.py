@@ -8,10 +8,12 @@ import numpy as np
 from coreface.errors import InputError, ModelError
 from coreface.evaluation.calibrated_threshold import CalibratedThreshold
 from coreface.evaluation.calibration import Calibrator
+from coreface.evaluation.gallery_calibration import expected_fpir, threshold_of_templates
 from coreface.recognition.detection import Face
 from coreface.recognition.gallery_answers import Candidate, FaceAnswer, Outcome
 from coreface.recognition.gallery_matrix import Hits
 from coreface.recognition.gallery_records import Person
+from coreface.recognition.gallery_store import Found
 from coreface.recognition.pipeline import FacePipeline
 
 
@@ -51,8 +53,8 @@ def calibration_of(pipeline: FacePipeline) -> Calibrator:
     return pipeline.calibration
 
 
-def gallery_threshold(pipeline: FacePipeline, size: int, fpir: float, given: float | None) -> GalleryThreshold:
-    """Return the threshold for a false positive identification rate in a gallery of ``size`` entries.
+def gallery_threshold(pipeline: FacePipeline, found: Found, fpir: float, given: float | None) -> GalleryThreshold:
+    """Return the threshold for a false positive identification rate in a gallery as a search has found it.
 
     Raises:
         ModelError: the pipeline has no calibration, and no threshold was given.
@@ -61,8 +63,9 @@ def gallery_threshold(pipeline: FacePipeline, size: int, fpir: float, given: flo
     if given is not None:
         return GalleryThreshold(checked_cosine(given), "given", None)
     calibration = calibration_of(pipeline)
-    at = calibration.gallery_threshold(max(size, 1), fpir)  # refuses an impossible rate in an empty gallery, too
-    if size == 0:
+    # An impossible rate is refused in an empty gallery, too.
+    at = threshold_of_templates(calibration, found.images or {1: 1}, found.record.pooling, fpir)
+    if not found.images:
         return GalleryThreshold(None, "empty gallery", None)
     return GalleryThreshold(at.threshold, at.method, at)
 
@@ -74,12 +77,14 @@ def checked_cosine(threshold: float) -> float:
     return float(threshold)
 
 
-def candidates(hits: Hits, people: Mapping[int, Person], calibration: Calibrator | None, size: int) -> list[Candidate]:
+def candidates(
+    hits: Hits, people: Mapping[int, Person], calibration: Calibrator | None, found: Found
+) -> list[Candidate]:
     """Return hits with names, and with the share of unknown people who score as high."""
     rates: list[float | None] = [None] * len(hits)
     if calibration is not None and hits:
-        fmr = np.minimum(calibration.fmr(np.array([score for _, score in hits])), 1 - 1e-12)
-        rates = (-np.expm1(size * np.log1p(-fmr))).tolist()  # 1 - (1 - FMR)^N, as for the threshold
+        scores = np.array([score for _, score in hits], np.float32)
+        rates = expected_fpir(calibration, found.images, found.record.pooling, scores).tolist()
     return [
         Candidate(people[number].id, people[number].name, score, rate)
         for (number, score), rate in zip(hits, rates, strict=True)

@@ -160,12 +160,12 @@ def _similar(
         return [], False
     probe = pooled(np.sum([sample.embedding for sample in fresh], axis=0)[None])
     found = store.search(probe, _SHOWN + 1)
-    at = gallery_threshold(pipeline, found.size, fpir, None)
+    at = gallery_threshold(pipeline, found, fpir, None)
     if not at.decides:
         return [], False
     hits = [hit for hit in found.hits[0] if hit[0] != number and at.value is not None and hit[1] >= at.value]
     people = store.people_by_number(hit[0] for hit in hits)
-    return candidates(hits[:_SHOWN], people, pipeline.calibration, found.size), True
+    return candidates(hits[:_SHOWN], people, pipeline.calibration, found), True
 
 
 def _unlike_the_others(pipeline: FacePipeline, own: Sequence[NDArray[np.float32]], fresh: Sequence[Sample]) -> set[int]:

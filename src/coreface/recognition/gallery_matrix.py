@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import GalleryError
-from coreface.recognition.gallery_records import Pooling
+from coreface.evaluation.template_scores import Pooling
 
 Hits: TypeAlias = "list[tuple[int, float]]"  #: (number of the person, cosine), the highest cosine first
 
@@ -31,6 +31,19 @@ class TemplateMatrix:
         self.size = 0
         self._rows = np.empty((capacity, embedding_size), np.float32)
         self._owners = np.empty(capacity, np.int64)
+        self._counts = np.empty(capacity, np.int64)  # templates in each row
+        self._images: dict[int, int] | None = None
+
+    @property
+    def images(self) -> dict[int, int]:
+        """Number of images -> people who have as many templates."""
+        if self._images is None:
+            counts = self._counts[: self.size]
+            if self.pooling == "best":
+                counts = np.unique(self._owners[: self.size], return_counts=True)[1]
+            number = np.bincount(counts)
+            self._images = {images: int(number[images]) for images in np.flatnonzero(number).tolist()}
+        return self._images
 
     @classmethod
     def load(
@@ -59,7 +72,8 @@ class TemplateMatrix:
                 matrix._append(owners, checked_unit(vectors))
             return matrix
         place = np.full(len(people), -1, np.int64)  # of each person in the matrix, in the order of first appearance
-        counts = np.zeros(len(matrix._owners), np.int64)
+        counts = matrix._counts
+        counts[:] = 0
         for owners, vectors in chunks:
             person = np.searchsorted(people, owners)
             if not np.isin(owners, people).all():
@@ -90,10 +104,12 @@ class TemplateMatrix:
         """
         gone = np.flatnonzero(np.isin(self._owners[: self.size], people))
         kept_size = self.size - len(gone)
+        self._images = None
         # Rows from the end fill the holes.
         holes = gone[gone < kept_size]
         movers = np.setdiff1d(np.arange(kept_size, self.size), gone, assume_unique=True)
-        self._rows[holes], self._owners[holes] = self._rows[movers], self._owners[movers]
+        for column in (self._rows, self._owners, self._counts):
+            column[holes] = column[movers]
         self._rows[kept_size : self.size] = 0
         self.size = kept_size
         if len(owners) == 0:
@@ -104,8 +120,9 @@ class TemplateMatrix:
             counts = np.diff(np.r_[starts, len(owners)])
             sums = np.add.reduceat(vectors, starts, axis=0)
             sums[counts > 1] = pooled(sums[counts > 1])
-            owners, vectors = owners[starts], sums
-        self._append(owners, vectors)
+            self._append(owners[starts], sums, counts)
+        else:
+            self._append(owners, vectors)
 
     def search(self, probes: NDArray[np.float32], top: int) -> list[Hits]:
         """Return the people most similar to each probe, at most ``top``, each once.
@@ -136,16 +153,21 @@ class TemplateMatrix:
                 return list(zip(owners[chosen].tolist(), scores[order[chosen]].tolist(), strict=True))
             wanted *= 4  # several templates of one person were among them
 
-    def _append(self, owners: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    def _append(
+        self, owners: NDArray[np.int64], vectors: NDArray[np.float32], counts: NDArray[np.int64] | int = 1
+    ) -> None:
         size = self.size + len(owners)
         if size > len(self._owners):
             capacity = max(size, int(len(self._owners) * _GROWTH) + 64)
             larger = np.empty((capacity, self._rows.shape[1]), np.float32)
             larger[: self.size] = self._rows[: self.size]
             self._rows = larger
-            self._owners = np.r_[self._owners[: self.size], np.empty(capacity - self.size, np.int64)]
+            free = np.empty(capacity - self.size, np.int64)
+            self._owners = np.r_[self._owners[: self.size], free]
+            self._counts = np.r_[self._counts[: self.size], free]
         self._rows[self.size : size] = vectors
         self._owners[self.size : size] = owners
+        self._counts[self.size : size] = counts
         self.size = size
 
 

@@ -2,16 +2,14 @@
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coreface.evaluation.template_scores import Pooling
 from coreface.recognition.detection import Face
 from coreface.recognition.gallery_answers import Candidate
-
-Pooling: TypeAlias = Literal["mean", "best"]
-POOLINGS: tuple[Pooling, ...] = ("mean", "best")
 
 
 @dataclass(frozen=True, eq=False)

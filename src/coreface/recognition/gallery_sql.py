@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import GalleryError
-from coreface.recognition.gallery_records import POOLINGS, AuditEntry, Person, Template
+from coreface.evaluation.template_scores import POOLINGS
+from coreface.recognition.gallery_records import AuditEntry, Person, Template
 from coreface.recognition.gallery_store import Found, GalleryRecord, StoredTemplate, now
 
 FORMAT = 1  #: of the tables

@@ -184,7 +184,7 @@ class SqliteStore(SqlStore):
                 raise ContractError(
                     f"{self.place}: the embedding has {probes.shape[1]} numbers, expected {record.embedding_size}"
                 )
-            return Found(record, matrix.size, matrix.search(probes, top))
+            return Found(record, matrix.images, matrix.search(probes, top))
 
     def erase(self) -> bool:
         """Write what the log beside the file holds into the file, and empty the log, unless a reader is in the way.

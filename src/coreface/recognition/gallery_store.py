@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from coreface.evaluation.template_scores import Pooling
 from coreface.recognition.gallery_matrix import Hits
-from coreface.recognition.gallery_records import AuditEntry, Person, Pooling, Template
+from coreface.recognition.gallery_records import AuditEntry, Person, Template
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,19 @@ class Found:
 
     Attributes:
         record: of the gallery in that state.
-        size: people with ``mean`` pooling, templates with ``best``.
+        images: number of images -> people who have as many templates.
         hits: of each probe.
     """
 
     record: GalleryRecord
-    size: int
+    images: dict[int, int]
     hits: list[Hits]
+
+    @property
+    def size(self) -> int:
+        """People with ``mean`` pooling, templates with ``best``."""
+        best = self.record.pooling == "best"
+        return sum(people * (images if best else 1) for images, people in self.images.items())
 
 
 class GalleryStore(Protocol):

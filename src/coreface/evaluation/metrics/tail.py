@@ -30,13 +30,13 @@ class Tail:
     count: int
 
     @classmethod
-    def of(cls, scores: Floats) -> "Tail":
-        """Keep all of the best 2 000 scores, then ranks 1 % apart and those of the usual rates, and the lowest."""
+    def of(cls, scores: Floats, exact: int = _EXACT) -> "Tail":
+        """Keep all of the best ``exact`` scores, then ranks 1 % apart and those of the usual rates, and the lowest."""
         rising = np.sort(scores)
         count = len(rising)
-        ranks = np.arange(min(_EXACT, count))
-        if count > _EXACT:
-            further = _EXACT * _STEP ** np.arange(1, np.log(count / _EXACT) / np.log(_STEP) + 1)
+        ranks = np.arange(min(exact, count))
+        if count > exact:
+            further = exact * _STEP ** np.arange(1, np.log(count / exact) / np.log(_STEP) + 1)
             usual = [int(count * digit / 10**power) for power in range(1, 10) for digit in range(1, 10)]
             ranks = np.unique(np.concatenate([ranks, further.astype(np.int64), usual, [count - 1]]))
             ranks = ranks[ranks < count]
