@@ -377,7 +377,7 @@ def test_searches_from_the_official_lists(ijb_searches, place, run):
     ("change", "message"),
     [
         (lambda text: text + "nobody,3\n", "'nobody,3', expected template,subject"),
-        (lambda text: text + "102,9\n", "template 102 is of subject 0"),
+        (lambda text: text + "102,9\n", "template 102 belongs to subject 0"),
         (lambda text: text.splitlines()[0] + "\n", "is empty"),
         (lambda text: text + "777,5\n", "template 777"),
     ],

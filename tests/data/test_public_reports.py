@@ -27,7 +27,7 @@ def test_an_index_that_is_shorter_than_its_records(packed):
     source = open_faces(packed)
     assert len(source) == 2
     (notice,) = [notice for notice in source.storage_notices() if notice.loses]
-    assert "bytes behind the last record of its index" in notice.message
+    assert "bytes after the last record of its index" in notice.message
     assert not check_faces(source).good
     index.unlink()
     assert len(open_faces(packed)) == 6

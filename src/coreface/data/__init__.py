@@ -1,4 +1,4 @@
-"""Where faces come from."""
+"""Sources of faces and of verification pairs."""
 
 from coreface.data.augmentation import Augmentation
 from coreface.data.convert import Storage, convert_faces

@@ -1,4 +1,4 @@
-"""From one storage of faces to another, image by image, byte for byte."""
+"""Copies faces from one storage format to another, image by image, byte for byte."""
 
 import io
 import itertools
@@ -45,7 +45,7 @@ def convert_faces(
     shuffle: int | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a source of faces in another storage. No image is decoded or encoded.
+    """Write a source of faces in another storage format. No image is decoded or encoded.
 
     ``folder`` has ``<identity>/<number>.<suffix>``; ``recordio`` has ``train.rec``, ``train.idx`` and ``property``,
     with the index of identities where the images come identity by identity; ``shards`` has ``shard-000000.tar`` and so
@@ -54,11 +54,11 @@ def convert_faces(
 
     Args:
         source: the faces.
-        target: the folder to write. It appears when it is whole.
-        storage: what to write.
-        per_shard: images a shard.
-        shuffle: seed of an order to write shards in: they are read in sequence, so that people who follow one another
-            in them meet in one batch. None keeps the order.
+        target: the folder to write. It appears when it is complete.
+        storage: the format.
+        per_shard: images per shard.
+        shuffle: seed of a random order for shards. Shards are read in sequence, so that without it a batch would
+            contain few people. None keeps the order.
         progress: called with the number of images done.
 
     Raises:
@@ -84,12 +84,12 @@ def convert_faces(
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to fill, which becomes ``target`` when the block ends without an error.
+    """Yield a folder to fill, which becomes ``target`` if the block ends without an error.
 
-    What another process left unfinished, killed in the middle, is removed.
+    Unfinished folders of killed processes are removed.
 
     Raises:
-        DataError: ``target`` exists already and is no empty folder.
+        DataError: ``target`` exists already and is not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target} exists already: choose another name, or remove it")
@@ -170,10 +170,10 @@ def _write_shards(
 
 
 def folder_names(names: tuple[str, ...]) -> list[str]:
-    """Return names of folders for identities: as they are, one part of a path each, in the same order, all different.
+    """Return unique names of folders for identities, each one part of a path, that sort in the same order.
 
-    Numbers are filled up with zeros, so that sorting them as text keeps their order. Where the names would not sort, or
-    cannot be folders, they get their number in front.
+    Numbers are padded with zeros, so that they sort as text. Names that would not sort, or that cannot be folders, get
+    their index as a prefix.
     """
     if all(name.isdigit() for name in names):
         longest = max(map(len, names))

@@ -1,4 +1,4 @@
-"""How the crops of a source were made: `alignment.json`, which is stored next to them and copied with them."""
+"""Reads and writes `alignment.json`, which records next to crops how they were made and is copied with them."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _FORMAT = 1
 
 
 def read_alignment(folder: Path) -> Alignment:
-    """Return how the crops in a folder were made; ``unknown`` where nothing says it.
+    """Return how the crops in a folder were made; ``unknown`` if it is not recorded.
 
     Raises:
         DataError: the file is damaged, or of a newer format.

@@ -1,4 +1,4 @@
-"""A folder of faces: one sub-folder an identity, its images inside."""
+"""A folder of faces, with one subfolder of images per identity."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,18 +22,18 @@ IMAGE_SUFFIXES = frozenset(
 
 
 class FolderSource(FaceSource):
-    """``<folder>/<identity>/<image>``. Identities and images are ordered by name, so a label always means the same.
+    """``<folder>/<identity>/<image>``. Identities and images are sorted by name, so that labels are reproducible.
 
-    The identities may lie deeper, ``<folder>/<group>/<identity>/<image>``: the folder that holds images is the
-    identity, and ``<group>/<identity>`` its name. Folders inside of an identity are stray.
+    Identities may be nested, ``<folder>/<group>/<identity>/<image>``: the folder that contains images is the identity,
+    and ``<group>/<identity>`` its name. Folders inside an identity are ignored and reported.
 
     Args:
-        folder: the folder that holds one folder an identity. Symbolic links are followed.
-        identity_level: how many folders below ``folder`` the identities lie, whatever is inside of them: 1 for
-            ``<folder>/<identity>/<session>/<image>``. None takes the folders that hold images.
+        folder: the folder with one folder per identity. Symbolic links are followed.
+        identity_level: how many levels below ``folder`` the identities are, regardless of their content: 1 for
+            ``<folder>/<identity>/<session>/<image>``. None uses the folders that contain images.
 
     Raises:
-        DataError: the folder is missing, is no folder, cannot be listed, or holds no identity with an image.
+        DataError: the folder is missing, is not a folder, cannot be listed, or contains no identity with an image.
         InputError: ``identity_level`` is below 1.
     """
 
@@ -57,7 +57,7 @@ class FolderSource(FaceSource):
             if images:
                 paths += images
                 identities += [len(names)] * len(images)
-                names.append(os.fsencode(name).decode("utf-8", "surrogateescape"))  # alike under every locale
+                names.append(os.fsencode(name).decode("utf-8", "surrogateescape"))  # the same in every locale
             elif name:
                 empty.append(name)
         if not names:
@@ -65,7 +65,7 @@ class FolderSource(FaceSource):
             raise DataError(f"{root}: no <identity>/<image> inside; images need one folder per person{deeper}")
         super().__init__(np.array(identities, dtype=np.int64), names)
         self.alignment = read_alignment(root)
-        if self.alignment.known:  # what `coreface align` writes beside its crops
+        if self.alignment.known:  # written by `coreface align` next to its crops
             stray = [name for name in stray if name not in (ALIGNMENT, REJECTS, SAMPLES)]
         self._root = root
         self._paths = paths
@@ -115,12 +115,12 @@ class FolderSource(FaceSource):
         return found
 
 
-_Above = frozenset[tuple[int, int]]  # the folders that one lies in, by their numbers on the disk
-_Found = tuple[str, list[str], list[str]]  # name of a folder, its images, and what is stray
+_Above = frozenset[tuple[int, int]]  # the folders above one, by device and inode
+_Found = tuple[str, list[str], list[str]]  # name of a folder, its images, and its stray files
 
 
 def _folders(folder: Path, name: str, above: _Above) -> Iterator[_Found]:
-    """Yield (name, images, strays) of a folder that holds images, or of those in it; one without any has no images."""
+    """Yield (name, images, strays) of a folder that contains images, or else of the folders in it."""
     prefix = f"{name}/" if name else ""
     images, others, inner = _sorted_out(folder)
     if images and name:
@@ -133,7 +133,7 @@ def _folders(folder: Path, name: str, above: _Above) -> Iterator[_Found]:
 
 
 def _levelled(folder: Path, name: str, above: _Above, level: int) -> Iterator[_Found]:
-    """Yield as `_folders` does, where the folders of a level hold all images below them."""
+    """Yield as `_folders` does, but the folders of one level own all images below them."""
     prefix = f"{name}/" if name else ""
     if level == 0:
         yield name, *_all_below(folder, prefix, above)
@@ -146,7 +146,7 @@ def _levelled(folder: Path, name: str, above: _Above, level: int) -> Iterator[_F
 
 
 def _all_below(folder: Path, prefix: str, above: _Above) -> tuple[list[str], list[str]]:
-    """Return the images in a folder and below it, and what is stray."""
+    """Return the images in a folder and below it, and stray files."""
     images, others, inner = _sorted_out(folder)
     entered, links = _without_links_back(folder, inner, above)
     found = [prefix + image for image in images], [prefix + other for other in (*others, *links)]
@@ -169,7 +169,7 @@ def _sorted_out(folder: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def _without_links_back(folder: Path, inner: list[str], above: _Above) -> tuple[list[str], list[str]]:
-    """Tell the folders inside of one from the links among them that lead back to where we came from."""
+    """Split the folders in a folder into real ones and links back to a folder above."""
     above = above | {_number(folder)}
     links = [name for name in inner if _number(folder / name) in above]
     return [name for name in inner if name not in links], links
@@ -181,7 +181,7 @@ def _number(folder: Path) -> tuple[int, int]:
 
 
 def _shared_below(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the last parts of names that stand below several folders, with two of these."""
+    """Return the last parts of names that occur below several folders, with two of these folders."""
     holders: dict[str, list[str]] = {}
     for name in names:
         above, _, last = name.rpartition("/")
@@ -195,7 +195,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """List what a folder holds by name, hidden files left out."""
+    """List the entries of a folder sorted by name, without hidden files."""
     try:
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:

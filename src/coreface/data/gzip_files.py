@@ -1,4 +1,4 @@
-"""Files compressed by gzip, unpacked once into temporary files, because a stream cannot be read at any place."""
+"""Unpacks gzip files once into temporary files, because random access is not possible in a compressed stream."""
 
 import atexit
 import contextlib
@@ -12,11 +12,11 @@ from pathlib import Path
 from coreface.errors import DataError
 
 _CHUNK = 2**20
-_LEFT_FREE = 2**30  # bytes of the disk that unpacking leaves free
+_LEFT_FREE = 2**30  # bytes of disk space that unpacking leaves free
 
 
 def unpacked(path: Path) -> Path:
-    """Unpack a file into a temporary one, which goes when this program ends.
+    """Unpack a file into a temporary one, which is removed when this program ends.
 
     Raises:
         DataError: it cannot be read, is damaged or cut off, or the disk has no room for what it holds.

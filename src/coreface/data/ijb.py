@@ -25,10 +25,10 @@ _GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 
 @dataclass(frozen=True, eq=False)
 class TemplateImages:
-    """The images behind templates. As `coreface.evaluation.embedding.Photographs` it gives aligned faces.
+    """The images of templates. Implements `coreface.evaluation.embedding.Photographs` with aligned faces.
 
     Attributes:
-        folder: of the images.
+        folder: folder of the images.
         names: of the N images.
         landmarks: (N, 5, 2) float64, pixels.
         detection: (N,) float64, detector scores.
@@ -50,14 +50,14 @@ class TemplateImages:
         """Return an aligned face, uint8 RGB (112, 112, 3).
 
         Raises:
-            ImageError: the image cannot be read, or its line of the list is that of a failed detection: a score of 0 or
-                less, or landmarks that are no face.
+            ImageError: the image cannot be read, or the list has a failed detection: a score of 0 or less, or landmarks
+                that do not form a face.
         """
         self._check_detection(index)
         return align(load_image(self.folder / self.names[index]), self.landmarks[index])
 
     def content(self, index: int) -> bytes:
-        """Return what decides the pixels: the file and where it is cut. Raises `ImageError` as `image` does."""
+        """Return what determines the pixels: the file and the landmarks. Raises `ImageError` as `image` does."""
         self._check_detection(index)
         path = self.folder / self.names[index]
         try:
@@ -71,7 +71,7 @@ class TemplateImages:
         return str(self.folder / self.names[index])
 
     def relative_path(self, index: int) -> str:
-        """Return the name of an image as the lists have it."""
+        """Return the name of an image in the lists."""
         return self.names[index]
 
     def _check_detection(self, index: int) -> None:
@@ -87,7 +87,7 @@ class TemplateImages:
 
 
 class TemplatePairList(NamedTuple):
-    """The pairs of a 1:1 protocol: both templates, (P,) int64 twice, and whether they are of one person, (P,) bool."""
+    """The pairs of a 1:1 protocol: both templates, (P,) int64 each, and whether they are of one person, (P,) bool."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
@@ -95,7 +95,7 @@ class TemplatePairList(NamedTuple):
 
 
 class Enrolment(NamedTuple):
-    """Templates of a gallery, or of the probes, and whose they are: (T,) int64 twice, each template once."""
+    """Templates of a gallery or of the probes, and their people: (T,) int64 each, with unique templates."""
 
     templates: NDArray[np.int64]
     subjects: NDArray[np.int64]
@@ -105,7 +105,7 @@ def read_images(folder: Path, name: str) -> TemplateImages:
     """Read the lists of images of ``ijbb`` or ``ijbc``.
 
     Raises:
-        DataError: a list is missing or damaged, or the two do not fit each other; the message has file and line.
+        DataError: a list is missing or damaged, or the two lists do not match; the message has file and line.
     """
     meta = folder / "meta"
     images, landmarks = _table(meta / f"{name}_name_5pts_score.txt", 11, named=True)
@@ -148,7 +148,7 @@ def read_searches(folder: Path, name: str) -> tuple[Enrolment, Enrolment, Enrolm
     first, second, probes = (_enrolment(path) for path in paths)
     if both := set(first.subjects.tolist()) & set(second.subjects.tolist()):
         raise DataError(
-            f"{paths[1]}: subject {min(both)} is in the other gallery as well, expected galleries of different people"
+            f"{paths[1]}: person {min(both)} is in the other gallery as well, expected galleries of different people"
         )
     return first, second, probes
 
@@ -179,7 +179,7 @@ def _table(path: Path, numbers: int, *, named: bool) -> tuple[list[str], NDArray
 
 
 def _enrolment(path: Path) -> Enrolment:
-    """Read template and subject off the first two columns, below a heading; a template has a line for every image."""
+    """Read template and subject from the first two columns, below a heading; a template has one line per image."""
     subject_of: dict[int, int] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -192,7 +192,9 @@ def _enrolment(path: Path) -> Enrolment:
                 except (ValueError, IndexError):
                     raise DataError(f"{where}: {','.join(row)[:80]!r}, expected template,subject,...") from None
                 if subject_of.setdefault(template, subject) != subject:
-                    raise DataError(f"{where}: template {template} is of subject {subject_of[template]} further up")
+                    raise DataError(
+                        f"{where}: template {template} belongs to subject {subject_of[template]} in an earlier line"
+                    )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}), expected a list of the protocol") from error
     if not subject_of:

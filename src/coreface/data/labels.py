@@ -1,4 +1,4 @@
-"""From the labels that a storage holds to identities 0, 1, 2 and so on, and the names that keep the two together."""
+"""Maps the labels in a storage to identities 0, 1, 2, ..., and keeps the labels as names."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from coreface.errors import DataError
 from coreface.files import write_atomically
 
-IDENTITIES = "identities.json"  #: names of the identities 0, 1, 2, ..., beside what was converted and inside a run
+IDENTITIES = "identities.json"  #: names of the identities 0, 1, 2, ..., next to converted data and in a run
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")  #: how a whole number is written; int() takes 1_0 and other digits as well
-_BLOCK = 2**18  # labels at a time: the intermediate arrays stay small whatever the number of images
+_BLOCK = 2**18  # labels at a time, to keep the intermediate arrays small
 
 
 def identities_of(labels: NDArray[Any], locate: Callable[[int], str]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
@@ -28,7 +28,7 @@ def identities_of(labels: NDArray[Any], locate: Callable[[int], str]) -> tuple[N
         identities (n,) int64, and the label of each identity in rising order.
 
     Raises:
-        DataError: a label is no whole number.
+        DataError: a label is not a whole number.
     """
     blocks = range(0, len(labels), _BLOCK)
     if labels.dtype.kind == "f":
@@ -56,9 +56,9 @@ def identities_of(labels: NDArray[Any], locate: Callable[[int], str]) -> tuple[N
 
 
 class LabelTable:
-    """Labels as they were written, of any length, numbered in the order in which they are first met.
+    """Labels as written, of any length, numbered in the order of their first occurrence.
 
-    Two spellings of one number, ``7`` and ``007``, are refused: it is not known whether they are one person.
+    Two spellings of a number, ``7`` and ``007``, are an error, because they may or may not be one person.
     """
 
     def __init__(self) -> None:
@@ -66,10 +66,10 @@ class LabelTable:
         self._spelling: dict[int, str] = {}  # of the whole numbers among the labels
 
     def number(self, label: str) -> int:
-        """Return the number of a label, a new one where it has not been met.
+        """Return the number of a label, a new one for a new label.
 
         Raises:
-            DataError: the label is a whole number that was spelt otherwise before.
+            DataError: the label is a whole number that was spelt differently before.
         """
         known = self._numbers.get(label)
         if known is not None:
@@ -77,13 +77,15 @@ class LabelTable:
         if WHOLE_NUMBER.fullmatch(label):
             earlier = self._spelling.setdefault(int(label), label)
             if earlier != label:
-                raise DataError(f"the label is {label!r}, but {earlier!r} further up: write one number in one way")
+                raise DataError(
+                    f"the label is {label!r}, but {earlier!r} in an earlier one: write each number in one way"
+                )
         return self._numbers.setdefault(label, len(self._numbers))
 
     def in_order(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         """Return the identities of labels that `number` has numbered, and the label of each identity in rising order.
 
-        Whole numbers are ordered by their values where all labels are whole numbers, and as text otherwise.
+        Labels are sorted by value if all of them are whole numbers, and as text otherwise.
         """
         labels = list(self._numbers)
         if len(self._spelling) == len(labels):
@@ -97,7 +99,7 @@ class LabelTable:
 
 
 def write_names(folder: Path, names: Sequence[str]) -> None:
-    """Write the name of every identity, in order, so that a label can be traced back."""
+    """Write the names of the identities in order, so that labels can be traced back."""
     write_atomically(folder / IDENTITIES, (json.dumps(list(names), ensure_ascii=True, indent=0) + "\n").encode())
 
 

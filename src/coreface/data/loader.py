@@ -204,8 +204,8 @@ class FaceLoader:
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             pin_memory=self._device.type == "cuda",
-            # Without its own generator every epoch would draw from torch's global one, and change the random numbers of
-            # the training: a run resumed within an epoch would differ from one that was not.
+            # Without a separate generator every epoch would draw from torch's global one and change the random numbers
+            # of the training: a run resumed within an epoch would differ from one that was not.
             generator=torch.Generator(),
         )
         self._end = weakref.finalize(self, _end_workers, self._loader, os.getpid())
@@ -213,7 +213,7 @@ class FaceLoader:
             _with_workers.add(self)
 
     def __len__(self) -> int:
-        """Batches an epoch, of this process."""
+        """Batches per epoch of this process."""
         return len(self._source) // self._world_size // self._batch_size
 
     def draws(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -272,7 +272,7 @@ class FaceLoader:
             yield to_network_input(images), pixels.identities.to(self._device, non_blocking=True)
 
     def require_readable(self) -> None:
-        """Raise `DataError` where more images cannot be read than ``max_unreadable`` allows."""
+        """Raise `DataError` if more images cannot be read than ``max_unreadable`` allows."""
         count, total = len(self.unreadable), len(self._source)
         if count > self._max_unreadable * total:
             raise DataError(

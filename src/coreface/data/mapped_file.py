@@ -1,4 +1,4 @@
-"""A file mapped into memory that survives pickling and forking, and notices when it has been cut off meanwhile."""
+"""A memory-mapped file that can be pickled and forked, and that detects truncation while it is in use."""
 
 import mmap
 import os
@@ -11,7 +11,7 @@ _files: "weakref.WeakSet[MappedFile]" = weakref.WeakSet()
 
 
 class MappedFile:
-    """A file to read at any place, mapped on first use in every process.
+    """A file for random access, mapped on first use in every process.
 
     No handle is shared with another process: a copy made by pickling or forking maps the file again.
 
@@ -29,7 +29,7 @@ class MappedFile:
         return MappedFile, (self.path,)
 
     def view(self) -> memoryview:
-        """Return the whole content. Keep it no longer than the work on a record takes.
+        """Return the whole content. Do not keep the view after a record has been processed.
 
         Raises:
             DataError: the file is missing, empty, cannot be read, or has become shorter since it was mapped.
@@ -37,7 +37,7 @@ class MappedFile:
         return memoryview(self.mapping())
 
     def mapping(self) -> mmap.mmap:
-        """Return the map itself, of which a slice is a copy. Errors: see `view`."""
+        """Return the map, whose slices are copies. Errors: see `view`."""
         if self._map is None:
             self._map = self._open()
             self._size = len(self._map)
@@ -45,12 +45,12 @@ class MappedFile:
             size = self._map.size()
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
-        if size < self._size:  # to touch what is gone would end the process
+        if size < self._size:  # accessing the missing part would end the process
             raise DataError(f"{self.path}: cut off from {self._size} to {size} bytes while in use; get a new copy")
         return self._map
 
     def mapping_in_use(self) -> mmap.mmap | None:
-        """Return the map where it is open and as it was, None where `mapping` has more to do or to say."""
+        """Return the map if it is open and unchanged; None if `mapping` must be called."""
         opened = self._map
         try:
             return opened if opened is not None and opened.size() >= self._size else None
@@ -58,12 +58,12 @@ class MappedFile:
             return None
 
     def release(self) -> None:
-        """Let go of the memory that holds what was read; it is read from the file again when asked for."""
+        """Release the memory of the pages read so far; they are read from the file again when needed."""
         if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
-        """Let go of the map; the next use opens the file again."""
+        """Close the map; the next use opens the file again."""
         self._map = None
 
     def _open(self) -> mmap.mmap:

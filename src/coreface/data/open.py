@@ -33,18 +33,18 @@ _BELONGS = {"label": "it belongs to tar shards", "identity_level": "it belongs t
 
 
 def register_faces(name: str, help: str) -> Callable[[ReaderClass], ReaderClass]:
-    """Let `open_faces`, and so every command and recipe, open one more storage of faces. A decorator.
+    """Register a reader, so that `open_faces` and every command and recipe can open another storage. A decorator.
 
     Args:
         name: letters, digits, ``_``, ``-`` and ``.``; `coreface data info` prints it.
         help: one line that says what it reads.
 
     Returns:
-        A decorator for a subclass of `FaceSource` that is made of a path and says by `FaceSource.claims` which ones it
-        reads. It is asked before the readers of coreface, and those registered earlier before those registered later.
+        A decorator for a subclass of `FaceSource` whose constructor takes a path and whose `FaceSource.claims` selects
+        the paths it reads. It is tried before the readers of coreface; readers are tried in the order of registration.
 
     Raises:
-        InputError: another reader has the name, or the class does not do.
+        InputError: another reader has the name, or the class is not such a subclass.
     """
 
     def add(reader: ReaderClass) -> ReaderClass:
@@ -64,18 +64,18 @@ def open_faces(
     """Open a source of faces.
 
     Args:
-        path: what a reader of your own claims (`register_faces`); a folder ``<identity>/<image>``; a RecordIO
+        path: a path that a registered reader claims (`register_faces`); a folder ``<identity>/<image>``; a RecordIO
             ``.rec``, or the folder that holds it; a tar shard (``key.jpg`` and ``key.cls``), or a folder of them; or
-            the word ``orl`` for the ORL faces of the demo (a folder of that name is meant by ``./orl``). A ``~`` at its
-            beginning is the home folder.
-        label: of shards: where the label of an image stands, see `ShardSource`; None for ``cls``.
-        identity_level: of a folder: how many folders below it the identities lie, see `FolderSource`; None takes the
-            folders that hold images.
+            the word ``orl`` for the ORL faces of the demo (use ``./orl`` for a folder of that name). A leading ``~`` is
+            the home folder.
+        label: for shards: where the label of an image is, see `ShardSource`; None for ``cls``.
+        identity_level: for a folder: how many levels below it the identities are, see `FolderSource`; None uses the
+            folders that contain images.
 
     Raises:
         DataError: nothing at the path can be read.
-        InputError: an option is out of range, or belongs to another storage.
-        MissingExtraError: ``orl`` without the package that carries it.
+        InputError: an option is out of range, or applies to another storage only.
+        MissingExtraError: ``orl`` is requested without the package that contains it.
     """
     options: dict[str, Any] = {"label": label, "identity_level": identity_level}
     given = {name: value for name, value in options.items() if value is not None}
@@ -83,8 +83,8 @@ def open_faces(
         _require_options(given, (), OrlSource)
         return OrlSource()
     place = str(user_path(path))
-    for name in sorted(READERS, key=READERS.is_own):  # those that a program has added come first
-        reader: Any = READERS[name]  # whose constructor takes a path, unlike that of its base class
+    for name in sorted(READERS, key=READERS.is_own):  # readers registered by the user come first
+        reader: Any = READERS[name]  # its constructor takes a path, unlike the base class's
         if reader.claims(place):
             _require_options(given, _OPTIONS.get(reader, ()), reader)
             source: FaceSource = reader(place, **given)
@@ -97,7 +97,7 @@ def open_faces(
             f"{where}: a file, expected a folder that holds <identity>/<image>, a .rec or a .tar; if your own "
             "module registers its reader, give --import MODULE, or import it in Python"
         )
-    return FolderSource(where)  # whose error says what is missing
+    return FolderSource(where)  # raises an error that says what is missing
 
 
 def open_pairs(path: str | os.PathLike[str], images: str | os.PathLike[str] | None = None) -> PairSet:
@@ -106,11 +106,11 @@ def open_pairs(path: str | os.PathLike[str], images: str | os.PathLike[str] | No
     Args:
         path: a ``.bin`` (a pickle of encoded images and answers; nothing in it is run), a ``.csv`` with the fields
             ``path1,path2,same[,fold]``, or a text as LFW's ``pairs.txt``.
-        images: the folder with the images of a list; None for the folder ``images`` beside a ``pairs.txt``, else for
-            the folder of the list. A ``.bin`` has its images in it.
+        images: the folder with the images of a list; None for the folder ``images`` next to a ``pairs.txt``, else for
+            the folder of the list. A ``.bin`` contains its images.
 
     Raises:
-        DataError: nothing at the path can be read, an image of a list is missing, or a ``.bin`` asks for more than
+        DataError: nothing at the path can be read, an image of a list is missing, or a ``.bin`` contains more than
             images and answers.
     """
     where = user_path(path)

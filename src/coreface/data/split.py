@@ -1,4 +1,4 @@
-"""Splits by identity: no identity is in both parts."""
+"""Identity-disjoint splits."""
 
 import re
 
@@ -19,8 +19,8 @@ def split_by_identity(
         test: the share of identities to hold out, 0 < test < 1, or their number, an int of at least 1.
         seed: draws the order of the identities; None keeps the order of the source.
         fold: which slice of that order is held out: identities fold * n to (fold + 1) * n. Folds are disjoint.
-        family: a regular expression; identities in whose names it finds the same text (its first group, if it has one)
-            are relatives, and never on both sides. A fold then has about n identities. None: no identities are related.
+        family: a regular expression; identities whose names give the same match (or the same first group) are
+            relatives, and are never in both parts. A fold then has about n identities. None: no identities are related.
 
     Returns:
         (training source, test source), identities of each renumbered from 0.

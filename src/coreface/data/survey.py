@@ -1,4 +1,4 @@
-"""What a source of faces holds (`survey_faces`) and what is wrong with it (`check_faces`)."""
+"""Statistics of a source of faces (`survey_faces`) and a check for faults (`check_faces`)."""
 
 import hashlib
 import itertools
@@ -17,7 +17,7 @@ from coreface.data.source import FaceSource, Notice
 from coreface.errors import CoreFaceError, InputError
 from coreface.images.load import fit_square
 
-_LOOKED_AT = 200  # images a survey decodes
+_LOOKED_AT = 200  # number of images that a survey decodes
 _SAMPLES, _SAMPLE_SIDE = 32, 112
 _BOUNDS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 _CHUNK = 64
@@ -25,15 +25,15 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Survey:
-    """What a source holds, from its index and some of its images.
+    """Statistics of a source, from its index and some of its images.
 
     Attributes:
         images: number of images.
         identities: number of identities.
         images_per_identity: fewest, median and most.
         histogram: (from, to, identities) rows: how many identities have from .. to images.
-        looked_at: how many images were decoded for what follows, evenly over the source.
-        unreadable: how many of those could not be.
+        looked_at: how many images were decoded for the attributes below, evenly spaced over the source.
+        unreadable: how many of those could not be decoded.
         sizes: "width x height" -> how many of those looked at.
         grey: how many of those looked at are grey, all three channels alike.
     """
@@ -54,18 +54,18 @@ class Survey:
 
 @dataclass(frozen=True)
 class Check:
-    """What is wrong with a source; every list is empty where nothing is. Notices are no fault, unless they lose faces.
+    """The faults of a source; every list is empty if there are none. Notices are faults only if they lose faces.
 
     Attributes:
         images: number of images, all decoded.
         identities: number of identities.
         unreadable: messages, each with the place.
-        duplicates_within: groups of places whose pixels are the same, all of one identity.
-        duplicates_across: such groups of several identities: at most one of the labels can be right.
-        small: (name, images) of the identities with fewer images than asked for.
-        other_sizes: (place, "width x height") of the images of another size than most have.
-        size: the size that most have.
-        notices: what its storage holds beside the images: stray files, folders without images, labels without images.
+        duplicates_within: groups of images with equal pixels, all of one identity.
+        duplicates_across: such groups with several identities, of which at most one can be right.
+        small: (name, images) of the identities with fewer images than ``least``.
+        other_sizes: (place, "width x height") of the images that differ from the most common size.
+        size: the most common size.
+        notices: notices of the storage: stray files, folders without images, labels without images.
     """
 
     images: int
@@ -120,7 +120,7 @@ def survey_faces(source: FaceSource) -> Survey:
 
 
 def sample_sheet(source: FaceSource) -> bytes:
-    """Return a PNG of the first images, eight a row; an image that cannot be read is black."""
+    """Return a PNG of the first images, eight per row; an image that cannot be read is black."""
     tiles = np.zeros((min(_SAMPLES, len(source) + -len(source) % 8), _SAMPLE_SIDE, _SAMPLE_SIDE, 3), np.uint8)
     for index in range(min(_SAMPLES, len(source))):
         try:
@@ -176,7 +176,7 @@ def check_faces(source: FaceSource, *, least: int = 2, progress: Callable[[int],
 
 
 def _decoded(source: FaceSource) -> Iterator[tuple[int, str | tuple[bytes, str]]]:
-    """Yield for each image what went wrong, or a digest of its pixels and its size; decoding takes all processors."""
+    """Yield for each image its error, or a digest of its pixels and its size; decoding uses all CPU cores."""
 
     def look(index: int) -> str | tuple[bytes, str]:
         try:

@@ -1,8 +1,7 @@
-"""Where the members of a tar file lie: their names, places and sizes, without reading what they hold.
+"""The names, offsets and sizes of the members of a tar file, without reading their content.
 
-The standard library's tarfile makes an object a member; a shard has tens of thousands. What is read here is what shards
-are made of: POSIX ustar headers, the long names of GNU tar, and PAX records of paths and sizes. Format: POSIX.1-2017,
-pax.
+The standard library's tarfile creates an object per member, and a shard has tens of thousands of them. Supported are
+POSIX ustar headers, the long names of GNU tar, and PAX records of paths and sizes. Format: POSIX.1-2017, pax.
 """
 
 import mmap
@@ -19,15 +18,15 @@ _EXTRA = (_GNU_NAME, _PAX, _PAX_GLOBAL)
 _LONGEST_NAME = 2**16  # bytes that the extra headers of a member may have
 _EMPTY = bytes(_BLOCK)
 
-Member = tuple[str, int, int]  #: a regular file: its name, where its content begins, and how many bytes it has
+Member = tuple[str, int, int]  #: a regular file: its name, and the offset and size of its content
 
 
 def tar_members(data: bytes | mmap.mmap, others: list[str] | None = None) -> Iterator[Member]:
-    """Yield (name, start, size) of the regular files of a tar, in their order. What they hold is not read.
+    """Yield (name, start, size) of the regular files of a tar, in their order, without reading their content.
 
     Args:
         data: the tar.
-        others: takes the names of the members that are neither files nor folders: links and devices.
+        others: receives the names of the members that are neither files nor folders: links and devices.
 
     Raises:
         DataError: a header is damaged, or the file ends within a member; the message says at which byte.
@@ -74,8 +73,8 @@ def tar_members(data: bytes | mmap.mmap, others: list[str] | None = None) -> Ite
 def _sum_is_right(header: bytes) -> bool:
     said = header[148:156]
     try:
-        # The low half of Adler-32, begun at 0, is the sum of all bytes modulo 65521, without a loop in Python over 512
-        # of them. The field itself counts as eight blanks.
+        # The low half of Adler-32, started at 0, is the sum of all bytes modulo 65521, without a loop in Python. The
+        # field itself counts as eight blanks.
         counted = (zlib.adler32(header, 0) & 0xFFFF) - sum(said) + 256
         return (counted - int(said.strip(b" \0"), 8)) % 65521 == 0
     except ValueError:
@@ -87,7 +86,7 @@ def _number(field: bytes, position: int) -> int:
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0")
     try:
-        if digits and not digits.isdigit():  # a sign, say: what goes back would never end
+        if digits and not digits.isdigit():  # for example a sign: going back would never end
             raise ValueError
         return int(digits, 8) if digits else 0
     except ValueError as error:
@@ -102,7 +101,7 @@ def _name(header: bytes) -> str:
 
 
 def _pax_records(content: bytes, start: int) -> dict[str, str]:
-    """Read lines ``<length> <key>=<value>``, the length counting itself and the end of the line."""
+    """Read lines ``<length> <key>=<value>``, where the length includes itself and the end of the line."""
     records = {}
     at = 0
     while at < len(content):

@@ -1,4 +1,4 @@
-"""Faces in tar shards as WebDataset lays them out: ``key.jpg`` and ``key.cls``, read one shard after another."""
+"""Faces in tar shards in the layout of WebDataset: ``key.jpg`` and ``key.cls``, read one shard after another."""
 
 import json
 import mmap
@@ -26,23 +26,22 @@ _BUFFER = 10_000
 
 
 class ShardSource(FaceSource):
-    """The images of one or more tar files. What is before the last dot of a name is the key that joins its parts.
+    """The images of one or more tar files. The part of a name before its last dot is the key of the sample.
 
-    Any image can be read at any time. Training reads the shards one after another, each from its beginning to its end,
-    mixed over a window of images (`reading_order`). The workers of a process take whole batches in turn and map the
-    same shards, whose pages the system keeps in memory once for all of them.
+    Any image can be read at any time. Training reads the shards one after another, each from start to end, shuffled
+    within a window of images (`reading_order`). The workers of a process take whole batches in turn and map the same
+    shards, whose pages the system keeps in memory only once.
 
-    A shard compressed by gzip is unpacked into a temporary file first, which goes when the program ends.
+    A gzip-compressed shard is first unpacked into a temporary file, which is removed when the program ends.
 
     Args:
-        path: a ``.tar``, ``.tar.gz`` or ``.tgz``, or a folder that holds some; they are taken in the order of their
-            names.
-        label: where the label of an image stands: ``cls``, a whole number in ``key.cls``; ``txt``, any one line of text
-            in ``key.txt``; ``json:FIELD``, a whole number or a text in that field of ``key.json``.
+        path: a ``.tar``, ``.tar.gz`` or ``.tgz``, or a folder of them, which is read in the order of the names.
+        label: where the label of an image is: ``cls``, a whole number in ``key.cls``; ``txt``, any one line of text in
+            ``key.txt``; ``json:FIELD``, a whole number or a text in that field of ``key.json``.
         buffer: the window, in images: how far an image can be moved from its place in the sequence.
 
     Raises:
-        DataError: there is no such file, a tar is damaged, a label is not as it should be, or there is no image.
+        DataError: there is no such file, a tar or a label is invalid, or there is no image.
         InputError: ``label`` is none of these.
     """
 
@@ -60,7 +59,7 @@ class ShardSource(FaceSource):
         self._lost: list[str] = []
         starts, sizes, labels = array("q"), array("q"), array("q")
         table = LabelTable()
-        self._first = [0]  # of each shard, and the end of the last
+        self._first = [0]  # first image of each shard, and the end of the last
         for shard, shown in zip(self._shards, paths, strict=True):
             try:
                 for start, size, number in self._samples(shard, shown, suffix, table):
@@ -117,7 +116,7 @@ class ShardSource(FaceSource):
         first = np.array(self._first)
         shards = rng.permutation(len(self._shards))
         sequence = np.concatenate([np.arange(first[shard], first[shard + 1]) for shard in shards])
-        # An image that waits a random part of the window comes out as from a buffer of that many.
+        # Delaying each image by a random part of the window equals a shuffle buffer of that size.
         waits = np.arange(len(sequence)) + rng.random(len(sequence)) * self._buffer
         return sequence[np.argsort(waits, kind="stable")]
 
@@ -127,11 +126,11 @@ class ShardSource(FaceSource):
     def _samples(
         self, shard: MappedFile, shown: Path, label_suffix: str, table: LabelTable
     ) -> list[tuple[int, int, int]]:
-        """Return (start, size, number of its label) of the samples, and list what is part of none."""
+        """Return (start, size, number of the label) of the samples, and record members that belong to none."""
         data = shard.mapping()
         images: dict[str, Member] = {}
         labels: dict[str, Member] = {}
-        more: list[tuple[str, str]] = []  # key and name of what is neither
+        more: list[tuple[str, str]] = []  # key and name of members that are neither
         lost: list[str] = []
         for member in tar_members(data, others=lost):
             name, start, _ = member
@@ -189,12 +188,12 @@ def shards_in(folder: Path) -> list[Path]:
 
 
 def is_gzip(path: Path) -> bool:
-    """Say whether a shard is compressed, by its name."""
+    """Return whether a shard is compressed, by its name."""
     return path.name.lower().endswith((".gz", ".tgz"))
 
 
 def label_member(label: str) -> tuple[str, str | None]:
-    """Return the suffix of the members with the labels, and the field inside of a JSON.
+    """Return the suffix of the members with the labels, and the field of a JSON member.
 
     Raises:
         InputError: ``label`` names no such place.

@@ -167,7 +167,9 @@ def test_notices(tmp_path):
     path = write(tmp_path, [header(label) + b"x" for label in (0, 0, 1, 1)])
     assert RecordSource(path).notices() == []
     (tmp_path / "property").write_text("3,112,112")
-    assert ["promises other than 2" in notice.message for notice in RecordSource(path).notices()] == [True]
+    assert ["another number of identities than 2" in notice.message for notice in RecordSource(path).notices()] == [
+        True
+    ]
     (tmp_path / "property").write_text("2,112,112\n")
     assert RecordSource(path).notices() == []
 

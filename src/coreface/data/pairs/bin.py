@@ -18,7 +18,7 @@ from coreface.files import Replacement
 
 
 class BinPairs(PairSet):
-    """The pairs of a `.bin` file. The images stay encoded, each kept once however many pairs it is in.
+    """The pairs of a `.bin` file. The images stay encoded; each distinct image is kept once.
 
     Args:
         path: the file.
@@ -33,7 +33,7 @@ class BinPairs(PairSet):
         places: list[int] = []
         kept: list[bytes] = []
         of = []
-        seen: dict[int, int] = {}  # a small file may name one large image many times
+        seen: dict[int, int] = {}  # a small file may refer to one large image many times
         for place, image in enumerate(images):
             number = seen.get(id(image))
             if number is None:
@@ -87,7 +87,7 @@ def _parts(value: Any, path: Path) -> tuple[list[bytes], list[bool]]:
     if len(images) != 2 * len(answers):
         raise DataError(f"{path}: {len(images)} images for {len(answers)} answers, expected two a pair")
     encoded = []
-    copies: dict[int, bytes] = {}  # one of each bytearray, however often it is named
+    copies: dict[int, bytes] = {}  # one copy of each bytearray, however often it is referred to
     for place, image in enumerate(images):
         image = image.content() or image if isinstance(image, ByteArray) else image
         if not isinstance(image, bytes | bytearray):

@@ -1,4 +1,4 @@
-"""Verification pairs drawn from a source of faces: genuine and impostor in equal number, folds of different people."""
+"""Verification pairs drawn from a source of faces: as many genuine as impostor pairs, folds of different people."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from coreface.data.pairs.pair_set import FOLDS, PairSet
 from coreface.data.source import FaceSource
 from coreface.errors import DataError, InputError
 
-_MOST = 6000  # pairs, unless told otherwise: as many as LFW has
+_MOST = 6000  # default number of pairs, as in LFW
 
 
 class DrawnPairs(PairSet):
@@ -37,14 +37,14 @@ class DrawnPairs(PairSet):
 def draw_pairs(source: FaceSource, count: int | None = None, *, folds: int = FOLDS, seed: int = 0) -> DrawnPairs:
     """Draw a verification set.
 
-    The people are dealt out over the folds, so that no one is in two. Within each, genuine pairs are drawn from all
-    pairs of two images of one person, impostor pairs from all pairs of two people's images, without repetition. The
-    pairs come fold by fold, genuine ones first.
+    Each person is assigned to one fold. Within a fold, genuine pairs are drawn from all pairs of images of one person,
+    and impostor pairs from all pairs of images of two people, without repetition. The pairs are ordered by fold,
+    genuine ones first.
 
     Args:
         source: the faces.
         count: pairs in all, a multiple of ``2 * folds``; None draws 6 000, or as many as there can be.
-        folds: their number.
+        folds: number of folds.
         seed: of the draw.
 
     Raises:
@@ -67,7 +67,7 @@ def draw_pairs(source: FaceSource, count: int | None = None, *, folds: int = FOL
             f"none of {source.num_identities} identities has two images, expected some: a genuine pair is two "
             "images of one person"
         )
-    # Dealt out by the number of their images: every fold gets its share of the people with many.
+    # Assigned in the order of their numbers of images, so that every fold gets its share of people with many.
     counts = np.bincount(source.identities, minlength=source.num_identities)
     shuffled = rng.permutation(source.num_identities)
     dealt = shuffled[np.argsort(-counts[shuffled], kind="stable")]
@@ -95,7 +95,7 @@ def _possible(identities: NDArray[np.int64]) -> tuple[int, int]:
 
 
 def _genuine(identities: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw (count, 2) places, each pair as likely as any other."""
+    """Draw (count, 2) indices, uniformly over all pairs."""
     by_person = np.argsort(identities, kind="stable")
     sizes = np.bincount(identities)
     sizes = sizes[sizes > 0]

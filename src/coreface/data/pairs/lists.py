@@ -92,8 +92,8 @@ def read_pairs_txt(path: Path, images: Path | None) -> ListedPairs:
         images: the folder; None for the folder ``images`` beside the list, or that of the list itself.
 
     Raises:
-        DataError: a line is none of these, an image is missing, there are fewer or more pairs than promised, or they
-            come in another order than promised.
+        DataError: a line is none of these, an image is missing, or the number or order of the pairs differs from what
+            the first line says.
     """
     beside = path.parent / "images"
     root = images or (beside if beside.is_dir() else path.parent)
@@ -196,7 +196,7 @@ def read_pairs_csv(path: Path, images: Path | None) -> ListedPairs:
         fold = words[3] if len(words) == 4 else ""
         if same is None:
             if number == 1 and not rows and not any(_is_file(_file(root, word)) for word in words[:2]):
-                continue  # the header: a row of pairs would name files
+                continue  # the header: a row of pairs would contain the names of files
             raise DataError(f"{path}, line {number}: same is {words[2]!r}, expected 1 or 0")
         if fold and not _FOLD.fullmatch(fold):
             raise DataError(f"{path}, line {number}: the fold is {fold[:40]!r}, expected a whole number")
@@ -223,7 +223,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Finder:
-    """Finds image n of a name, with one look at every folder."""
+    """Finds image n of a name, listing every folder once."""
 
     def __init__(self, root: Path, path: Path) -> None:
         if not root.is_dir():
@@ -249,7 +249,7 @@ class _Finder:
 
 
 def _file(root: Path, word: str) -> Path:
-    """Return the path that a list means, also where the list was written on Windows."""
+    """Return the path of an entry of a list, which may have been written on Windows."""
     path = root / word
     return path if "\\" not in word or _is_file(path) else root / word.replace("\\", "/")
 
@@ -257,7 +257,7 @@ def _file(root: Path, word: str) -> Path:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is longer than the file system takes
+    except OSError:  # a name that is too long for the file system
         return False
 
 

@@ -1,4 +1,4 @@
-"""What every set of verification pairs is: distinct images, pairs of them, and the folds of a cross-validation."""
+"""The base class of sets of verification pairs: distinct images, pairs of them, and cross-validation folds."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from coreface.errors import DataError, ImageError, InputError
 from coreface.images.load import load_image
 from coreface.numerics.even_folds import even_folds
 
-FOLDS = 10  #: of a set that does not say
+FOLDS = 10  #: for a set that does not define folds
 
 
 class PairSet(ABC):
-    """Pairs of face images with the answer whether both show the same person. Images are decoded when asked for.
+    """Pairs of face images with the answer whether both show the same person. Images are decoded on access.
 
     ``len(pairs)`` is the number of pairs; ``pairs[i]`` is ``(left, right, same)``: two uint8 RGB arrays
     (height, width, 3) and a bool. A set holds no open file, so it can be pickled to worker processes.
@@ -25,13 +25,13 @@ class PairSet(ABC):
         right: (P,) whole numbers, that of its second image.
         same: (P,) bool, whether both show one person.
         num_images: number of distinct images.
-        fold_of: (P,) whole numbers from 0, the fold of each pair; None cuts the pairs, in their given order, into
-            `FOLDS` runs as equal as can be, the longer ones first (as `numpy.array_split` does), or into one run a
-            pair where there are fewer pairs than that.
+        fold_of: (P,) whole numbers from 0, the fold of each pair; None splits the pairs, in their given order, into
+            `FOLDS` parts of nearly equal size (as `numpy.array_split` does), or into one part per pair if there are
+            fewer pairs.
 
     Raises:
         DataError: there is no pair.
-        InputError: the arrays do not fit each other or point outside of the images; a fold between is empty.
+        InputError: the arrays do not match or contain indices outside of the images, or a fold is empty.
 
     Attributes:
         left: (P,) int64.
@@ -92,7 +92,7 @@ class PairSet(ABC):
             raise ImageError(str(error) if where in str(error) else f"{where}: {error}") from error
 
     def notices(self) -> list[Notice]:
-        """List what is odd about the pairs and does not stop a measurement: repeats, images paired with themselves."""
+        """List oddities that do not prevent an evaluation: repeated pairs, and images paired with themselves."""
         return []
 
     @abstractmethod
@@ -104,12 +104,12 @@ class PairSet(ABC):
         """Return a description of the place of distinct image ``index``, for messages."""
 
     def relative_path(self, index: int) -> str:
-        """Return the part of its path that tells distinct image ``index`` from others, as ``<person>/<image>``."""
+        """Return the part of the path that identifies distinct image ``index``, as ``<person>/<image>``."""
         return self.locate(index)
 
 
 def require_no_contradiction(pairs: PairSet, locate: Callable[[int], str]) -> list[Notice]:
-    """Refuse pairs that contradict each other or themselves, and return notices about those that only look odd.
+    """Raise `DataError` for pairs that contradict each other or themselves; return notices about other oddities.
 
     Args:
         pairs: the set.

@@ -1,9 +1,9 @@
-"""A reader of pickles that runs nothing they name.
+"""Reads pickles without executing anything in them.
 
-A pickle is a program; this one is read twice. The first pass decodes its instructions without following them. It
-refuses all but those that make lists, tuples, bytes, text, numbers and arrays, and lengths and memo indices that the
-file does not justify. The second pass lets the standard unpickler follow them, with stand-ins for the few names that
-are allowed, so that the file never calls anything of NumPy's or anybody else's.
+A pickle is a program. The first pass decodes its instructions without executing them. It accepts only instructions that
+create lists, tuples, bytes, text, numbers and arrays, and rejects lengths and memo indices that exceed the file. In the
+second pass the standard unpickler executes them, with stand-ins for the few allowed names, so that the file never calls
+a function of NumPy or of any other module.
 """
 
 import io
@@ -71,7 +71,7 @@ _WHAT = "expected only lists, tuples, bytes, text, numbers and arrays of bytes, 
 
 
 def kind_of(value: Any) -> str:
-    """Name a value that was read, for an error message."""
+    """Describe a value for an error message."""
     if value is None or (isinstance(value, int) and abs(value) < 2**32):
         return repr(value)
     return "another array" if isinstance(value, ByteArray) else f"of type {type(value).__name__.strip('_').lower()}"
@@ -213,7 +213,7 @@ class _Unpickler(pickle.Unpickler):
         """Stands in for ``_codecs.encode``, by which Python 3 writes bytes for Python 2."""
         if not isinstance(text, str) or codec not in ("latin1", b"latin1"):
             raise DataError(f"text in another encoding than latin1, {_WHAT}")
-        # The file holds each text once; encoding one again and again would fill any memory.
+        # The file contains each text once; encoding one repeatedly could exhaust the memory.
         self._left -= len(text)
         if self._left < 0:
             raise DataError(f"more bytes than the file holds, {_WHAT}")

@@ -1,8 +1,8 @@
 """The frames of a RecordIO file and the header of a face record, as MXNet writes them, in little-endian order.
 
 A frame is the magic number, a word with 3 bits of continuation flag and 29 bits of length, the payload, and zeros up to
-a multiple of 4 bytes. A payload that holds the magic number at a multiple of 4 bytes is split there: the number is left
-out, and the parts are frames of their own with flags 1 (first), 2 (between) and 3 (last); a whole record has flag 0.
+a multiple of 4 bytes. A payload that contains the magic number at a multiple of 4 bytes is split there: the number is
+omitted, and the parts become separate frames with flags 1 (first), 2 (between) and 3 (last); a whole record has flag 0.
 """
 
 import struct
@@ -19,11 +19,11 @@ WHOLE, FIRST, BETWEEN, LAST = range(4)
 
 
 class Record(NamedTuple):
-    """A record: what its header says, and the encoded image, empty in a record of the index.
+    """A record: the fields of its header, and the encoded image, which is empty in a record of the index.
 
     Attributes:
         labels: the float32 labels, at least one; the first is the identity.
-        flag: 0 where the header itself holds the label, otherwise the number of labels behind it.
+        flag: 0 if the header contains the label, otherwise the number of labels after the header.
         id: the first of the two numbers of the header, usually the key.
         id2: the second one.
         image: JPEG or PNG.
@@ -69,7 +69,7 @@ def frame_payloads(data: "memoryview", offset: int) -> tuple[list["memoryview"],
 
 
 def parse_record(parts: list["memoryview"]) -> Record:
-    """Join the parts of a record and take its header off.
+    """Join the parts of a record and parse its header.
 
     Raises:
         DataError: it is shorter than its header says.
@@ -86,7 +86,7 @@ def parse_record(parts: list["memoryview"]) -> Record:
 
 
 def frames_of(payload: bytes) -> list[tuple[int, bytes]]:
-    """Split a payload where the magic number stands in it; return (continuation flag, part) of each frame."""
+    """Split a payload at the magic numbers in it; return (continuation flag, part) of each frame."""
     cuts = []
     at = payload.find(MAGIC_BYTES)
     while at >= 0:

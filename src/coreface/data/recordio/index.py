@@ -1,4 +1,4 @@
-"""Where the records of a RecordIO file begin: the `.idx` next to it, or a scan if there is none.
+"""The offsets of the records of a RecordIO file, from the `.idx` next to it, or from a scan if there is none.
 
 A line of the index is ``key<tab>offset``. Millions of lines are read in blocks, so that no more than one block of text
 is ever in memory.
@@ -23,7 +23,7 @@ def read_index(path: Path) -> tuple[NDArray[np.int64] | None, NDArray[np.int64]]
     """Read an `.idx` file.
 
     Returns:
-        (keys, offsets), int64, in the order of the lines. The keys are None where they are 0, 1, 2 and so on.
+        (keys, offsets), int64, in the order of the lines. The keys are None if they are 0, 1, 2 and so on.
 
     Raises:
         DataError: a line is not two whole numbers, a key comes twice, or there is no line; the message has the line.
@@ -91,13 +91,13 @@ def _numbers(block: bytes) -> NDArray[np.int64] | None:
     separators = characters[ends]
     lengths = np.diff(ends, prepend=-1)
     regular = (separators[::2] == _TAB).all() and (separators[1::2] == _NEWLINE).all() and len(ends) % 2 == 0
-    if not regular or lengths.min() < 2 or lengths.max() > 19:  # 18 digits fit into 63 bits whatever they are
+    if not regular or lengths.min() < 2 or lengths.max() > 19:  # any 18 digits fit into 63 bits
         return None
     return np.fromstring(block, dtype=np.int64, sep=" ").reshape(-1, 2)
 
 
 def _numbers_line_by_line(block: bytes, path: Path, before: int) -> NDArray[np.int64]:
-    """Read what stands between blanks; slow, and only for files that are not as they should be."""
+    """Read numbers separated by blanks; slow, and used only for irregular files."""
     pairs = []
     for number, line in enumerate(block.split(b"\n")[:-1], before + 1):
         words = line.split()

@@ -1,4 +1,4 @@
-"""Reading RecordIO: any record by its place or its key, straight from the mapped file."""
+"""Reads RecordIO: any record by position or key, directly from the mapped file."""
 
 import os
 import struct
@@ -25,15 +25,17 @@ from coreface.errors import DataError, InputError
 _FRAME_SIZE, _HEADER_SIZE = FRAME.size, HEADER.size
 _PLAIN_SIZE = _FRAME_SIZE + _HEADER_SIZE
 _unpack_plain = struct.Struct("<IIIf16x").unpack_from  # a frame, the flag and the label
-_FIELDS_END = FRAME.size + HEADER.size + 4  # a frame, a header and a first label behind it, in bytes
-_SCAN = 2**16  # records whose headers are looked at in one go, at most
-_SPAN = 2**24  # bytes of the file they may lie in: what was touched counts as memory until it is released
-_ALL_CHECKED = 200_000  # lines of an index; of more, so many are tried: each may cost a read of the disk
+_FIELDS_END = FRAME.size + HEADER.size + 4  # a frame, a header and a first label after it, in bytes
+_SCAN = 2**16  # largest number of headers read at a time
+_SPAN = 2**24  # largest span of the file read at a time: touched pages count as memory until they are released
+_ALL_CHECKED = (
+    200_000  # largest number of lines of an index that are all checked; in a longer one this many are sampled
+)
 _TRIED = 1_000
 
 
 class Headers(NamedTuple):
-    """What the headers of some records say, one row a record.
+    """The headers of some records, one row per record.
 
     Attributes:
         labels: float32, the identity of an image.
@@ -97,9 +99,9 @@ class RecordReader:
             raise DataError(f"{self.locate(position)}: {error}") from error
 
     def plain_image(self, position: int, label: float) -> bytes | None:
-        """Return the image of a whole record with one label, where it has that label; None where any of this is not so.
+        """Return the image of an unsplit record with one label if it has this label, otherwise None.
 
-        `__getitem__` then says what is wrong, if something is. This is the quicker way for the many.
+        `__getitem__` reports what is wrong, if anything. This is the fast path for ordinary records.
         """
         mapping = self._file.mapping_in_use()
         offset = self.offsets.item(position)
@@ -143,10 +145,10 @@ class RecordReader:
         return int(found[0])
 
     def bytes_behind_index(self) -> int:
-        """Return how many bytes of the file lie behind the last record of the index: records that nobody reads."""
+        """Return how many bytes of the file follow the last record of the index: records that are not read."""
         try:
             return self._size - frame_payloads(self._file.view(), int(self.offsets.max()))[1]
-        except DataError:  # the last record is damaged, which is said where it is read
+        except DataError:  # the last record is damaged, which is reported when it is read
             return 0
 
     def locate(self, position: int) -> str:
@@ -175,7 +177,7 @@ class RecordReader:
         size = len(view) // 4 * 4
         words = np.frombuffer(view[:size], dtype="<u4")
         offsets = self.offsets[positions]
-        # What is not plain (split, at the end of the file, damaged) is read again below, one by one.
+        # Other records (split, at the end of the file, damaged) are read again below, one by one.
         plain = offsets <= size - _FIELDS_END
         at = np.where(plain, offsets, 0) // 4 if size >= _FIELDS_END else np.zeros(0, np.int64)
         if not len(at):
@@ -202,11 +204,11 @@ class RecordReader:
                 self.headers(np.unique(np.linspace(0, count - 1, _TRIED, dtype=np.int64)))
                 return
             except DataError:
-                pass  # which line is the first, only all of them can tell
+                pass  # only a check of all lines finds the first bad one
         self.headers(slice(None))
 
     def _frames(self, position: int) -> None:
-        """Raise `DataError`, with the line of the index, where no record begins at its place."""
+        """Raise `DataError`, with the line of the index, if no record begins at its offset."""
         try:
             frame_payloads(self._file.view(), int(self.offsets[position]))
         except DataError as error:
@@ -240,7 +242,7 @@ class RecordReader:
 
 
 def record_file(path: Path) -> Path:
-    """Return the `.rec` that a path means.
+    """Return the `.rec` at a path.
 
     Raises:
         DataError: there is none, or a folder holds several.

@@ -14,19 +14,18 @@ from coreface.errors import DataError, ImageError
 from coreface.images.fast_jpeg import decode_plain_jpeg
 from coreface.images.load import MAX_PIXELS
 
-LARGEST_LABEL = 2**24  #: from here on a label may be another one that the file cannot tell from it
-_ALL_READ = 200_000  # records; above, the index of identities stands for the headers of the images
+LARGEST_LABEL = 2**24  #: labels from here on may be rounded, because the file stores them as float32
+_ALL_READ = 200_000  # records; in a larger file the index of identities is used instead of the headers of the images
 
 
 class RecordSource(FaceSource):
-    """The images of a RecordIO file; records that describe others are left out.
+    """The images of a RecordIO file, without the records of its index.
 
     Labels may be any whole numbers; they become identities 0, 1, 2, ... in the order of their values, and the names of
-    the identities are the labels, or stand in ``identities.json`` beside the file.
+    the identities are the labels, or are read from ``identities.json`` next to the file.
 
-    A file of more than 200 000 records that begins with an index (the record of key 0) is not read through: the labels
-    are those of the first and the last image of each identity it lists, and every image is held against them when it is
-    read.
+    A file of more than 200 000 records that begins with an index (the record of key 0) is not scanned: the labels are
+    taken from the first and the last image of each identity in the index, and checked when an image is read.
 
     Args:
         path: the `.rec`, or the folder that holds it.
@@ -85,8 +84,8 @@ class RecordSource(FaceSource):
         if behind := self._reader.bytes_behind_index():
             found.append(
                 Notice(
-                    f"{self._reader.path} goes on for {behind} bytes behind the last record of its index: records that "
-                    "are not read; remove the .idx to have it rebuilt",
+                    f"{self._reader.path} continues for {behind} bytes after the last record of its index: records "
+                    "that are not read; remove the .idx to have it rebuilt",
                     (str(self._reader.index_path),),
                     loses=True,
                 )
@@ -97,7 +96,7 @@ class RecordSource(FaceSource):
         except (OSError, ValueError):
             return found
         if said.split(",")[0].strip() != str(self.num_identities):
-            found.append(Notice(f"{path} promises other than {self.num_identities} identities", (said[:80],)))
+            found.append(Notice(f"{path} states another number of identities than {self.num_identities}", (said[:80],)))
         return found
 
     def _read_through(self) -> tuple[range | NDArray[np.int64], NDArray[np.float32]]:
@@ -108,10 +107,10 @@ class RecordSource(FaceSource):
         return range(len(self._reader)), headers.labels
 
     def _described(self) -> tuple[range, NDArray[np.float32]] | None:
-        """Take the labels from the index of identities; None where there is none, or it is not as it is used to be.
+        """Take the labels from the index of identities; None if there is none, or it is irregular.
 
-        The record of key 0 has the first key behind the images and the first behind all; each record between has the
-        first key of an identity and the first behind it.
+        The record of key 0 has the first key after the images and the first after all records; each record in between
+        has the first key of an identity and the first key after it.
         """
         reader = self._reader
         top = reader[0]
@@ -144,7 +143,7 @@ def _labels(count: int) -> str:
 
 
 def _as_range(positions: NDArray[np.int64]) -> range | NDArray[np.int64]:
-    """Return a range, which takes no memory, where the positions are one."""
+    """Return the positions as a range, which takes no memory, if they are contiguous."""
     if len(positions) and positions[-1] - positions[0] + 1 == len(positions):
         return range(int(positions[0]), int(positions[-1]) + 1)
     return positions

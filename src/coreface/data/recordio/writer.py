@@ -1,4 +1,4 @@
-"""Writing RecordIO that MXNet and InsightFace's tools read back unchanged."""
+"""Writes RecordIO files that MXNet and InsightFace's tools can read."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ _LAST_WHOLE_FLOAT = 2**24  # labels and keys of the index are float32, which ski
 
 
 class RecordWriter:
-    """Writes ``NAME.rec`` and ``NAME.idx``. Both appear when the block ends without an error, or not at all.
+    """Writes ``NAME.rec`` and ``NAME.idx``. Both appear only if the block ends without an error.
 
     ```python
     with RecordWriter("train.rec") as writer:
@@ -25,7 +25,7 @@ class RecordWriter:
     Args:
         path: the `.rec` to write.
         identities: write the index of identities that InsightFace's loaders use: a first record of key 0, the images
-            from key 1, then a record an identity. The images of an identity must come one after another.
+            from key 1, then one record per identity. The images of an identity must be consecutive.
 
     Raises:
         InputError: ``path`` does not end in ``.rec``.
@@ -43,7 +43,7 @@ class RecordWriter:
         self._last_label: int | None = None
         self._file = Replacement(self._path)
         if identities:
-            self._write_index_record(0, 0)  # its numbers are not known before the end
+            self._write_index_record(0, 0)  # a placeholder: its numbers are known at the end only
 
     def __enter__(self) -> "RecordWriter":
         return self
@@ -67,8 +67,8 @@ class RecordWriter:
             The key of the record.
 
         Raises:
-            InputError: the label is none of these, the image is empty or has 2 ** 29 bytes or more, or an identity
-                comes a second time where an index of identities is written.
+            InputError: the label is none of these, the image is empty or has 2 ** 29 bytes or more, or an index of
+                identities is written and the images of an identity are not consecutive.
         """
         if label != int(label) or abs(label) > _LAST_WHOLE_FLOAT:
             raise InputError(f"the label is {label}, expected a whole number of at most {_LAST_WHOLE_FLOAT}")
