@@ -14,7 +14,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises where there is no home)
 
 
-#: What stands where another file was meant, by its first bytes, and what to do about it.
+#: Files often found in place of an image or weights, by their first bytes, and what to do about them.
 _INSTEAD = (
     (re.compile(rb"version https://git-lfs"), "a pointer of Git LFS, not the file: git lfs pull gets it"),
     (re.compile(rb"\s*<(!doctype\s+)?html", re.IGNORECASE), "an HTML page, not the file: the download has failed"),
@@ -25,7 +25,7 @@ _INSTEAD = (
 
 
 def found_instead(start: bytes) -> str | None:
-    """Say what a file is instead of an image or weights, by its first bytes; None where that is not known."""
+    """Return what a file is instead of an image or weights, by its first bytes; None if it is not recognised."""
     return next((what for signature, what in _INSTEAD if signature.match(start)), None)
 
 
@@ -48,10 +48,10 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def escaped(text: str) -> str:
-    """Return a text in which bytes that are no UTF-8 stand as ``\\xe9``, backslashes twice and line ends as ``\\x0a``.
+    """Escape a text: bytes that are not UTF-8 as ``\\xe9``, line ends as ``\\x0a``, and backslashes doubled.
 
-    A name of a file may be any bytes; Python hands out those that are no UTF-8 as lone surrogates, which no encoding
-    takes. `unescaped` gives the name back.
+    The name of a file may consist of any bytes. Python returns those that are not UTF-8 as lone surrogates, which
+    cannot be encoded. `unescaped` restores the name.
     """
     return re.sub(
         "[\\\\\\n\\r\udc80-\udcff]",
@@ -73,7 +73,7 @@ def unescaped(line: str) -> str:
 
 
 class Replacement:
-    """A file that is written under another name beside its own, and takes its name when it is whole.
+    """A file that is written under a temporary name and gets its final name when it is complete.
 
     Args:
         path: the final name. An existing file is kept until `place`.
@@ -96,7 +96,7 @@ class Replacement:
             self.discard()
 
     def discard(self) -> None:
-        """Remove what was written; does nothing once the file has its name."""
+        """Remove the temporary file; does nothing after `place`."""
         self._file.close()
         self._temporary.unlink(missing_ok=True)
 

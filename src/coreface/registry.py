@@ -1,7 +1,7 @@
-"""What can be asked for by name: backbones, margins, readers of faces, protocols.
+"""Registries of objects that are selected by name: backbones, margins, readers of faces, protocols.
 
-A program adds to a registry by a decorator, when the module that holds the definition is imported. coreface never
-imports a module because a file names it, only because of ``--import MODULE`` on the command line.
+A decorator adds an entry when the module that contains it is imported. coreface never imports a module because a file
+names it, only because of ``--import MODULE`` on the command line.
 """
 
 import difflib
@@ -38,7 +38,7 @@ class Registry(Generic[Entry]):
         """Add an entry. The same definition may be added again, as when the cell of a notebook is run twice.
 
         Raises:
-            InputError: the name is taken, or is no plain word; or the help is not one line.
+            InputError: the name is taken or not a plain word, or the help is not one line.
         """
         if not _NAME.fullmatch(name):
             raise InputError(f"{self.kind} name is {name!r}, expected letters, digits, '_', '-' and '.'")
@@ -53,7 +53,7 @@ class Registry(Generic[Entry]):
         del self._entries[name]
 
     def decorator(self, name: str, help: str) -> Callable[[Added], Added]:
-        """Return a decorator that adds what it is put on, and leaves it as it is."""
+        """Return a decorator that adds the decorated object and returns it unchanged."""
 
         def add(entry: Added) -> Added:
             self.add(name, entry, help)  # type: ignore[arg-type]  # the public decorators say what they take
@@ -87,7 +87,7 @@ class Registry(Generic[Entry]):
         return _definition(self._entries[name][0])[0]
 
     def is_own(self, name: str) -> bool:
-        """Say whether an entry is one of coreface's own."""
+        """Return whether an entry is defined by coreface."""
         return self.module(name).startswith("coreface.")
 
 
