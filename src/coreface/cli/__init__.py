@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or what the command itself says (1 where a check found something), 2 where the input was bad (one line on
-        standard error says how), 1 where the machine failed (a full disk) or training diverged, 130 after Ctrl-C, 141
-        if the reader of standard output has closed it, 143 after SIGTERM.
+        0; or the command's own status (1 if a check found faults); 2 for bad input, explained in one line on standard
+        error; 1 if the machine failed (a full disk) or training diverged; 130 after Ctrl-C; 141 if the reader of
+        standard output has closed it; 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name of a file may be what the terminal's encoding has no sign for
+        if isinstance(stream, io.TextIOWrapper):  # the terminal's encoding may lack characters of a file name
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = options.run_command(options)
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's flush at exit
         return _SIGNAL + signal.SIGPIPE
     except CoreFaceError as error:
         _say(error)
@@ -107,7 +107,7 @@ def _is_first_to_fail() -> bool:
 
 
 def _imports(words: list[str]) -> list[str]:
-    """Return the modules to import, before all else: what they register may have options of its own."""
+    """Return the modules to import before parsing, since the protocols they register may have options."""
     parser = argparse.ArgumentParser(prog="coreface", add_help=False, allow_abbrev=False)
     add_import_option(parser)
     imports: list[str] = parser.parse_known_args(words)[0].imports

@@ -1,4 +1,4 @@
-"""`coreface models`: public weights that are known by name, and where they lie."""
+"""`coreface models`: lists public weights that are known by name, and their paths."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""`coreface runs`: which runs there are, and how they stand."""
+"""`coreface runs`: lists runs and their status."""
 
 import argparse
 import dataclasses

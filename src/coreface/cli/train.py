@@ -1,4 +1,4 @@
-"""`coreface train`: a recipe, and any of its fields changed; or a run that was cut off, to go on with."""
+"""`coreface train`: trains by a recipe, of which any field can be changed, or resumes an interrupted run."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ _USAGE = """coreface train RECIPE [--run DIR] [--overwrite] [--init-from PATH] [
                       [--any.field VALUE ...]
        coreface train --resume RUN [RECIPE] [--force] [--import MODULE] [--any.field VALUE ...]"""
 _TEXT = (
-    "Train an encoder by a recipe, or go on with a run that was cut off. Any field of the recipe can be changed on the "
+    "Train an encoder by a recipe, or resume an interrupted run. Any field of the recipe can be changed on the "
     "command line; all fields are listed below. Training in several processes: docs/scaling.md."
 )
 
@@ -36,7 +36,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="with --resume: go on where recipe or faces differ in what decides the result",
+        help="with --resume: resume even if a changed recipe or changed faces change the result",
     )
     text = "start from the encoder of a run, a saved encoder, a checkpoint or a public InsightFace .pth"
     parser.add_argument("--init-from", metavar="PATH", help=text)
@@ -106,7 +106,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _warn_of_other_crops(recipe: "Recipe") -> None:
-    """Say where faces do not look like the alignment that the recipe says of them."""
+    """Warn if faces do not look like crops of the alignment in the recipe."""
     from coreface.cli.embedding_options import warn_of_crops
     from coreface.data import open_faces
     from coreface.images.alignment import Alignment

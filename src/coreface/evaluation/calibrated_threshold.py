@@ -22,7 +22,7 @@ class CalibratedThreshold:
         fmr: share of the impostor pairs of the calibration that match there, never above what was asked for.
         fmr_low: lower end of the 95 % interval of the FMR there; None where the fit knew no identities.
         fmr_high: its upper end.
-        threshold_low: the threshold whose FMR is ``fmr_high``: the true threshold for the target may lie this low.
+        threshold_low: the threshold whose FMR is ``fmr_high``: the true threshold for the target may be this low.
         threshold_high: likewise for ``fmr_low``; None where no impostor score tells.
         fnmr: share of the genuine pairs of the calibration that do not match there.
         badge: how far the FMR carries, by the errors behind it; None if the target is not resolvable.

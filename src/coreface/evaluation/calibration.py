@@ -165,7 +165,7 @@ class Calibrator:
             about: what a reader should know, as plain values: the contract, the people, the limits.
 
         Returns:
-            Where it lies.
+            The path of the file.
         """
         searches = None if self.searches is None else self.searches.to_dict()
         content = {

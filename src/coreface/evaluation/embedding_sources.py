@@ -23,11 +23,11 @@ from coreface.models.open import Encoder
 
 
 class EmbeddingSource(ABC):
-    """A source of embeddings: what is evaluated.
+    """A source of embeddings to evaluate.
 
     Attributes:
         provenance: its name, and how embeddings are made.
-        encoder: what makes them; None for embeddings made elsewhere.
+        encoder: the encoder; None for embeddings made elsewhere.
     """
 
     provenance: Provenance
@@ -46,7 +46,7 @@ class EmbeddingSource(ABC):
         Args:
             photographs: the images.
             console: where to show progress; None shows it on standard error.
-            unit_length: make embeddings of unit length; False leaves them as the network made them.
+            unit_length: normalise embeddings to unit length; False leaves them as the network made them.
 
         Raises:
             EvaluationError: there is an embedding of none of the images.

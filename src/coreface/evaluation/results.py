@@ -145,7 +145,7 @@ class TableResult(Result):
 def document(provenance: Provenance, results: Sequence[Result]) -> dict[str, Any]:
     """Return the results of one source of embeddings as plain Python values: a list for each kind of result.
 
-    Where there is one result only, its own keys stand at the top as well.
+    For a single result, its keys are also at the top level.
     """
     lists: dict[str, list[dict[str, Any]]] = {VerificationResult.kind: [], IdentificationResult.kind: []}
     for result in results:

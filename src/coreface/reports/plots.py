@@ -1,6 +1,6 @@
 """The figures of the report: small inline SVG panels in the colours of the page, which follow light and dark.
 
-No text of the user's is drawn: names stand in the legends, which are the page's own text.
+No user-supplied text is drawn: names appear in the legends, which are part of the page's text.
 """
 
 import html
@@ -91,7 +91,7 @@ class Panel:
 
 
 def line_styles(names: Sequence[str], highlighted: str) -> dict[str, Style]:
-    """Give one name the accent and the others one grey in several dashes, so that print tells them apart too."""
+    """Give one name the accent colour and the others grey with different dashes, which also works in print."""
     others = [name for name in dict.fromkeys(names) if name != highlighted]
     return {name: _OTHERS[position % len(_OTHERS)] for position, name in enumerate(others)} | {highlighted: HIGHLIGHT}
 

@@ -160,7 +160,7 @@ def print_searches(
 
 
 def print_groups(groups: GroupRates, console: Console | None = None) -> None:
-    """Print FNMR of each group and FMR of each two at one threshold; nothing where fewer than 30 errors stand."""
+    """Print FNMR of each group and FMR of each two at one threshold; rates with fewer than 30 errors stay empty."""
     rows = []
     for index, name in enumerate(groups.names):
         rates = [_group_cell(groups.fnmr[index]), *(_group_cell(rate) for rate in groups.fmr[index])]

@@ -1,4 +1,4 @@
-"""Runs that go on from the checkpoint of another run by a recipe of their own: shared first epochs, trained once."""
+"""Runs that continue from a checkpoint of another run with a different recipe, to share the first epochs."""
 
 import dataclasses
 import json
@@ -22,20 +22,20 @@ from coreface.training.recipe import Recipe
 def branch_run(checkpoint_folder: Path, folder: Path, recipe: Recipe, epoch: int, console: Console) -> None:
     """Start a run from the state of another after an epoch; `coreface.runs.run.resume` trains the rest.
 
-    Weights, identity centres, running margins, the optimizer's memory, the random state, and the rows of metrics.jsonl
-    are those of the checkpoint. Terms that the other run does not have start from their initial state. If the recipe
-    has another seed, order, flips, dropout masks and the random state are drawn from it from here on.
+    Weights, class centres, running margins, the optimizer's state, the random state, and the rows of metrics.jsonl are
+    taken from the checkpoint. Terms that the other run does not have start from their initial state. If the recipe has
+    another seed, the order, the flips, the dropout masks and the random state follow from it afterwards.
 
     Args:
         checkpoint_folder: a checkpoint at the end of the epoch, ``<run>/checkpoints/step_<N>``.
         folder: the new run; an existing one is replaced.
-        recipe: of the new run. Its network, faces and batch are those of the other.
-        epoch: epochs that are done.
+        recipe: the recipe of the new run, with the same network, faces and batch.
+        epoch: number of finished epochs.
         console: where to show warnings about the faces.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
-        RunError: the checkpoint is not of the end of that epoch, or holds what the recipe has not.
+        RunError: the checkpoint is not from the end of that epoch, or contains parts that the recipe does not have.
     """
     checkpoint = open_checkpoint(checkpoint_folder)
     if checkpoint.facts.epoch + 1 != epoch or checkpoint.facts.world_size != 1:
@@ -64,5 +64,5 @@ def branch_run(checkpoint_folder: Path, folder: Path, recipe: Recipe, epoch: int
         metrics_bytes=len(rows),
         recipe=json.loads(json.dumps(recipe.to_dict())),
     )
-    # Last: with a checkpoint the run is one that can go on.
+    # Last: the checkpoint makes the run resumable.
     write_checkpoint(folder / CHECKPOINTS, checkpoint.step, tensors, facts)

@@ -24,7 +24,7 @@ from coreface.runs.status import RECIPE
 from coreface.training.initial_weights import ENCODER
 from coreface.training.recipe import Recipe
 
-HELD_OUT = "held out"  #: what the result on the people whom a run held out is called
+HELD_OUT = "held out"  #: name of the result on a run's held-out people
 
 _Result = TypeVar("_Result", bound=Result)
 
@@ -67,19 +67,19 @@ def evaluate(
     Args:
         model: an encoder, the folder of a saved one or of a run, an ONNX file, known weights such as ``sface``, a
             ``.npz`` of embeddings, or any other source.
-        faces: the people, a source of faces or its path; None takes those that the run held out.
-        protocol: what to evaluate by instead, such as ``Pairs("lfw/pairs.txt:lfw/images")``.
+        faces: the people, a source of faces or its path; None uses the run's held-out people.
+        protocol: another evaluation protocol, such as ``Pairs("lfw/pairs.txt:lfw/images")``.
         flip: add the mirrored image's embedding.
         replicates: of the bootstrap over identities; None for 1 000, or fewer for very many pairs; 0 for no intervals.
             Another protocol has its own.
-        cache: the folder where embeddings are kept, to go on after an interruption; None keeps none.
+        cache: the folder where embeddings are kept, so that an interrupted evaluation can resume; None keeps none.
         console: where to show progress; None shows it on standard error.
 
     Raises:
         ModelError: there is no encoder.
         DataError: there are no faces, or fewer than two identities.
         EvaluationError: the embeddings cannot be evaluated.
-        InputError: ``faces`` or ``replicates`` are given cannot be combined with a protocol.
+        InputError: ``faces`` or ``replicates`` are combined with a protocol.
     """
     if protocol is not None and (faces is not None or replicates is not None):
         raise InputError(
@@ -102,7 +102,7 @@ def open_source(
 ) -> EmbeddingSource:
     """Open an encoder, the folder of a saved one or of a run, an ONNX file, known weights or a ``.npz`` of embeddings.
 
-    With ``backbone``, which says of what network they are, also a file of weights that torch.save wrote.
+    With ``backbone``, the name of a network, also a file of weights that torch.save wrote.
 
     Raises:
         ModelError: there is no encoder.
@@ -127,7 +127,7 @@ def default_protocol(
     groups: Mapping[str, str] | str | os.PathLike[str] | None = None,
     group_column: str | None = None,
 ) -> EvaluationProtocol[VerificationResult]:
-    """Return what is evaluated where nothing else is named: whom a run held out, or the people of a file.
+    """Return the default protocol: a run's held-out people, or the people in a file of embeddings.
 
     Raises:
         RunError: the model is not a run, or it has no held-out people.
@@ -160,7 +160,7 @@ class HeldOut:
     def with_intervals(self, folder: Path, console: Console) -> VerificationResult:
         """Return the last evaluation, of the encoder that was saved to ``folder`` then, with intervals.
 
-        The people are embedded only where this has not been done yet.
+        The people are embedded only if this has not been done yet.
 
         Raises:
             EvaluationError: the embeddings cannot be evaluated.

@@ -1,4 +1,4 @@
-"""The folder of a run: where its files lie, how it is started, and what it says of where it comes from."""
+"""The folder of a run: its files, how it is created, and the record of its environment."""
 
 import dataclasses
 import json
@@ -36,10 +36,10 @@ _TRACEBACK = re.compile(r"\.?rank_\d+\.attempt_\d+\.txt")  # in `FAILURES`; with
 
 
 def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
-    """Open the faces a recipe trains on and those it is measured on (None where there are none).
+    """Open the faces a recipe trains on and those it is evaluated on (None if there are none).
 
     Raises:
-        CoreFaceError: a source is missing or too small, or a path cannot stand in a recipe.
+        CoreFaceError: a source is missing or too small, or a path cannot be written in a recipe.
     """
     data = recipe.data
     if not data.train:
@@ -57,7 +57,7 @@ def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
 
 
 def located(recipe: Recipe) -> Recipe:
-    """Return a recipe whose paths hold from any folder: absolute ones, as they are kept in a run."""
+    """Return the recipe with absolute paths, as it is stored in a run."""
     data = dataclasses.replace(recipe.data, train=_absolute(recipe.data.train))
     faces = recipe.evaluation.faces
     evaluation = dataclasses.replace(recipe.evaluation, faces=_absolute(faces) if faces is not None else None)
@@ -66,7 +66,7 @@ def located(recipe: Recipe) -> Recipe:
 
 
 def _require_writable(place: str | None) -> None:
-    """Raise `CoreFaceError` where a path cannot stand in the recipe of a run, which is YAML in UTF-8."""
+    """Raise `CoreFaceError` if a path cannot be written in the recipe of a run, which is YAML in UTF-8."""
     path = "" if place is None else _absolute(place)
     if any(0xD800 <= ord(sign) <= 0xDFFF for sign in path):
         raise CoreFaceError(
@@ -76,7 +76,7 @@ def _require_writable(place: str | None) -> None:
 
 
 def _absolute(place: str) -> str:
-    # orl is a word to open_faces, and no path.
+    # `open_faces` takes orl as a name, not a path.
     path = user_path(place)
     return place if place == "orl" or not path.exists() else str(path.absolute())
 
@@ -90,9 +90,9 @@ def start_run(
     overwrite: bool = False,
     launchers: Sequence[str] = (),
 ) -> Path:
-    """Make the run folder with its recipe, environment, notices, and the names of the identities in their order.
+    """Create the run folder with its recipe, environment, notices, and the names of the identities in order.
 
-    ``launchers`` are those of the processes that begin it: `begun_by` asks for them.
+    ``launchers`` are the launchers of the processes that start the run, for `begun_by`.
 
     Raises:
         RunError: the folder exists already.
@@ -100,7 +100,7 @@ def start_run(
     require_free(folder, overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for entry in folder.iterdir():  # the folder itself stays: it may be a link, or where a disk is mounted
+        for entry in folder.iterdir():  # keep the folder itself, which may be a link or a mount point
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
@@ -119,7 +119,7 @@ def start_run(
 
 
 def write_notices(faces: FaceSource, folder: Path, console: Console) -> None:
-    """Say and list what is odd about the faces."""
+    """Show the notices about the faces, and write them to a file."""
     listed = []
     for notice in faces.notices():
         say(console, f"warning: {notice.message}; listed in {folder / 'notices.txt'}")
@@ -129,7 +129,7 @@ def write_notices(faces: FaceSource, folder: Path, console: Console) -> None:
 
 
 def require_free(folder: Path, overwrite: bool) -> None:
-    """Raise `RunError` where a folder is taken by anything but a run that may be replaced."""
+    """Raise `RunError` if a folder contains anything other than a run that may be replaced."""
     if not folder.exists() or (folder.is_dir() and (not any(folder.iterdir()) or _was_killed_at_its_start(folder))):
         return
     if not is_run(folder):
@@ -142,7 +142,7 @@ def require_free(folder: Path, overwrite: bool) -> None:
 
 
 def begun_by(folder: Path, launchers: Sequence[str]) -> bool:
-    """Say whether a folder holds a run that processes of one of these launchers have begun."""
+    """Return whether a folder contains a run that was started by one of these launchers."""
     try:
         return is_run(folder) and not set(launchers).isdisjoint(json.loads((folder / LAUNCHERS).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -150,7 +150,7 @@ def begun_by(folder: Path, launchers: Sequence[str]) -> bool:
 
 
 def _was_killed_at_its_start(folder: Path) -> bool:
-    """Whether the folder holds only what `start_run` writes before the recipe, the last file, makes it a run."""
+    """Return whether the folder contains only files that `start_run` writes before the recipe, its last file."""
     started = (ENVIRONMENT, IDENTITIES, LAUNCHERS)
     for name in (entry.name for entry in folder.iterdir()):
         unfinished = name.endswith(".tmp") and name.startswith(tuple(f".{one}." for one in (*started, RECIPE)))
@@ -167,11 +167,11 @@ def _was_killed_at_its_start(folder: Path) -> bool:
         return not any((folder / name).exists() for name in (IDENTITIES, LAUNCHERS))
     except (OSError, ValueError):
         return False
-    return isinstance(written, dict) and "coreface" in written  # and is not somebody else's of that name
+    return isinstance(written, dict) and "coreface" in written  # not an unrelated file of that name
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions and the machine that a run's numbers come from."""
+    """Return the versions of the software and the machine."""
     described: dict[str, Any] = {
         "coreface": __version__,
         "python": platform.python_version(),
@@ -188,7 +188,7 @@ def environment() -> dict[str, Any]:
 
 
 def _strangers(recipe: Recipe, faces: FaceSource) -> dict[str, Any]:
-    """Return which module registered what a run is made of and is not coreface's own: information, never imported."""
+    """Return the modules that registered the run's non-coreface parts, for information; they are never imported."""
     reader = next((name for name in READERS if READERS[name] is type(faces.origin)), "folder")
     used: tuple[tuple[Registry[Any], str], ...] = (
         (BACKBONES, recipe.model.backbone),
@@ -200,10 +200,10 @@ def _strangers(recipe: Recipe, faces: FaceSource) -> dict[str, Any]:
 
 
 def require_registered(folder: Path) -> None:
-    """Check that this program knows all that a run is made of.
+    """Check that everything a run needs is registered.
 
     Raises:
-        RunError: a module that registered some of it has not been imported.
+        RunError: a module that registers a part has not been imported.
     """
     try:
         modules = json.loads((folder / ENVIRONMENT).read_bytes()).get(_REGISTERED, {})

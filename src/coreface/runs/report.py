@@ -1,4 +1,4 @@
-"""The page of a run or of an evaluation: results, with the curves, the recipe and the environment they come from."""
+"""The page of a run or of an evaluation: results, curves, recipe and environment."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from coreface.training.metrics_file import read_metrics
 
 
 def run_page(folder: Path, result: VerificationResult) -> Page:
-    """Return the page of a run: its last evaluation, its curves, what made it."""
+    """Return the page of a run: its last evaluation, its curves, its recipe and environment."""
     name = folder.resolve().name
     return Page(
         title=f"{name}: verification of people not in the training set",
@@ -34,7 +34,7 @@ def run_page(folder: Path, result: VerificationResult) -> Page:
 
 
 def evaluation_page(provenance: Provenance, results: Sequence[Result], run: Path | None = None) -> Page:
-    """Return the page of an evaluation; that of a run has its curves and its recipe as well."""
+    """Return the page of an evaluation; for a run, with its curves and its recipe."""
     digest = f" Content digest {provenance.digest[:16]}." if provenance.digest else ""
     history = read_metrics(run) if run is not None and is_run(run) else []
     return Page(
@@ -53,8 +53,8 @@ def evaluation_page(provenance: Provenance, results: Sequence[Result], run: Path
 def redraw_report(folder: Path, console: Console) -> Path:
     """Write the report of a run again and return its path.
 
-    While the run trains, the page holds its curves alone, so that it costs the training nothing; afterwards the encoder
-    is evaluated on the people it held out as well.
+    While the run trains, the page contains its curves only, so that training is not slowed down; afterwards the encoder
+    is also evaluated on the held-out people.
 
     Raises:
         RunError: there is no run.
@@ -73,14 +73,14 @@ def redraw_report(folder: Path, console: Console) -> Path:
     if not is_locked(folder) and (folder / ENCODER / CONFIG).is_file():
         try:
             page = run_page(folder, evaluate(folder, console=console))
-        except (RunError, EvaluationError) as error:  # nobody was held out, or the encoder has collapsed
+        except (RunError, EvaluationError) as error:  # no held-out people, or the encoder has collapsed
             say(console, f"not measured: {error}")
     write_page(page, folder / REPORT)
     return folder / REPORT
 
 
 def write_page_where_possible(page: Page, path: Path, console: Console) -> bool:
-    """Write the page, or say which extra it needs: a missing plot library must not spoil a finished run."""
+    """Write the page, or show which extra it needs: a missing plot library must not fail a finished run."""
     try:
         write_page(page, path)
     except MissingExtraError as error:
@@ -90,7 +90,7 @@ def write_page_where_possible(page: Page, path: Path, console: Console) -> bool:
 
 
 def _distinct(results: Sequence[Result]) -> tuple[Result, ...]:
-    """Number results of one name, such as those of two sets called lfw/pairs.txt."""
+    """Number results with equal names, such as those of two sets called lfw/pairs.txt."""
     names = Counter(result.name for result in results)
     return tuple(
         replace(result, name=f"{result.name} ({number})") if names[result.name] > 1 else result

@@ -23,7 +23,7 @@ from coreface.training.log import say
 from coreface.training.metrics_file import METRICS
 from coreface.training.recipe import Recipe
 
-# These change how long training takes, what is reported, and where the same faces are stored, not the result.
+# These affect the time that training takes, the reports, and where the same faces are stored, not the result.
 _FREE = (
     *(
         "data.train",
@@ -40,7 +40,7 @@ _ABSENT = "nothing"
 
 
 def training_origin(faces: FaceSource) -> Origin:
-    """Return what every checkpoint records of where it comes from: the faces, and the environment."""
+    """Return the origin that every checkpoint records: the faces and the environment."""
     digest = hashlib.sha256(faces.identities.astype("<i8").tobytes())
     digest.update("\0".join(faces.identity_names).encode("utf-8", errors="surrogatepass"))
     described = {"images": len(faces), "identities": faces.num_identities, "sha256": digest.hexdigest()}

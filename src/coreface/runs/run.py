@@ -1,6 +1,6 @@
 """A run: a recipe goes in; a folder with an encoder, its metrics and its report comes out.
 
-This is where training and evaluation meet; they know nothing of each other.
+This module combines training and evaluation, which do not depend on each other.
 """
 
 import contextlib
@@ -50,13 +50,13 @@ from coreface.training.trainer import Trainer
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run that was trained, to its end or as far as was asked for.
+    """A run that was trained, completely or up to the requested epoch.
 
     Attributes:
         folder: the run folder.
-        encoder: the trained encoder, in eval mode, as saved in ``folder / "encoder"`` where training came to its end.
-        evaluation: its last evaluation, with intervals; None where there was nobody to evaluate on, the encoder has
-            collapsed, the run had been finished before, or another process leads this training.
+        encoder: the trained encoder, in eval mode; saved in ``folder / "encoder"`` if training is complete.
+        evaluation: its last evaluation, with intervals; None if there are no people to evaluate on, the encoder has
+            collapsed, the run was already finished, or this process is not the leader.
     """
 
     folder: Path
@@ -74,8 +74,7 @@ def train(
 ) -> Run:
     """Train an encoder and fill a run folder.
 
-    Where a launcher such as torchrun starts its processes anew, because one has died, this goes on with the run that
-    they have begun.
+    If a launcher such as torchrun restarts its processes because one has died, this resumes the run that they started.
 
     Args:
         recipe: a recipe, or the path of one.
@@ -88,20 +87,20 @@ def train(
     Raises:
         CoreFaceError: the recipe, the faces or the folder are not valid, or training cannot continue; the message says
             what to do.
-        TrainingStopped: Ctrl-C or SIGTERM came; `resume` continues.
+        TrainingStopped: stopped by Ctrl-C or SIGTERM; `resume` continues.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     folder = Path(run_dir)
     with joined(recipe.device, folder) as processes, threads_of(recipe):
         console = _console(console, processes)
         launchers = [name for name in processes.gather(launcher()) if name]
-        # One machine's processes alone may count as started anew: where the others had not met them yet.
+        # The restart count may differ between machines, if some had not connected yet.
         (restarts,) = processes.maximum(launched().restarts)
         if restarts and processes.on_leader(lambda: begun_by(folder, launchers)):
             return _go_on(folder, located(recipe), False, until_epoch, console, processes)
         processes.on_leader(lambda: require_free(folder, overwrite))
         faces, tested = open_recipe_faces(recipe)
-        # What a recipe asks for in vain is found out here, before anything is written or replaced.
+        # Report errors in the recipe here, before anything is written or replaced.
         held_out = HeldOut(tested) if tested else None
         trainer = _trainer(recipe, faces, folder, held_out, console, processes)
         with _lock(folder, processes):
@@ -128,15 +127,15 @@ def resume(
     until_epoch: int | None = None,
     console: Console | None = None,
 ) -> Run:
-    """Go on with a run that was cut off, from its newest whole checkpoint, as if nothing had happened.
+    """Resume an interrupted run from its newest intact checkpoint.
 
     On a CPU the result is bit-identical to that of an uninterrupted run, with the same number of threads.
 
     Args:
         run_dir: the run folder.
-        recipe: another recipe to go on with, or its path; None takes the run's own.
+        recipe: another recipe to continue with, or its path; None uses the run's recipe.
         overrides: fields to change, as on the command line: ``["--data.workers", "4"]``.
-        force: go on where recipe or faces differ in what decides the result.
+        force: resume even if recipe or faces have changed in a way that changes the result.
         until_epoch: stop after this epoch, with a checkpoint; None trains to the end.
         console: where to show progress; None shows it on standard error.
 
@@ -179,7 +178,7 @@ def _resume(
     held_out = HeldOut(tested) if tested else None
     if is_finished(folder) and not force:
         say(console, f"{folder} is already finished; to continue training, change the recipe and add --force")
-        # A run may have been cut off between the end of its training and the page.
+        # A run may have been interrupted between the end of training and the report.
         return _conclude(folder, None if (folder / REPORT).exists() else held_out, console, processes)
     trainer = _trainer(recipe, faces, folder, held_out, console, processes, checkpoint)
     if checkpoint is None:
@@ -222,20 +221,20 @@ def _trainer(
 
 
 def _console(console: Console | None, processes: Processes) -> Console:
-    """Return where to show progress: nowhere for all processes but one."""
+    """Return the console for progress, which is silent in all processes but the leader."""
     return console or Console(stderr=True) if processes.is_leader else Console(quiet=True)
 
 
 @contextlib.contextmanager
 def _lock(folder: Path, processes: Processes) -> Iterator[None]:
-    """Keep other trainings out of a run folder. The leader has the lock, for all of its processes."""
+    """Keep other trainings out of a run folder. The leader holds the lock for all processes."""
     with contextlib.ExitStack() as stack:
         processes.on_leader(lambda: stack.enter_context(run_lock(folder)))
         yield
 
 
 def _shared_out(recipe: Recipe, processes: Processes) -> str:
-    """Say what of a batch comes to each of several processes; the learning rate is that of the whole batch."""
+    """Describe how a batch is divided over several processes, and the learning rate of the whole batch."""
     if processes.world_size == 1:
         return ""
     batch, count = recipe.optimizer.batch_size, processes.world_size
@@ -276,7 +275,7 @@ def _conclude(folder: Path, held_out: HeldOut | None, console: Console, processe
         return Run(folder, encoder, None)
     try:
         evaluation = held_out.with_intervals(folder / ENCODER, console)
-    except EvaluationError as error:  # the training is done and saved; that it cannot be measured is no reason to fail
+    except EvaluationError as error:  # training is complete and saved, so a failing evaluation is not an error
         say(console, f"not measured: {error}")
         return Run(folder, encoder, None)
     write_page_where_possible(run_page(folder, evaluation), folder / REPORT, console)

@@ -1,4 +1,4 @@
-"""Which runs there are and how they stand; and the lock that keeps two processes out of one folder. Light to import."""
+"""The status of runs, and the lock that keeps two processes out of one folder. Fast to import."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ from coreface.training.metrics_file import FINISHED, read_metrics
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there the lock holds nobody out
+except ImportError:  # not available on Windows, where runs are not locked
     fcntl = None  # type: ignore[assignment]
 
 RECIPE, ENVIRONMENT = "recipe.yaml", "environment.json"
 LAUNCHERS = "launchers.json"  # IDs of the launchers that started the run: they may restart it
-_PATIENCE = 1.0  # seconds: `coreface runs` holds a lock for a moment to see whether it can
+_PATIENCE = 1.0  # seconds: `coreface runs` takes a lock for a moment to check whether it is free
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class RunState:
     Attributes:
         folder: the run folder.
         state: running (a process holds its lock), finished, or interrupted.
-        step: the last step that a row of metrics is of; 0 before the first.
+        step: step of the last row of metrics; 0 before the first.
         epoch: its epoch.
-        loss: mean loss of the last row of steps; None before the first, or where it was not finite.
+        loss: mean loss of the last row of steps; None before the first, or if it is not finite.
         eer: equal error rate of the last evaluation; None before the first.
     """
 
@@ -43,7 +43,7 @@ class RunState:
 
 
 def is_run(folder: Path) -> bool:
-    """Say whether a folder holds a run; a recipe.yaml alone may be anybody's, with all they have beside it."""
+    """Return whether a folder contains a run. A recipe.yaml alone is not enough, as it may be a user's file."""
     return (folder / RECIPE).is_file() and (folder / ENVIRONMENT).is_file()
 
 
@@ -59,17 +59,17 @@ def run_states(root: Path) -> list[RunState]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Say whether a run came to its end."""
+    """Return whether a run is finished."""
     rows = read_metrics(folder)
     return bool(rows) and rows[-1].get("kind") == FINISHED
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keep every other process out of a run folder, which is made if it is missing; a process that dies lets go.
+    """Keep other processes out of a run folder, which is created if missing. The lock of a dead process is released.
 
     Raises:
-        RunError: another process is training there, or the folder cannot be made.
+        RunError: another process is training there, or the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,7 @@ class Checkpoint:
     """A checkpoint whose files have all been checked.
 
     Attributes:
-        folder: where it lies.
+        folder: its folder.
         step: optimizer steps it was taken after.
         layout: name of every tensor -> its dtype and shape.
         facts: everything that is not a tensor.

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside its tensors: where the training stands, and where its numbers come from."""
+"""The metadata of a checkpoint: the progress of the training, and its origin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class CheckpointFacts:
     origin: Origin = field(default_factory=Origin)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts as they stand in a manifest of format 2, which has older names for two of them."""
+        """Return the facts as in a manifest of format 2, which has older names for two of them."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,

@@ -1,4 +1,4 @@
-"""The optimizer a recipe asks for."""
+"""Builds the optimizer of a recipe."""
 
 import torch
 from torch import nn

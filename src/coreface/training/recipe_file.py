@@ -53,7 +53,7 @@ def _recipe_parser(recipe_type: type) -> ArgumentParser:
 
 def stage_parser() -> ArgumentParser:
     """Return a parser that knows the fields of a stage, for printing its help."""
-    text = "The fields of a stage, and of its contrastive term, as they stand in a recipe."
+    text = "The fields of a stage and of its contrastive term, as in a recipe."
     usage = "coreface train RECIPE --stages '[{from_epoch: 1, views: 2, contrastive: {weight: 0.05}}, ...]'"
     parser = ArgumentParser(prog="coreface train", usage=usage, description=text)
     parser.add_class_arguments(StageRecipe, "stages")
@@ -62,7 +62,7 @@ def stage_parser() -> ArgumentParser:
 
 
 def recipe_from(recipe_type: type[Recipe], values: dict[str, Any], where: str) -> Recipe:
-    """Return the recipe of plain nested values, as they stand in a recipe file; ``where`` begins the errors.
+    """Return the recipe from plain nested values, as in a recipe file; ``where`` starts the error messages.
 
     Raises:
         RecipeError: an unknown field, or a value out of range.
@@ -105,7 +105,7 @@ def _parsed(recipe_type: type[Recipe], content: dict[str, Any], given: list[tupl
 
 
 def _place(recipe_type: type, path: Path, content: dict[str, Any], given: list[tuple[str, str]], message: str) -> str:
-    """Say where the value lies that makes a recipe invalid: in its file, or among those given on the command line."""
+    """Return where an invalid value comes from: the file or the command line."""
     if any(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", message) for name, _ in given):
         return "command line"
     try:

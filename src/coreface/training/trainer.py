@@ -284,7 +284,7 @@ class Trainer:
         self.loader.unreadable.update(facts.unreadable)
 
     def take_over(self, other: "Trainer") -> None:
-        """Continue from where another trainer stands, whose recipe is the same up to here."""
+        """Continue from the state of another trainer whose recipe is the same up to this point."""
         self.encoder.load_state_dict(other.encoder.state_dict())
         self.objective.classifier.load_state_dict(other.objective.classifier.state_dict())
         for stage, contrast in self.objective.contrasts.items():

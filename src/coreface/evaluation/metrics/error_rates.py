@@ -78,7 +78,7 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> TarAtFar:
 
     With k = floor(far x impostors), the threshold is the next float above the (k + 1)-th largest impostor score, so at
     most k impostor pairs match, and fewer where ties would cross the target. ``far`` counts as the decimal that
-    it prints as: 0.29 of 100 pairs are 29, although the float nearest to 0.29 lies below it.
+    it prints as: 0.29 of 100 pairs are 29, although the float nearest to 0.29 is less than 0.29.
 
     Args:
         genuine: (G,) scores of pairs of the same identity.

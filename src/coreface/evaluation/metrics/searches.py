@@ -22,7 +22,7 @@ class OpenSet:
 
     Attributes:
         tpir: share of mated searches whose own identity is at rank 1 and >= ``threshold``; None if not resolvable.
-        tpir_any_rank: share of mated searches whose own identity is >= ``threshold``, whoever else is.
+        tpir_any_rank: share of mated searches whose own identity is >= ``threshold``, at any rank.
         fpir: share of non-mated searches with any score >= ``threshold``: what was achieved, never above ``target``.
         threshold: the next float above the first search maximum that must be rejected; None if not resolvable.
         mated: number of mated searches.
@@ -262,7 +262,8 @@ class Mates:
             count = self._count[part]
             rows = np.flatnonzero(count)
             if len(rows):
-                # All entries of each probe's identity; where one has fewer than the most, its last stands in again.
+                # All entries of each probe's identity; an identity with fewer entries than the maximum repeats its last
+                # one.
                 offsets = np.minimum(np.arange(count.max()), count[rows, None] - 1)
                 columns = self._start[part][rows, None] + offsets
                 own[start + rows] = block[rows[:, None], columns].max(axis=1)

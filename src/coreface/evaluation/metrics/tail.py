@@ -15,7 +15,7 @@ _STEP = 1.01  # ranks beyond go up by this factor: rates are known to 1 %
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """Some of the distinct scores of a set, with how many lie above each and how many reach it.
+    """Some of the distinct scores of a set, with the numbers of scores above each and at or above each.
 
     Attributes:
         scores: (K,) falling, in the dtype of the set.

@@ -33,7 +33,7 @@ class EvaluationProtocol(ABC, Generic[R_co]):
         """
 
     def photographs(self) -> Mapping[str, FaceSource | PairSet]:
-        """Return the crops that it evaluates on, by where they lie.
+        """Return the crops that it evaluates on, by path.
 
         `coreface evaluate` warns where an encoder was trained on the people on them, or on crops that look different.
         """
