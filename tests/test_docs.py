@@ -18,7 +18,8 @@ from coreface.studies.study_file import read_study
 PAIRS = [(0, 1), (0, 2), (1, 1), (2, 3)]  # (people apart, image)
 ROOT = Path(__file__).parent.parent
 LINKED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES = [page for page in LINKED if page.name != "extending.md"]  # which tests/test_extending.py runs
+EXPORT = ROOT / "docs" / "export.md"  # whose commands take longer
+PAGES = [page for page in LINKED if page.name not in ("extending.md", EXPORT.name)]  # test_extending.py runs the first
 # What makes a command of the README a matter of seconds; it comes last, so it wins.
 SMALL = shlex.split(
     "--model.backbone mobilefacenet --data.image_size 16 --data.workers 0 --optimizer.epochs 8 "
@@ -138,6 +139,21 @@ def test_commands_of_several_processes(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([PROCESSES]), capsys)
     assert (workplace / "runs" / "shared" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_commands_of_exports(workplace, monkeypatch, capsys):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(workplace)
+    if not Path("runs/mine").exists():
+        run([line for line in commands([ROOT / "README.md"]) if line.startswith("coreface train")], capsys)
+    run(commands([EXPORT]), capsys)
+    (example,) = blocks("python", [EXPORT])
+    names: dict[str, np.ndarray] = {}
+    exec(compile(example, "export.md", "exec"), names)
+    np.testing.assert_allclose(np.linalg.norm(names["embeddings"], axis=1), 1, atol=1e-5)
+    assert names["norms"].shape == (2, 1)
 
 
 def test_recipe_examples_are_recipes(tmp_path):

@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
     from coreface.recognition.gallery_records import EmbeddedFace as EmbeddedFace
     from coreface.recognition.pipeline import Decision as Decision, FacePipeline as FacePipeline
     from coreface.runs.evaluation import evaluate as evaluate
+    from coreface.runs.export import export_onnx as export_onnx
     from coreface.runs.run import resume as resume, train as train
     from coreface.training.recipe import Recipe as Recipe
 
@@ -121,6 +122,7 @@ _PUBLIC = {
     "coreface.recognition.gallery_records": ("EmbeddedFace",),
     "coreface.recognition.pipeline": ("Decision", "FacePipeline"),
     "coreface.runs.evaluation": ("evaluate",),
+    "coreface.runs.export": ("export_onnx",),
     "coreface.runs.run": ("resume", "train"),
     "coreface.training.recipe": ("Recipe",),
 }

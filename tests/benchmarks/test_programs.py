@@ -17,6 +17,7 @@ from support import toy_images
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SECONDS = 1200  # more than any of them takes on a busy machine
 TIME, RATIO = r"\d+\.\d+ s", r"\d+\.\d+ \(\d+\.\d+ to \d+\.\d+\)"
+SPEED = r"\d+\.\d images/s +\d+\.\d+ ms an image"
 
 
 class Run(NamedTuple):
@@ -174,6 +175,18 @@ RUNS = [
         "calibrate_sface.py",
         "PHOTOS PHOTOS --kept KEPT --out OUT",
         (r"\d+ photographs that show somebody else", r"target 0\.001  fmr [\d.e-]+ .* false_non_matches \d+"),
+    ),
+    Run(
+        "inference.py",
+        "--encoders mobilefacenet sface --batches 1 2 --size 16 --rounds 1 --no-compile",
+        (
+            r"mobilefacenet: \d+\.\d+ GFLOP an image; float32 \d+\.\d MB, float16 \d+\.\d MB, static int8 \d+\.\d MB",
+            *(
+                rf"  {name} +{SPEED} +\d+\.\d% of \d+ GFLOP/s +torch float32 / this {RATIO}"
+                for name in ("torch float32", "onnxruntime float16", "onnxruntime static int8", "OpenCV float32")
+            ),
+            rf"  onnxruntime int8 weights +{SPEED} +- +OpenCV int8 weights / this {RATIO}",
+        ),
     ),
     Run(
         "pipeline.py",

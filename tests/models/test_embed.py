@@ -176,3 +176,16 @@ def test_network_input_keeps_values_order_and_memory():
     expected = images.numpy().astype(np.float64).transpose(0, 3, 1, 2) / 127.5 - 1
     np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=2**-24)
     assert torch.equal(images, before)
+
+
+def test_rounded_products(encoder):
+    """bf16 keeps 8 bits of each factor: near float32, and not it."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    exact, rounded = encoder.embed(images), encoder.embed(images, precision="bf16")
+    assert rounded.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)
+    assert (exact * rounded).sum(axis=1).min() > 0.99
+    assert not np.array_equal(exact, rounded)
+    np.testing.assert_array_equal(encoder.embed(images, precision="float32"), exact)
+    with pytest.raises(InputError, match="precision is 'float16', expected float32 or bf16"):
+        encoder.embed(images, precision="float16")

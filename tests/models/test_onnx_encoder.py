@@ -14,8 +14,9 @@ from coreface.errors import InputError, ModelError
 from coreface.images.alignment import Alignment
 from coreface.images.preprocessing import Preprocessing
 from coreface.models import known
-from coreface.models.onnx import DIGEST, FLIP, PREPROCESSING, OnnxEncoder
+from coreface.models.onnx import OnnxEncoder
 from coreface.models.onnx_file import read_onnx, without_weights_as_inputs
+from coreface.models.onnx_properties import DIGEST, FLIP, PREPROCESSING, with_properties
 
 onnx = pytest.importorskip("onnx")
 SIZE, NUMBERS = 16, 6
@@ -100,8 +101,9 @@ def test_an_export_of_ours_says_all_of_itself(tmp_path, weights, images):
     model = linear_model(weights, wide=True)
     own = Preprocessing(SIZE, alignment=Alignment("arcface", "replicate"))
     texts = {PREPROCESSING: json.dumps(own.to_dict()), FLIP: "inside", DIGEST: "d" * 64}
-    onnx.helper.set_model_props(model, texts)
-    encoder = OnnxEncoder(save(model, tmp_path / "m.onnx", None))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(with_properties(model.SerializeToString(), texts))
+    encoder = OnnxEncoder(path)
     assert (encoder.preprocessing, encoder.digest, encoder.flip_inside) == (own, "d" * 64, True)
     expected = images[0].reshape(-1).astype(float) @ weights  # flipped inside, if at all
     np.testing.assert_allclose(encoder.embed(images[0], unit=False)[0], expected, rtol=1e-4, atol=0.5)
@@ -181,7 +183,10 @@ def test_a_damaged_file_is_one_line(tmp_path, weights, spoil, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.graph.node[1].MergeFromString(b""), "does not describe its preprocessing: write m.json beside it"),
+        (
+            lambda m: m.graph.node[1].MergeFromString(b""),
+            "does not describe its preprocessing: give .* or write m.json",
+        ),
         (lambda m: setattr(m.graph.node[1], "domain", "evil.ops"), r"custom operators \(evil.ops\)"),
         (lambda m: m.graph.input[0].type.tensor_type.shape.dim.pop(), "its input is x float32"),
         (lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 8), "its input is x type 8"),
@@ -215,7 +220,7 @@ def test_a_file_that_hangs_or_crashes_ends_its_child_alone(tmp_path, weights, mo
         shell.write_text(f"#!/bin/sh\n{text}\n")
         shell.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(shell))
-        monkeypatch.setattr("coreface.models.onnx._PROBE_SECONDS", 1)
+        monkeypatch.setattr("coreface.models.onnx_runtime.PROBE_SECONDS", 1)
         with pytest.raises(ModelError, match=message):
             OnnxEncoder(path)
 

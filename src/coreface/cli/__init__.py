@@ -18,8 +18,10 @@ from coreface.cli import (
     demo,
     embed,
     evaluate,
+    export,
     faces,
     gallery,
+    info,
     models,
     report,
     runs,
@@ -35,7 +37,7 @@ from coreface.registry import import_module
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (
     *(train, evaluate, calibrate, compare, study, runs, report),
-    *(align, faces, verify, gallery, embed, data, demo, backbones, models),
+    *(align, faces, verify, gallery, embed, export, info, data, demo, backbones, models),
 )
 
 

@@ -11,6 +11,8 @@ from coreface.cli.embedding_options import (
     add_embedding_options,
     open_embeddings,
     open_faces_or_held_out,
+    require_taker,
+    warn_of_foreign,
     warn_of_trained,
 )
 from coreface.cli.pipeline_options import add_detector_options, add_face_options, open_pipeline
@@ -31,9 +33,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     calibrate = add_command(
         commands, "calibrate", _calibrate, "estimate an encoder's thresholds from people, and save them next to it"
     )
-    calibrate.add_argument(
-        "model", metavar="MODEL", help="a run, a saved encoder; with --photos an .onnx file or sface"
-    )
+    calibrate.add_argument("model", metavar="MODEL", help="a run, a saved encoder, an .onnx file, or sface")
     calibrate.add_argument(
         "--faces", metavar="PATH", help="a folder <identity>/<image> (default: people held out by the run)"
     )
@@ -61,6 +61,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _calibrate(options: argparse.Namespace) -> None:
     from coreface.evaluation.calibration import FMRS
+    from coreface.models.known import KNOWN
     from coreface.models.open import is_onnx
     from coreface.reports.tables import print_thresholds
 
@@ -68,7 +69,10 @@ def _calibrate(options: argparse.Namespace) -> None:
         raise RecipeError(f"--gallery is {options.gallery}, expected 1 or more people")
     if options.photos and options.faces:
         raise RecipeError("--photos and --faces exclude each other: photographs get aligned, faces are already crops")
-    whole = options.photos or is_onnx(options.model)
+    require_taker(options, options.model)
+    # A threshold for an ONNX file is wanted for photographs, unless crops are given.
+    onnx = is_onnx(options.model) and not options.faces and (not options.show or options.model in KNOWN)
+    whole = options.photos or onnx
     calibrator, digest, path = _of_pipeline(options) if whole else _of_encoder(options)
     verification = [calibrator.threshold(fmr) for fmr in FMRS]
     galleries = {size: [calibrator.gallery_threshold(size, fpir) for fpir in _FPIRS] for size in options.gallery}
@@ -91,7 +95,8 @@ def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
     """Return the calibration of an encoder on crops, its digest, and its path."""
     from coreface.evaluation.calibrate import calibrate
     from coreface.evaluation.calibration import CALIBRATION, Calibrator
-    from coreface.models.open import encoder_folder
+    from coreface.models.open import encoder_folder, is_onnx
+    from coreface.recognition.pipeline import calibration_place
 
     if Path(options.model).suffix == ".npz":
         raise RecipeError(
@@ -99,17 +104,24 @@ def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
         )
     if options.backbone is not None:
         raise RecipeError("--backbone does not go with calibrate: thresholds are kept beside an encoder; save it first")
-    folder = encoder_folder(user_path(options.model))
-    path = Path(options.out) if options.out else folder / CALIBRATION
+    if options.out:
+        path = Path(options.out)
+    elif is_onnx(options.model):
+        path = calibration_place(options.model)
+    else:
+        path = encoder_folder(user_path(options.model)) / CALIBRATION
     source = open_embeddings(options.model, options)
     digest = str(source.provenance.digest)
     if not options.show:
         reader = reader_options(options)
-        calibrator = calibrate(
-            source, open_faces_or_held_out(options.faces, options.model, **reader), progress_console()
-        )
+        faces = open_faces_or_held_out(options.faces, options.model, **reader)
+        warn_of_foreign(source, faces, options.faces or "held out")
+        calibrator = calibrate(source, faces, progress_console())
         return calibrator, digest, calibrator.save(path, digest)
+    carried = getattr(source.encoder, "calibration", None)
     try:
+        if carried is not None and not path.is_file():
+            return Calibrator.from_text(carried, digest, options.model), digest, Path(options.model)
         return Calibrator.load(path, digest), digest, path
     except ModelError as error:
         try:
@@ -129,6 +141,13 @@ def _of_pipeline(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
     from coreface.evaluation.calibrate import calibrate_embeddings
     from coreface.recognition.pipeline import calibration_place
 
+    given = {"--runtime": options.runtime, "--threads": options.threads, "--batch-size": options.batch_size}
+    if options.precision != "float32":
+        given["--precision"] = options.precision
+    if astray := [name for name, value in given.items() if value is not None]:
+        raise RecipeError(
+            f"{astray[0]} does not go with photographs, whose pipeline chooses itself; it goes with crops"
+        )
     chosen = {"face": options.face, "min_eyes": options.min_eyes, "flip": not options.no_flip}
     pipeline = open_pipeline(options, calibration=options.out if options.show else None, **chosen)
     if options.show:
@@ -136,7 +155,7 @@ def _of_pipeline(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
             raise ModelError(f"no calibration for this pipeline ({pipeline.no_calibration})")
         return pipeline.calibration, pipeline.contract_digest, Path(options.model)
     if not options.photos:
-        raise RecipeError(f"{options.model} is calibrated on photographs: --photos FOLDER")
+        raise RecipeError(f"{options.model} is calibrated on photographs, --photos FOLDER, or crops, --faces PATH")
     path = Path(options.out) if options.out else calibration_place(options.model)
     people = FolderSource(options.photos)
     require_identities(people, 2, "calibration")

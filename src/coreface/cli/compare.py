@@ -8,6 +8,7 @@ from coreface.cli.embedding_options import (
     add_embedding_options,
     open_embeddings,
     open_faces_or_held_out,
+    require_taker,
     warn_of_trained,
 )
 from coreface.cli.reader_options import add_reader_options, reader_options
@@ -42,6 +43,7 @@ def _compare(options: argparse.Namespace) -> None:
 
     if options.replicates is not None and options.replicates < 1:
         raise RecipeError(f"--replicates is {options.replicates}, expected 1 or more")
+    require_taker(options, options.a, options.b)
     sources: dict[str, FaceSource | PairSet] = {text: open_named_pairs(text) for text in options.pairs}
     if options.faces or not sources:
         sources[options.faces or "held out"] = open_faces_or_held_out(

@@ -2,6 +2,7 @@
 
 import argparse
 
+from coreface.cli.embedding_options import given_preprocessing
 from coreface.cli.pipeline_options import add_detector_options, add_face_options, add_model_options
 from coreface.cli.terminal import add_command, show_progress
 
@@ -31,6 +32,7 @@ def _embed(options: argparse.Namespace) -> None:
         "max_side": options.max_side,
         "rotations": options.rotations,
         "alignment": options.alignment,
+        "preprocessing": given_preprocessing(options),
         "face": options.face,
         "min_eyes": options.min_eyes,
         "flip": not options.no_flip,

@@ -7,19 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coreface.errors import CoreFaceError
+from coreface.errors import CoreFaceError, RecipeError
 
 if TYPE_CHECKING:
     from coreface.data.pairs.pair_set import PairSet
     from coreface.data.source import FaceSource
     from coreface.evaluation.embedding_sources import EmbeddingSource
     from coreface.images.alignment import Alignment
+    from coreface.images.preprocessing import Preprocessing
+
+PREPROCESSING_HELP = (
+    "how the input of an .onnx file is made that does not say it itself, in the schema of preprocess.json (default: "
+    "the .json of the same name beside it)"
+)
 
 
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     """Add how embeddings are made and kept."""
     text = "of a MODEL that is a file of weights (.pth): its network, such as iresnet50"
     parser.add_argument("--backbone", metavar="NAME", help=text)
+    parser.add_argument("--preprocessing", metavar="FILE", help=PREPROCESSING_HELP)
+    text = (
+        "what runs the encoder: auto, torch, onnxruntime or opencv; a run that is not run by torch is exported first "
+        "(default: auto)"
+    )
+    parser.add_argument("--runtime", choices=("auto", "torch", "onnxruntime", "opencv"), help=text)
+    text = "of a run's products: float32, bf16, or auto for bf16 where there are units for it (default: float32)"
+    parser.add_argument("--precision", choices=("float32", "bf16", "auto"), default="float32", help=text)
+    parser.add_argument("--threads", type=int, metavar="N", help="that compute (default: as many as the runtime takes)")
+    text = "images at a time, 64 at most (default: 64; 16 for an .onnx file)"
+    parser.add_argument("--batch-size", type=int, metavar="N", help=text)
     parser.add_argument("--no-flip", action="store_true", help="do not add the mirrored image's embedding")
     parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache folder)")
     parser.add_argument("--no-cache", action="store_true", help="keep no embeddings")
@@ -37,14 +54,83 @@ def cache_folder(options: argparse.Namespace) -> Path | None:
 def open_embeddings(model: "EmbeddingSource | str", options: argparse.Namespace) -> "EmbeddingSource":
     """Open a run, a saved encoder, an ONNX file, known weights such as sface, or a ``.npz`` of embeddings.
 
-    A source of embeddings stays as it is.
+    What ``auto`` chose goes to standard error. A source of embeddings stays as it is.
     """
-    from coreface.models.open import is_weights
+    from coreface.models.open import is_onnx, is_weights
     from coreface.runs.evaluation import open_source
 
-    # Of two models that are compared, one may need no network.
-    backbone = options.backbone if isinstance(model, str) and is_weights(model) else None
-    return open_source(model, flip=not options.no_flip, cache=cache_folder(options), backbone=backbone)
+    opening: dict[str, Any] = {"threads": options.threads}
+    # Of two models that are compared, one may need no network, and one no preprocessing.
+    if isinstance(model, str) and is_weights(model):
+        opening["backbone"] = options.backbone
+    if isinstance(model, str) and is_onnx(model):
+        opening["preprocessing"] = given_preprocessing(options)
+    if options.runtime:
+        opening["runtime"] = options.runtime
+    embedding: dict[str, Any] = {}
+    if options.batch_size is not None:
+        embedding["batch_size"] = options.batch_size
+    if options.precision != "float32":
+        embedding["precision"] = _precision(options)
+    source = open_source(
+        model, flip=not options.no_flip, cache=cache_folder(options), opening=opening, embedding=embedding
+    )
+    if options.runtime == "auto" and source.encoder is not None:
+        print(f"coreface: note: {model} is run by {source.encoder.runtime}", file=sys.stderr)
+    return source
+
+
+def given_preprocessing(options: argparse.Namespace) -> "Preprocessing | None":
+    """Return what ``--preprocessing`` says; None where it was not given."""
+    from coreface.models.onnx import read_preprocessing
+
+    return None if options.preprocessing is None else read_preprocessing(Path(options.preprocessing))
+
+
+def require_taker(options: argparse.Namespace, *models: str | None) -> None:
+    """Raise `RecipeError` where options were given that none of the models takes."""
+    from coreface.models.open import is_onnx
+
+    onnx = [model is not None and is_onnx(model) for model in models]
+    if options.preprocessing and not any(onnx):
+        raise RecipeError(f"--preprocessing is {options.preprocessing}, expected only with an .onnx file")
+    encoders = [model for model in models if model is not None and Path(model).suffix != ".npz"]
+    ours = [model for model in encoders if not is_onnx(model)]
+    if options.precision != "float32" and (not ours or options.runtime in ("onnxruntime", "opencv")):
+        raise RecipeError(f"--precision is {options.precision}, expected float32 for what torch does not run")
+
+
+def _precision(options: argparse.Namespace) -> str:
+    """Return the precision; what ``auto`` chose goes to standard error."""
+    if options.precision != "auto":
+        return str(options.precision)
+    import torch
+
+    from coreface.distributed.device import choose_device, choose_precision
+
+    bf16 = choose_precision("auto", choose_device("cpu")) == torch.bfloat16
+    print(f"coreface: note: precision auto is {'bf16' if bf16 else 'float32'} here", file=sys.stderr)
+    return "bf16" if bf16 else "float32"
+
+
+def warn_of_foreign(source: "EmbeddingSource", faces: "FaceSource | PairSet", place: str) -> None:
+    """Say on standard error what some faces say of an ONNX file of unknown origin, and what is probably wrong."""
+    from coreface.evaluation.encoder_probe import probe_encoder
+    from coreface.models.onnx import OnnxEncoder
+
+    encoder = source.encoder
+    if not isinstance(encoder, OnnxEncoder) or not encoder.foreign:
+        return
+    probe = probe_encoder(encoder, faces)
+    if probe is None:
+        return
+    print(
+        f"coreface: note: {encoder.name}: {encoder.embedding_size} numbers, run by {encoder.runtime}; on {place}: "
+        f"{probe.finding}",
+        file=sys.stderr,
+    )
+    for warning in probe.warnings:
+        print(f"coreface: warning: {encoder.name}: {warning}", file=sys.stderr)
 
 
 def open_faces_or_held_out(path: str | None, model: str, **reader: Any) -> "FaceSource":

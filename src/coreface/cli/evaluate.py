@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coreface.cli.embedding_options import add_embedding_options, open_embeddings, warn_of_crops, warn_of_trained
+from coreface.cli.embedding_options import (
+    add_embedding_options,
+    open_embeddings,
+    require_taker,
+    warn_of_crops,
+    warn_of_foreign,
+    warn_of_trained,
+)
 from coreface.cli.terminal import add_command, progress_console
 from coreface.errors import RecipeError
 from coreface.evaluation.protocols.registry import protocol_options, protocols
@@ -55,12 +62,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise RecipeError("expected one of MODEL and --embeddings FILE")
     if options.backbone and not (options.model and is_weights(options.model)):
         raise RecipeError(f"--backbone is {options.backbone}, expected only with a MODEL that is a file of weights")
+    require_taker(options, options.model)
     given = _given(options)
     source = EmbeddingFile(Path(options.embeddings)) if options.embeddings else open_embeddings(options.model, options)
     chosen = _chosen_protocols(options.model or source, options.protocol, given)  # a wrong path is found out first
-    for protocol in chosen:
-        for place, photographs in protocol.photographs().items():
-            _warn(photographs, place, options.model, source)
+    evaluated = [entry for protocol in chosen for entry in protocol.photographs().items()]
+    for place, photographs in evaluated:
+        _warn(photographs, place, options.model, source)
+    for place, photographs in evaluated[:1]:  # the first tell enough of a foreign encoder
+        warn_of_foreign(source, photographs, place)
     console = progress_console()
     results = [protocol.evaluate(source, console) for protocol in chosen]
     for result in results:

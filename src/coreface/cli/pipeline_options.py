@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from coreface.cli.embedding_options import PREPROCESSING_HELP, given_preprocessing
+
 if TYPE_CHECKING:
     from coreface.recognition.pipeline import FacePipeline
 
@@ -33,6 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a run, a saved encoder, an .onnx file, or sface (the default)",
     )
+    parser.add_argument("--preprocessing", metavar="FILE", help=PREPROCESSING_HELP)
     text = "how the crops were aligned that the encoder was trained on, where it does not say it: arcface"
     parser.add_argument("--alignment", metavar="NAME", help=text)
 
@@ -47,5 +50,6 @@ def open_pipeline(options: argparse.Namespace, **more: Any) -> "FacePipeline":
         max_side=options.max_side,
         rotations=options.rotations,
         alignment=options.alignment,
+        preprocessing=given_preprocessing(options),
         **more,
     )

@@ -198,10 +198,23 @@ class Calibrator:
         """
         path = _file(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise ModelError(f"{path} does not exist: make it with coreface calibrate") from None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path} cannot be read ({error}): make it again with coreface calibrate") from error
+        return cls.from_text(text, digest, str(path))
+
+    @classmethod
+    def from_text(cls, text: str, digest: str, path: str) -> "Calibrator":
+        """Read the content of a ``calibration.json``; ``path`` is where it was found, for messages.
+
+        Raises:
+            ModelError: it is another's, or damaged.
+        """
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read ({error}): make it again with coreface calibrate") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise ModelError(f"{path} is not a calibration of format {_FORMAT}: make it again with coreface calibrate")

@@ -8,6 +8,7 @@ from rich.console import Console
 from coreface.data.pairs.pair_set import PairSet
 from coreface.data.source import FaceSource
 from coreface.errors import EvaluationError, InputError
+from coreface.evaluation.embedding import EmbeddedImages
 from coreface.evaluation.embedding_sources import EmbeddingSource
 from coreface.evaluation.metrics.resampling import Statistic, head_size, resample
 from coreface.evaluation.metrics.uncertainty import Difference, paired_difference
@@ -33,18 +34,35 @@ def compare(
     Raises:
         EvaluationError: the embeddings of either cannot be evaluated, or not of the same images.
     """
-    embedded = [source.embed(photographs, console) for source in (a, b)]
-    if not np.array_equal(embedded[0].indices, embedded[1].indices):
+    one, other = (source.embed(photographs, console) for source in (a, b))
+    names = a.provenance.name, b.provenance.name
+    return compare_embedded(one, other, photographs, names=names, fars=fars, replicates=replicates, seed=seed)
+
+
+def compare_embedded(
+    a: EmbeddedImages,
+    b: EmbeddedImages,
+    photographs: FaceSource | PairSet,
+    *,
+    names: tuple[str, str] = ("a", "b"),
+    fars: Sequence[float] = (1e-1, 1e-2, 1e-3),
+    replicates: int | None = None,
+    seed: int = 0,
+) -> dict[str, tuple[float, float, Difference]]:
+    """Compare two sets of embeddings of the same photographs, as `compare` does; ``names`` are for its messages."""
+    embedded = a, b
+    if not np.array_equal(a.indices, b.indices):
         raise EvaluationError(
-            f"{a.provenance.name} has {len(embedded[0].indices)} of the images and {b.provenance.name} "
-            f"{len(embedded[1].indices)}; a paired comparison needs the same ones"
+            f"{names[0]} has {len(a.indices)} of the images and {names[1]} {len(b.indices)}; a paired comparison needs "
+            "the same ones"
         )
     if isinstance(photographs, PairSet):
         both = [
-            verify_pairs(photographs, pair_scores(photographs, e.embeddings, e.indices), replicates=0) for e in embedded
+            verify_pairs(photographs, pair_scores(photographs, e.embeddings, e.indices), fars=fars, replicates=0)
+            for e in embedded
         ]
     else:
-        both = [verify(e.embeddings, photographs.identities[e.indices], replicates=0) for e in embedded]
+        both = [verify(e.embeddings, photographs.identities[e.indices], fars=fars, replicates=0) for e in embedded]
     samples = [verification.pairs for verification in both]
     statistics: list[Statistic] = ["eer", *(("tar", rate.far) for rate in both[0].tar if rate.resolvable)]
     if replicates is None:

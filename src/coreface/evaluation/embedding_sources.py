@@ -3,8 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,12 +73,21 @@ class EncoderSource(EmbeddingSource):
         encoder: the encoder.
         flip: add the mirrored image's embedding.
         cache: the folder where embeddings are kept; None keeps none.
+        options: more of what the encoder's ``embed`` takes: ``batch_size``, and of one of ours ``precision``.
     """
 
-    def __init__(self, name: str, encoder: Encoder, *, flip: bool = True, cache: Path | None = None) -> None:
+    def __init__(
+        self, name: str, encoder: Encoder, *, flip: bool = True, cache: Path | None = None, **options: Any
+    ) -> None:
         self.encoder: Encoder = encoder
+        self._flip, self._cache, self._options = flip, cache, options
+        rounded = options.get("precision", "float32") != "float32"
+        # What changes an embedding beyond the last digits, and so belongs to a cached one.
+        self._precision = f" precision={options['precision']}" if rounded else ""
         self.provenance = encoder_provenance(name, encoder.digest, flip=flip)
-        self._flip, self._cache = flip, cache
+        if rounded:
+            description = f"{self.provenance.description}, products in {options['precision']}"
+            self.provenance = replace(self.provenance, description=description)
 
     def embed(
         self,
@@ -88,8 +99,10 @@ class EncoderSource(EmbeddingSource):
         images = photographs_of(photographs)
         cache = None
         if self._cache is not None:
-            cache = EmbeddingCache(self._cache, self.encoder.digest, f"flip={self._flip} unit={unit_length}")
-        embed = partial(self.encoder.embed, flip=self._flip, unit=unit_length)
+            cache = EmbeddingCache(
+                self._cache, self.encoder.digest, f"flip={self._flip} unit={unit_length}{self._precision}"
+            )
+        embed = partial(self.encoder.embed, flip=self._flip, unit=unit_length, **self._options)
         with progress_bar(console, len(images)) as progress:
             embedded = embed_images(embed, images, cache=cache, progress=progress)
         if cache is not None and cache.error is not None:

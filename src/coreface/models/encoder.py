@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from coreface.models.backbone import Backbone, ModuleBackbone
 from coreface.models.registry import build_backbone
 from coreface.models.row_masks import RowMasks
 from coreface.models.views import ViewStatistics, dropout_views
+
+EmbeddingPrecision: TypeAlias = Literal["float32", "bf16"]
 
 
 class FaceEncoder(nn.Module):
@@ -57,6 +60,11 @@ class FaceEncoder(nn.Module):
     def preprocessing(self) -> Preprocessing:
         """How a photograph is turned into the network's input."""
         return Preprocessing(self.image_size, alignment=self.alignment)
+
+    @property
+    def runtime(self) -> str:
+        """What runs it."""
+        return "torch"
 
     @property
     def digest(self) -> str:
@@ -132,6 +140,7 @@ class FaceEncoder(nn.Module):
         *,
         batch_size: int = 64,
         unit: bool = True,
+        precision: EmbeddingPrecision = "float32",
     ) -> NDArray[np.float32]:
         """Embed photographs for comparison, in eval mode. The cosine similarity of unit embeddings is their inner
         product.
@@ -142,16 +151,20 @@ class FaceEncoder(nn.Module):
             flip: add the embedding of the mirrored image before normalising, as is usual in evaluations.
             batch_size: images at a time.
             unit: scale every row to unit length; False keeps the norms, which pooling may use as weights.
+            precision: ``bf16`` rounds the factors of the trunk's products: nearly twice as fast where the processor
+                has units for it (`has_bf16_units`), far slower elsewhere, and a cosine to float32 of about 0.999.
 
         Returns:
             (n, embedding_size) float32, of unit length unless ``unit`` is False. The encoder stays in the mode it was
             in.
 
         Raises:
-            InputError: the images are not uint8 RGB, or ``batch_size`` is below 1.
+            InputError: the images are not uint8 RGB, ``batch_size`` is below 1, or there is no such precision.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, expected at least 1")
+        if precision not in ("float32", "bf16"):
+            raise InputError(f"precision is {precision!r}, expected float32 or bf16")
         if isinstance(images, torch.Tensor):
             if images.dtype != torch.uint8:
                 raise InputError(f"got a tensor of {images.dtype}, expected torch.uint8 RGB (n, height, width, 3)")
@@ -159,7 +172,8 @@ class FaceEncoder(nn.Module):
         photographs = as_photographs(images)
         out = np.empty((len(photographs), self.embedding_size), dtype=np.float32)
         device = next(self.parameters()).device
-        with _evaluating(self), torch.inference_mode():
+        rounded = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        with _evaluating(self), torch.inference_mode(), rounded:
             for start in range(0, len(photographs), batch_size):
                 stack = np.stack(
                     [fit_square(image, self.image_size) for image in photographs[start : start + batch_size]]
@@ -168,7 +182,7 @@ class FaceEncoder(nn.Module):
                 embedding = self(batch)
                 if flip:
                     embedding = embedding + self(batch.flip(3))
-                if unit:
+                if unit:  # float32 in any case: the embedding layer widens
                     embedding = nn.functional.normalize(embedding)
                 out[start : start + batch_size] = embedding.cpu().numpy()
         return out

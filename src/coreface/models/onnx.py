@@ -4,34 +4,23 @@ A file of unknown origin is first run in a child process, since native parsers m
 """
 
 import hashlib
-import importlib.util
 import json
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coreface.errors import CoreFaceError, InputError, MissingExtraError, ModelError
-from coreface.images.load import as_photographs, fit_square, silent_opencv
+from coreface.errors import InputError, ModelError
+from coreface.images.load import as_photographs, fit_square
 from coreface.images.preprocessing import Preprocessing
 from coreface.models import known
-from coreface.models.onnx_file import OnnxFile, Tensor, read_onnx, without_weights_as_inputs
-
-Runtime: TypeAlias = Literal["auto", "onnxruntime", "opencv"]
-Run: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float32]]
-
-#: Properties that an export writes into the file: a ``preprocess.json``, whether the mirror image is added inside, and
-#: the digest of the encoder that was exported, where the check found the two equal.
-PREPROCESSING, FLIP, DIGEST = "coreface.preprocessing", "coreface.flip", "coreface.digest"
-_PROBE_SECONDS = 120
+from coreface.models.onnx_file import OnnxFile, Tensor, read_onnx
+from coreface.models.onnx_properties import CALIBRATION, DIGEST, FLIP, OUTPUT, PREPROCESSING, SOURCE, checked_properties
+from coreface.models.onnx_runtime import OnnxRuntime, chosen_runtime, first_line, open_network, probe
 
 
 class OnnxEncoder:
@@ -44,7 +33,7 @@ class OnnxEncoder:
         model: the file, or the name of known weights.
         preprocessing: of a foreign model; None takes what is in the file, or in ``<name>.json`` beside it.
         runtime: ``auto`` takes OpenCV for known weights and where onnxruntime is not installed.
-        threads: of onnxruntime; None lets it choose.
+        threads: that compute; None leaves it to the runtime. OpenCV has one number for the whole process.
 
     Attributes:
         name: what it is called.
@@ -55,9 +44,12 @@ class OnnxEncoder:
         file_digest: SHA-256 of the file.
         runtime: what runs it.
         flip_inside: whether the file adds the mirror image itself.
+        calibration: the ``calibration.json`` that an export carries; None without one.
+        foreign: whether it is neither an export of ours nor known: somebody else said how it is fed.
 
     Raises:
         ModelError: the file is missing, damaged, or no encoder of faces; or how its input is made is not known.
+        InputError: ``preprocessing`` is given for a file that says its own.
         MissingExtraError: ``runtime="onnxruntime"`` without the package.
     """
 
@@ -66,7 +58,7 @@ class OnnxEncoder:
         model: str | os.PathLike[str],
         *,
         preprocessing: Preprocessing | None = None,
-        runtime: Runtime = "auto",
+        runtime: OnnxRuntime = "auto",
         threads: int | None = None,
     ) -> None:
         self.name = os.fspath(model)
@@ -79,21 +71,27 @@ class OnnxEncoder:
             preprocessing = preprocessing or weights.preprocessing
         else:
             self.path = Path(model)
-            content = _content(self.path)
+            content = file_content(self.path)
         with _named(self.path):
             described = read_onnx(content)
             self._input = _checked_input(described)
-        self.preprocessing = preprocessing or _described_preprocessing(self.path, described)
-        self.flip_inside = described.metadata.get(FLIP) == "inside"
+            properties = checked_properties(content)
+        if preprocessing is not None and PREPROCESSING in properties:
+            raise InputError(f"preprocessing is given for {self.path}, which says its own: leave it out")
+        self.preprocessing = preprocessing or described_preprocessing(self.path, properties)
+        self.flip_inside = properties.get(FLIP) == "inside"
+        self.calibration = properties.get(CALIBRATION)
+        self.foreign = not trusted and SOURCE not in properties
+        self._has_norms = properties.get(OUTPUT) == "unit" and len(described.outputs) > 1
         self.file_digest = hashlib.sha256(content).hexdigest()
-        decisive = json.dumps(self.preprocessing.decisive(), sort_keys=True)
-        own = hashlib.sha256(f"{self.file_digest} {decisive}".encode()).hexdigest()
-        self.digest = described.metadata.get(DIGEST) or own
-        self.runtime = _chosen(runtime, trusted)
+        self.digest = properties.get(DIGEST) or own_digest(content, self.preprocessing)
+        self.runtime = chosen_runtime(runtime, trusted)
         if not trusted:
-            _probe(self.path, self.runtime, self.image_size)
+            probe(self.path, self.runtime, self.image_size)
         with _named(self.path):
-            self._run, self._fixed_batch = open_network(content, described, self.runtime, threads)
+            self._run, self._fixed_batch = open_network(
+                content, described, self.runtime, threads, outputs=1 + self._has_norms
+            )
         if trusted and self.runtime == "opencv":
             self._fixed_batch = 0  # sface says 1; OpenCV runs any number of images through it
         self.embedding_size = int(self.embed([np.zeros((8, 8, 3), np.uint8)], flip=self.flip_inside).shape[1])
@@ -147,20 +145,25 @@ class OnnxEncoder:
 
     def _run_batch(self, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self._input.dtype == "uint8":
-            prepared: NDArray[Any] = np.ascontiguousarray(squares)
+            ordered = squares[..., ::-1] if self.preprocessing.colour_order == "BGR" else squares
+            prepared: NDArray[Any] = np.ascontiguousarray(ordered)
         else:
             prepared = to_float_input(squares, self.preprocessing)
         count = len(prepared)
         if self._fixed_batch and count < self._fixed_batch:
             prepared = np.concatenate([prepared, np.repeat(prepared[-1:], self._fixed_batch - count, axis=0)])
         try:
-            found = np.asarray(self._run(prepared), np.float32)
+            outputs = self._run(prepared)
         except Exception as error:  # what a runtime raises depends on the runtime and on the model
-            raise ModelError(f"{self.path}: {self.runtime} cannot run it ({_first_line(error)})") from error
+            raise ModelError(f"{self.path}: {self.runtime} cannot run it ({first_line(error)})") from error
+        found = np.asarray(outputs[0], np.float32)
         # (n, numbers), or a map of one pixel (n, numbers, 1, 1).
         if found.shape[0] != len(prepared) or not 0 < found.size == len(prepared) * max(found.shape[1:], default=0):
             raise ModelError(f"{self.path}: gives {found.shape} for {len(prepared)} images, expected (n, numbers)")
-        return found.reshape(len(prepared), -1)[:count]
+        rows = found.reshape(len(prepared), -1)
+        if self._has_norms:
+            rows = rows * outputs[1]
+        return rows[:count]
 
 
 def to_float_input(squares: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
@@ -171,42 +174,14 @@ def to_float_input(squares: NDArray[np.uint8], preprocessing: Preprocessing) -> 
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)
 
 
-def open_network(content: bytes, described: OnnxFile, runtime: str, threads: int | None = None) -> tuple[Run, int]:
-    """Load a model; return what runs it, and the only batch size it takes (0 for any).
-
-    Raises:
-        ModelError: the runtime cannot load it.
-    """
-    name, fixed = described.inputs[0].name, described.inputs[0].shape[0] or 0
-    try:
-        if runtime == "opencv":
-            with silent_opencv():
-                net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
-            lock = threading.Lock()  # a network holds its input between the two calls
-
-            def run_opencv(batch: NDArray[Any]) -> NDArray[np.float32]:
-                with lock:
-                    net.setInput(batch, name)
-                    return np.asarray(net.forward(described.outputs[0].name))
-
-            return run_opencv, fixed
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads or 0
-        session = onnxruntime.InferenceSession(
-            without_weights_as_inputs(content), options, providers=["CPUExecutionProvider"]
-        )
-        outputs = [described.outputs[0].name]
-        return lambda batch: np.asarray(session.run(outputs, {name: batch})[0]), fixed
-    except CoreFaceError:
-        raise
-    except Exception as error:  # what a runtime raises depends on the runtime and on the model
-        raise ModelError(f"{runtime} cannot load it ({_first_line(error)})") from error
+def own_digest(content: bytes, preprocessing: Preprocessing) -> str:
+    """Return the digest of an encoder that is known by its file alone: of file and preprocessing."""
+    decisive = json.dumps(preprocessing.decisive(), sort_keys=True)
+    return hashlib.sha256(f"{hashlib.sha256(content).hexdigest()} {decisive}".encode()).hexdigest()
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
+    """Return the bytes of an ONNX file. Raises `ModelError` where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -230,44 +205,42 @@ def _checked_input(described: OnnxFile) -> Tensor:
     return found
 
 
-def _described_preprocessing(path: Path, described: OnnxFile) -> Preprocessing:
+def described_preprocessing(path: Path, properties: Mapping[str, str]) -> Preprocessing:
+    """Return how the input of an ONNX file is made, as its properties say it or ``<name>.json`` beside it.
+
+    Raises:
+        ModelError: neither does, or it cannot be read.
+    """
+    if PREPROCESSING in properties:
+        return _parsed(properties[PREPROCESSING], str(path))
     beside = path.with_suffix(".json")
-    text, where = described.metadata.get(PREPROCESSING), str(path)
-    if text is None:
-        try:
-            text, where = beside.read_text(encoding="utf-8"), str(beside)
-        except (OSError, ValueError):
-            raise ModelError(
-                f"{path} does not describe its preprocessing: write {beside.name} beside it, for example "
-                f"{json.dumps(Preprocessing().to_dict())}"
-            ) from None
+    if not beside.is_file():
+        raise ModelError(
+            f"{path} does not describe its preprocessing: give a file with --preprocessing, or write {beside.name} "
+            f"beside it, for example {json.dumps(Preprocessing().to_dict())}"
+        )
+    return read_preprocessing(beside)
+
+
+def read_preprocessing(path: Path) -> Preprocessing:
+    """Read a file with the schema of ``preprocess.json``.
+
+    Raises:
+        ModelError: it cannot be read, or says something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}), expected JSON such as preprocess.json") from error
+    return _parsed(text, str(path))
+
+
+def _parsed(text: str, where: str) -> Preprocessing:
     try:
         return Preprocessing.from_dict(json.loads(text))
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{where}: the preprocessing cannot be read ({error})") from error
-
-
-def _chosen(runtime: str, trusted: bool) -> str:
-    installed = importlib.util.find_spec("onnxruntime") is not None
-    if runtime == "auto":
-        return "onnxruntime" if installed and not trusted else "opencv"
-    if runtime not in ("onnxruntime", "opencv"):
-        raise InputError(f"runtime is {runtime!r}, expected auto, onnxruntime or opencv")
-    if runtime == "onnxruntime" and not installed:
-        raise MissingExtraError("onnxruntime is not installed: pip install 'coreface[export]', or take runtime opencv")
-    return runtime
-
-
-def _probe(path: Path, runtime: str, image_size: int) -> None:
-    command = [sys.executable, "-m", "coreface.models.onnx_probe", str(path), runtime, str(image_size)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise ModelError(f"{path}: {runtime} hung on it for {_PROBE_SECONDS} s: damaged, or no encoder") from None
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        how = f"crashed (signal {-done.returncode})" if done.returncode < 0 else f"failed: {said[:200]}"
-        raise ModelError(f"{path}: {runtime} {how}; the file is damaged, or no encoder of faces")
+        example = json.dumps(Preprocessing().to_dict())
+        raise ModelError(f"{where}: the preprocessing cannot be read ({error}), expected such as {example}") from error
 
 
 @contextmanager
@@ -276,7 +249,3 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -100,6 +100,11 @@ def without_weights_as_inputs(content: bytes) -> bytes:
     return model
 
 
+def property_field(name: str, text: str) -> bytes:
+    """Return the bytes that add a property to a model when they are put behind it."""
+    return _encoded(_METADATA, _encoded(1, name.encode()) + _encoded(2, text.encode()))
+
+
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
     """Yield number and value of every field: an int, or a view of bytes."""
     position = 0

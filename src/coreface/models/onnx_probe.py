@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from coreface.errors import ModelError
-from coreface.models.onnx import open_network
 from coreface.models.onnx_file import read_onnx
+from coreface.models.onnx_runtime import first_line, open_network
 
 _MEMORY = 4 * 2**30  # bytes of address space on top of eight times the file: activations, and the runtime itself
 _SECONDS = 100  # of CPU time
@@ -46,3 +46,5 @@ if __name__ == "__main__":
         main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     except ModelError as error:
         sys.exit(str(error))
+    except Exception as error:  # what a runtime raises depends on the runtime and on the model
+        sys.exit(first_line(error))

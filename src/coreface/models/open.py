@@ -1,19 +1,27 @@
 """Opening an encoder of any kind: a run, a saved encoder, an ONNX file, or known weights."""
 
+import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coreface.errors import ModelError
+from coreface.errors import InputError, ModelError
 from coreface.files import user_path
 from coreface.images.preprocessing import Preprocessing
+from coreface.models import onnx_properties as properties
 from coreface.models.known import KNOWN
-from coreface.models.onnx import OnnxEncoder, Runtime
+from coreface.models.onnx import OnnxEncoder
 
+if TYPE_CHECKING:
+    from coreface.models.encoder import FaceEncoder
+
+Runtime: TypeAlias = Literal["auto", "torch", "onnxruntime", "opencv"]
+_SAME = 1e-4  # largest difference of a number of an embedding, to torch, of an encoder that another runtime runs
 _CONFIG, _ENCODER = "config.json", "encoder"
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".tar")  # usual suffixes of files written by torch.save
 
@@ -36,6 +44,10 @@ class Encoder(Protocol):
     @property
     def preprocessing(self) -> Preprocessing:
         """How a photograph is turned into the network's input, including the alignment of crops."""
+
+    @property
+    def runtime(self) -> str:
+        """What runs it: ``torch``, ``onnxruntime`` or ``opencv``."""
 
     def embed(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], flip: bool = True, *, unit: bool = True
@@ -66,15 +78,41 @@ def open_encoder(
 
     Args:
         model: the folder of a run or of a saved encoder, an ONNX file, or the name of known weights such as ``sface``.
-        preprocessing: of an ONNX file that does not contain it.
-        runtime: which library runs an ONNX file.
-        threads: for onnxruntime.
+        preprocessing: of a foreign ONNX file that does not say it.
+        runtime: what runs it; the encoder's ``runtime`` says what was chosen. ``auto`` takes torch for a run or a saved
+            encoder, OpenCV for known weights, and onnxruntime, if it is installed, for an ONNX file. A saved encoder
+            that another runtime runs is exported in memory, which takes seconds, and compared with torch.
+        threads: that compute; None leaves it to the runtime. torch and OpenCV have one number for the whole process.
         backbone: the network of a file of weights that torch.save wrote, such as ``iresnet50``.
 
     Raises:
-        ModelError: there is no encoder, it is damaged, or ``backbone`` is missing or not applicable.
-        MissingExtraError: the package that contains it is not installed.
+        ModelError: there is no encoder, or it is damaged, or ``backbone`` is missing or goes with something else.
+        InputError: ``preprocessing`` or ``runtime`` does not go with the model, or ``threads`` is below 1.
+        MissingExtraError: the package that brings it is not installed.
     """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, expected at least 1")
+    if is_onnx(model) and backbone is None:
+        if runtime == "torch":
+            raise InputError(f"the runtime is torch, expected auto, onnxruntime or opencv for {model}")
+        return OnnxEncoder(model, preprocessing=preprocessing, runtime=runtime, threads=threads)
+    if preprocessing is not None:
+        raise InputError(
+            f"preprocessing is given for {model}, expected only for an ONNX file that does not say its own"
+        )
+    if runtime not in get_args(Runtime):
+        raise InputError(f"runtime is {runtime!r}, expected {', '.join(get_args(Runtime))}")
+    encoder = _open_torch(model, backbone)
+    if runtime in ("onnxruntime", "opencv"):
+        return _run_by(encoder, os.fspath(model), runtime, threads)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return encoder
+
+
+def _open_torch(model: str | os.PathLike[str], backbone: str | None) -> "FaceEncoder":
     path = user_path(model)
     if backbone is not None:
         if not path.is_file() or is_onnx(model):
@@ -82,8 +120,6 @@ def open_encoder(
         from coreface.models.encoder import FaceEncoder
 
         return FaceEncoder.from_insightface(path, backbone)
-    if is_onnx(model):
-        return OnnxEncoder(model, preprocessing=preprocessing, runtime=runtime, threads=threads)
     if is_weights(model):
         raise ModelError(f"{path} is a file of weights: give its network, for example --backbone iresnet50")
     folder = encoder_folder(path)
@@ -107,3 +143,29 @@ def encoder_folder(path: Path) -> Path:
         f"{path} {state}: expected a run folder, a folder that save_pretrained wrote, an .onnx file, or known weights "
         f"({names}; coreface models lists them)"
     )
+
+
+def _run_by(
+    encoder: "FaceEncoder", name: str, runtime: Literal["onnxruntime", "opencv"], threads: int | None
+) -> OnnxEncoder:
+    """Export an encoder and have it run by something else than torch, under its own digest."""
+    from coreface.models.onnx_export import onnx_model
+
+    texts = {
+        properties.PREPROCESSING: json.dumps(encoder.preprocessing.to_dict()),
+        properties.FLIP: "outside",
+        properties.OUTPUT: "unit",
+        properties.SOURCE: "{}",
+        properties.DIGEST: encoder.digest,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "encoder.onnx"
+        path.write_bytes(properties.with_properties(onnx_model(encoder), texts))
+        other = OnnxEncoder(path, runtime=runtime, threads=threads)
+    other.name, other.path = name, Path(name)
+    size = encoder.image_size
+    noise = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    difference = float(np.abs(other.embed(noise) - encoder.embed(noise)).max())
+    if not difference <= _SAME:
+        raise ModelError(f"{name}: {runtime} differs from torch by {difference:.1e}, expected at most {_SAME:g}")
+    return other

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from coreface.evaluation.calibrated_threshold import Standing
 from coreface.evaluation.calibration import CALIBRATION, Calibrator
 from coreface.images.alignment import Alignment
 from coreface.images.load import ImageSource, load_image
+from coreface.images.preprocessing import Preprocessing
 from coreface.models.known import KNOWN
 from coreface.models.open import Encoder, open_encoder
 from coreface.recognition.crops import MIN_EYES, Choice, Cropper
@@ -121,6 +123,7 @@ class FacePipeline:
         detector: str | Path | Detector = "yunet",
         *,
         calibration: str | os.PathLike[str] | None = None,
+        preprocessing: Preprocessing | None = None,
         max_side: int = MAX_SIDE,
         rotations: bool = False,
         **options: Any,
@@ -130,7 +133,9 @@ class FacePipeline:
         Args:
             model: the folder of a run or of a saved encoder, an ONNX file, or the name of known weights (``sface``).
             detector: as above.
-            calibration: the file; None searches next to the encoder, and among those shipped for known weights.
+            calibration: the file; None searches next to the encoder, in an ONNX file itself, and among those shipped
+                for known weights.
+            preprocessing: of an ONNX file that does not contain it.
             max_side: longest side in pixels of a detector's input.
             rotations: try photographs in four orientations.
             options: as above, from ``face`` on.
@@ -140,17 +145,21 @@ class FacePipeline:
             MissingExtraError: a package is not installed.
         """
         found = open_detector(detector, max_side=max_side, rotations=rotations)
-        pipeline = cls(open_encoder(model), found, **options)
+        encoder = open_encoder(model, preprocessing=preprocessing)
+        pipeline = cls(encoder, found, **options)
         if calibration is not None:
             pipeline.calibration = Calibrator.load(Path(calibration), pipeline.contract_digest)
             return pipeline
-        for path in calibration_places(model):
-            if path.is_file():
-                try:
-                    pipeline.calibration = Calibrator.load(path, pipeline.contract_digest)
-                    break
-                except ModelError as error:
-                    pipeline.no_calibration = str(error)
+        digest, carried = pipeline.contract_digest, getattr(encoder, "calibration", None)
+        candidates = [partial(Calibrator.load, path, digest) for path in calibration_places(model) if path.is_file()]
+        if carried is not None:  # by an exported file
+            candidates.append(partial(Calibrator.from_text, carried, digest, os.fspath(model)))
+        for load in candidates:
+            try:
+                pipeline.calibration = load()
+                break
+            except ModelError as error:
+                pipeline.no_calibration = str(error)
         return pipeline
 
     @property

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from rich.console import Console
 
@@ -98,13 +98,20 @@ def open_source(
     *,
     flip: bool = True,
     cache: Path | None = None,
-    backbone: str | None = None,
+    opening: Mapping[str, Any] | None = None,
+    embedding: Mapping[str, Any] | None = None,
 ) -> EmbeddingSource:
     """Open an encoder, the folder of a saved one or of a run, an ONNX file, known weights or a ``.npz`` of embeddings.
 
-    With ``backbone``, the name of a network, also a file of weights that torch.save wrote.
+    Args:
+        model: which.
+        flip: add the mirrored image's embedding.
+        cache: the folder where embeddings are kept; None keeps none.
+        opening: more of what `open_encoder` takes, such as ``backbone`` for a file of weights that torch.save wrote.
+        embedding: more of what `EncoderSource` takes, such as ``precision``.
 
     Raises:
+        InputError: an option does not go with the model.
         ModelError: there is no encoder.
         DataError: the file cannot be read.
     """
@@ -117,7 +124,7 @@ def open_source(
         return EmbeddingFile(path)
     full = path.resolve()
     name = full.parent.name if full.name == ENCODER else full.name
-    return EncoderSource(name, open_encoder(model, backbone=backbone), flip=flip, cache=cache)
+    return EncoderSource(name, open_encoder(model, **(opening or {})), flip=flip, cache=cache, **(embedding or {}))
 
 
 def default_protocol(

@@ -1,0 +1,49 @@
+"""The properties that an export writes into an ONNX file, and a checksum that finds out a change of any byte."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from coreface.errors import ModelError
+from coreface.models.onnx_file import property_field, read_onnx
+
+PREPROCESSING: Final = "coreface.preprocessing"  #: a ``preprocess.json``
+FLIP: Final = "coreface.flip"  #: ``inside`` where the file adds the mirror image itself, else ``outside``
+OUTPUT: Final = "coreface.output"  #: ``unit`` with a second output, the norms before; or ``raw``
+DIGEST: Final = "coreface.digest"  #: of the encoder that was exported, where the check found the two equal
+QUANTIZATION: Final = "coreface.quantization"  #: ``none``, ``static``, ``float16`` or ``dynamic``
+SOURCE: Final = "coreface.source"  #: JSON: the encoder that was exported, and by which versions
+CHECK: Final = "coreface.check"  #: JSON: what the comparison with the source found
+CALIBRATION: Final = "coreface.calibration"  #: a ``calibration.json``
+LICENCE: Final = "coreface.licence"  #: what is known of the terms of the weights
+_CHECKSUM: Final = "coreface.checksum"  # SHA-256 of all bytes before it; it is the last field of the file
+
+
+def with_properties(content: bytes, properties: Mapping[str, str]) -> bytes:
+    """Return an ONNX model with properties added, and a checksum of the whole."""
+    content += b"".join(property_field(name, text) for name, text in properties.items())
+    return content + _checksum(content)
+
+
+def checked_properties(content: bytes) -> dict[str, str]:
+    """Return the properties of an ONNX file.
+
+    Those that coreface wrote count only together with the checksum: a digest vouches for the bytes beside it.
+
+    Raises:
+        ModelError: the file is no ONNX model, or it was changed after coreface had exported it.
+    """
+    properties = read_onnx(content).metadata
+    if _CHECKSUM not in properties:
+        return {name: text for name, text in properties.items() if name != DIGEST}
+    end = len(content) - len(_checksum(b""))
+    if content[end:] != _checksum(content[:end]):
+        raise ModelError(
+            "it was changed or damaged after coreface exported it: its checksum differs; export it again, or remove "
+            f"the property {_CHECKSUM} if the change is meant, which makes it another encoder"
+        )
+    return properties
+
+
+def _checksum(content: bytes) -> bytes:
+    return property_field(_CHECKSUM, hashlib.sha256(content).hexdigest())
