@@ -1,1 +1,1 @@
-"""Images: loading, checks before decoding, and network input."""
+"""Images: loading, checks before decoding, alignment, and network input."""

@@ -1,4 +1,4 @@
-"""Alignment: five landmarks are brought to fixed points of a square crop by a similarity, and the crop is cut out."""
+"""Alignment: a similarity maps five landmarks to fixed points of a square crop."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
@@ -11,7 +11,7 @@ from coreface.errors import ImageError, InputError
 
 Border: TypeAlias = Literal["black", "replicate"]
 
-#: Where the eyes, the nose and the corners of the mouth lie, (5, 2) in pixels (x, y) of a square of `TEMPLATE_SIZE`.
+#: Positions of the eyes, the nose and the corners of the mouth, (5, 2) in pixels (x, y) of a square of `TEMPLATE_SIZE`.
 #: The order is that of the picture: the eye on its left, on its right, nose, left and right corner of the mouth.
 TEMPLATES: Final[dict[str, NDArray[np.float64]]] = {
     "arcface": np.array(
@@ -22,18 +22,18 @@ TEMPLATE_SIZE: Final = 112
 UNKNOWN: Final = "unknown"  #: the template of crops whose alignment was not recorded
 
 _BORDERS: Final = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE}
-_LEAST_EXPLAINED = 0.5  # faces reach 0.98, profiles 0.8, exchanged sides 0.05
-_LARGEST_SHRINK = 2.0  # bilinear interpolation looks at two pixels a row: beyond this it skips some
+_LEAST_EXPLAINED = 0.5  # frontal faces reach 0.98, profiles 0.8, exchanged sides 0.05
+_LARGEST_SHRINK = 2.0  # bilinear interpolation uses two pixels per row: beyond this it skips some
 _LONGEST_WARPED = 2**15 - 2  # OpenCV's warp counts pixels in 16 bits
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How crops were made, as it travels with them and with the encoder that is trained on them.
+    """How crops were made. It is stored with the crops, and with the encoder that is trained on them.
 
     Attributes:
         template: a name of `TEMPLATES`, or ``unknown``.
-        border: what lies outside of the photograph: ``black``, as the public sets and weights saw it, or its
+        border: how to fill the area outside of the photograph: ``black``, as the public sets and weights saw it, or its
             ``replicate``-d edge.
     """
 
@@ -48,7 +48,7 @@ class Alignment:
 
     @property
     def known(self) -> bool:
-        """Whether crops can be made this way."""
+        """Whether the template is known, so that crops can be made."""
         return self.template != UNKNOWN
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,10 +59,10 @@ class Alignment:
 def align(
     image: NDArray[np.uint8], landmarks: ArrayLike, size: int = 112, template: str = "arcface", border: Border = "black"
 ) -> NDArray[np.uint8]:
-    """Cut a face out by the similarity that brings its landmarks closest to those of a template.
+    """Cut out a face with the similarity that maps its landmarks closest to the template.
 
-    Where the photograph shrinks by more than 2, it is first reduced by averaging to twice the size, so that no pixel
-    is skipped; then one bilinear warp follows.
+    A photograph that shrinks by more than 2 is first reduced by averaging to twice the size, so that no pixel is
+    skipped, before a single bilinear warp.
 
     Args:
         image: uint8 (H, W, 3).
@@ -76,7 +76,7 @@ def align(
         uint8 (size, size, 3).
 
     Raises:
-        ImageError: the landmarks are those of no face, or lie outside of the image.
+        ImageError: the landmarks do not form a face, or are outside of the image.
         InputError: another shape or dtype, an unknown template or border, or ``size`` below 1.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
@@ -95,10 +95,10 @@ def align(
 
 
 def similarity(landmarks: ArrayLike, size: int = 112, template: str = "arcface") -> NDArray[np.float64]:
-    """Return the similarity (2, 3) that brings landmarks (5, 2) closest to those of a template by least squares.
+    """Return the least-squares similarity (2, 3) that maps landmarks (5, 2) to a template.
 
     Source: Umeyama, Least-squares estimation of transformation parameters between two point patterns, PAMI 13, 1991;
-    a reflection is never taken.
+    without reflections.
 
     Raises:
         ImageError: the landmarks are those of no face.
@@ -116,13 +116,13 @@ def similarity(landmarks: ArrayLike, size: int = 112, template: str = "arcface")
 
 
 def checked_landmarks(landmarks: ArrayLike, template: str = "arcface") -> NDArray[np.float64]:
-    """Return landmarks as (5, 2) float64 once they can be those of a face.
+    """Return landmarks as (5, 2) float64 after checking that they can form a face.
 
-    The best similarity must explain half of their spread around the template's. Faces reach 98 %, a full profile
-    80 %; where left and right are exchanged it is 5 %, which is told apart because the mirrored points then fit.
+    The best similarity must explain half of the landmarks' variance. Frontal faces reach 98 %, a full profile 80 %.
+    With left and right exchanged it is 5 %, which is recognised because the mirrored points then fit.
 
     Raises:
-        ImageError: they are not finite, are one point, are mirrored, or are no face in any position.
+        ImageError: they are not finite, coincide, are mirrored, or do not form a face.
         InputError: another shape, or an unknown template.
     """
     if template not in TEMPLATES:
@@ -155,17 +155,17 @@ def _complex(points: NDArray[np.float64]) -> NDArray[np.complex128]:
 def _reduced(
     image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return what the crop needs of the image, reduced so far that the similarity halves it, and the matrix for it."""
+    """Return the part of the image that the crop needs, reduced to about twice the crop's scale, and its matrix."""
     shrink = 1 / float(np.hypot(matrix[0, 0], matrix[1, 0]))
     if shrink <= _LARGEST_SHRINK and max(image.shape) <= _LONGEST_WARPED:
         return image, matrix
-    # Only the part that the crop needs, with what its edge pixels are interpolated from.
+    # Only the part that the crop needs, including neighbours for the interpolation at its edges.
     left, top, right, bottom = _needed(matrix, size, image.shape[1], image.shape[0], margin=2 * shrink)
     part = image[top:bottom, left:right]
     factor = min(1.0, _LARGEST_SHRINK / shrink)
     width, height = (max(1, round(side * factor)) for side in (right - left, bottom - top))
     smaller = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
-    # From pixels of the reduced part to pixels of the image; centres of pixels are whole numbers.
+    # From pixels of the reduced part to pixels of the image; pixel centres are at integer coordinates.
     x, y = (right - left) / width, (bottom - top) / height
     back = np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5], [0, 0, 1]])
     return np.asarray(smaller, np.uint8), matrix @ back

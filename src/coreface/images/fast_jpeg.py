@@ -1,8 +1,7 @@
-"""The quick way for a JPEG as most are: one frame and one scan up to the end. Training loads millions of them.
+"""The fast path for ordinary JPEG files, with one frame and one scan. Training loads millions of them.
 
-It proves, as `coreface.images.headers` does, that the image is complete, with as little work as that takes. What it
-does not take says nothing about the image: `coreface.images.load.load_image` has the last word. Source:
-ITU-T T.81 annex B.
+Like `coreface.images.headers` it verifies that the image is complete, with as little work as possible. An image that it
+does not accept may still be valid: `coreface.images.load.load_image` decides. Source: ITU-T T.81 annex B.
 """
 
 import functools
@@ -27,14 +26,14 @@ _decode, _frombuffer, _uint8 = cv2.imdecode, np.frombuffer, np.uint8
 
 
 class _Header(NamedTuple):
-    """All bytes before the entropy-coded ones, and the width times the height that they say."""
+    """All bytes before the entropy-coded ones, and their width times height."""
 
     content: bytes
     pixels: int
 
 
-# The images of a set often come from one encoder and differ behind the header only: the one met last is tried first.
-# Initially a header that no image can have.
+# The images of a set often come from one encoder and have equal headers: the last header is tried first. Initially a
+# header that no image can have.
 _latest = _Header(b"\xff\xd8\xff\xd9", 0)
 
 
@@ -54,7 +53,7 @@ def decode_plain_jpeg(data: bytes, max_pixels: int) -> NDArray[np.uint8] | None:
         header, pixels = _latest = found
     if pixels > max_pixels:
         return None
-    end = _find_marker(data, len(header))  # of two halves joined it is the beginning of the second
+    end = _find_marker(data, len(header))  # in two joined halves it is the start of the second
     if end is None or data[end.end() - 1] != _END:
         return None
     try:
@@ -75,7 +74,7 @@ def _header_of(data: bytes) -> _Header | None:
 
 @functools.lru_cache(maxsize=64)
 def _pixels(header: bytes) -> int:
-    """Width times height of the single frame among the segments before a scan; 0 where they are not as usual."""
+    """Return width times height of the single frame among the segments before a scan; 0 if they are unusual."""
     position, pixels = 2, 0
     if not header.startswith(b"\xff\xd8\xff"):
         return 0

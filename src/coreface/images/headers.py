@@ -1,13 +1,11 @@
-"""Headers of encoded images, and whether the rest of the data is complete: no pixel is decoded here.
+"""Reads the size of encoded images from their headers, and checks that the data is complete, without decoding pixels.
 
-A decoder allocates what a header asks for and hides what a damaged file lacks; both are settled here before it runs.
-Every loop moves forward through the bytes, and no allocation outgrows them. Sources: ITU-T T.81 annex B (JPEG), W3C PNG
-3rd edition, GIF89a, the Windows BITMAPINFOHEADER pages, RFC 9649 (WebP), TIFF 6.0, AV1
-Image File Format 1.1 with ISO/IEC 14496-12 (AVIF), the netpbm format pages.
+A decoder allocates the size in the header and fills in what a damaged file lacks, so both are checked before it runs.
+Every loop moves forward through the bytes, and no allocation exceeds them. Sources: ITU-T T.81 annex B (JPEG), W3C PNG
+3rd edition, GIF89a, the Windows BITMAPINFOHEADER pages, RFC 9649 (WebP), TIFF 6.0, the netpbm format pages.
 """
 
 import re
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -17,6 +15,8 @@ from numpy.typing import NDArray
 
 from coreface.errors import ImageError
 from coreface.files import found_instead
+from coreface.images.avif import avif_size
+from coreface.images.header_fields import expect_bytes, unpack_fields
 
 JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # neither stuffing, fill, nor a marker without a length
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -81,16 +81,6 @@ def without_tiff_alpha_kind(data: bytes) -> bytes:
     return data[:start] + bytes(kinds.nbytes) + data[start + kinds.nbytes :]
 
 
-def _expect_bytes(data: bytes, expected: int) -> None:
-    if len(data) < expected:
-        raise ImageError(f"the image is cut off: {len(data)} bytes, expected at least {expected}; get a complete copy")
-
-
-def _unpack(layout: str, data: bytes, start: int) -> tuple[Any, ...]:
-    _expect_bytes(data, start + struct.calcsize(layout))
-    return struct.unpack_from(layout, data, start)
-
-
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Marker and start of the payload of every segment from the first to the end-of-image marker, which comes last."""
     position = 2
@@ -99,7 +89,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
         yield marker, start
         if marker == _JPEG_END:
             return
-        (length,) = _unpack(">H", data, start)
+        (length,) = unpack_fields(">H", data, start)
         if marker == _JPEG_START or length < 2:
             raise ImageError(f"the JPEG segment at byte {match.start()} is damaged; get a new copy")
         position = start + length  # after a scan header the next search runs over the entropy-coded data
@@ -109,7 +99,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     for marker, start in _jpeg_segments(data):
         if marker in _JPEG_FRAMES:
-            height, width = _unpack(">HH", data, start + 3)
+            height, width = unpack_fields(">HH", data, start + 3)
             return width, height
         if marker == _JPEG_SCAN:
             break
@@ -128,7 +118,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    length, name, width, height = _unpack(">I4sII", data, 8)
+    length, name, width, height = unpack_fields(">I4sII", data, 8)
     if name != b"IHDR" or length != 13 or max(width, height) >= 2**31:
         raise ImageError("the PNG header is damaged; get a new copy")
     return width, height
@@ -138,9 +128,9 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Name and bytes of every chunk up to ``IEND``, once its CRC has been checked."""
     view, start, name = memoryview(data), 8, b""
     while name != b"IEND":
-        length, name = _unpack(">I4s", data, start)
+        length, name = unpack_fields(">I4s", data, start)
         end = start + 12 + length
-        (checksum,) = _unpack(">I", data, end - 4)
+        (checksum,) = unpack_fields(">I", data, end - 4)
         if zlib.crc32(view[start + 4 : end - 4]) != checksum:
             raise ImageError(f"the PNG chunk at byte {start} does not fit its CRC; get a new copy")
         yield name, view[start:end]
@@ -153,26 +143,26 @@ def _check_png(data: bytes) -> None:
 
 
 def _bmp_size(data: bytes) -> tuple[int, int]:
-    (header_size,) = _unpack("<I", data, 14)
+    (header_size,) = unpack_fields("<I", data, 14)
     if header_size == 12:
-        width, height = _unpack("<HH", data, 18)
+        width, height = unpack_fields("<HH", data, 18)
         return width, height
-    width, height = _unpack("<ii", data, 18)
+    width, height = unpack_fields("<ii", data, 18)
     return width, abs(height)  # a negative height says that the rows run from the top
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    (chunk,) = _unpack("4s", data, 12)
+    (chunk,) = unpack_fields("4s", data, 12)
     if chunk == b"VP8 ":
-        start_code, width, height = _unpack("<3sHH", data, 23)
+        start_code, width, height = unpack_fields("<3sHH", data, 23)
         if start_code == b"\x9d\x01\x2a":
             return width & 0x3FFF, height & 0x3FFF
     elif chunk == b"VP8L":
-        mark, bits = _unpack("<BI", data, 20)
+        mark, bits = unpack_fields("<BI", data, 20)
         if mark == 0x2F:
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     elif chunk == b"VP8X":
-        (canvas,) = _unpack("6s", data, 24)
+        (canvas,) = unpack_fields("6s", data, 24)
         return int.from_bytes(canvas[:3], "little") + 1, int.from_bytes(canvas[3:], "little") + 1
     raise ImageError("the WebP header is damaged; get a new copy")
 
@@ -180,17 +170,17 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 def _tiff_fields(data: bytes) -> dict[int, tuple[int, NDArray[Any]]]:
     """The whole-number fields of the first directory by tag: where the values start, and a view of them."""
     order = "<" if data.startswith(b"II") else ">"
-    (directory,) = _unpack(f"{order}I", data, 4)
-    (entries,) = _unpack(f"{order}H", data, directory)
+    (directory,) = unpack_fields(f"{order}I", data, 4)
+    (entries,) = unpack_fields(f"{order}H", data, directory)
     fields: dict[int, tuple[int, NDArray[Any]]] = {}
     for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-        tag, kind, count, start = _unpack(f"{order}HHII", data, entry)
+        tag, kind, count, start = unpack_fields(f"{order}HHII", data, entry)
         if kind not in _TIFF_TYPES or not count or tag in fields:  # libtiff believes the first of two, too
             continue
         dtype = np.dtype(order + _TIFF_TYPES[kind])
         if dtype.itemsize * count <= 4:
             start = entry + 8
-        _expect_bytes(data, start + dtype.itemsize * count)
+        expect_bytes(data, start + dtype.itemsize * count)
         fields[tag] = start, np.frombuffer(data, dtype, count, start)
     return fields
 
@@ -217,7 +207,7 @@ def _check_tiff(data: bytes) -> None:
         if offsets in fields and counts in fields:
             shared = min(len(fields[offsets]), len(fields[counts]))
             ends = fields[offsets][:shared].astype(np.uint64) + fields[counts][:shared]
-            _expect_bytes(data, int(ends.max()))
+            expect_bytes(data, int(ends.max()))
 
 
 def _pnm_fields(data: bytes) -> tuple[int, int, int, int]:
@@ -238,60 +228,7 @@ def _check_pnm(data: bytes) -> None:
     binary_row = (width + 7) // 8 if kind == 4 else samples * (2 if maximum > 255 else 1)
     # As text, a bit takes a character and a number takes two, one of them a gap, save for the last one.
     text = samples * height if kind == 1 else 2 * samples * height - 1
-    _expect_bytes(data, start + (binary_row * height if kind > 3 else text))
-
-
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of the content of every box of an ISO media file in a stretch of bytes."""
-    while start + 8 <= end:
-        size, kind = _unpack(">I4s", data, start)
-        header = 8
-        if size == 1:
-            (size,) = _unpack(">Q", data, start + 8)
-            header = 16
-        stop = end if size == 0 else start + size
-        if not start + header <= stop <= end:
-            raise ImageError(f"the box at byte {start} is cut off or damaged; get a complete copy")
-        yield kind, start + header, stop
-        start = stop
-
-
-def _avif_properties(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Kind and start of the content of the properties of all items: sizes, turns and more."""
-
-    def inside(
-        parents: Iterator[tuple[bytes, int, int]], kind: bytes, skip: int = 0
-    ) -> Iterator[tuple[bytes, int, int]]:
-        for found, start, end in parents:
-            if found == kind:
-                yield from _boxes(data, start + skip, end)
-
-    top = inside(_boxes(data, 0, len(data)), b"meta", skip=4)
-    for kind, start, _ in inside(inside(top, b"iprp"), b"ipco"):
-        yield kind, start
-
-
-def _avif_size(data: bytes) -> tuple[int, int]:
-    """The largest of the image's items: colours, alpha, thumbnail, tiles, and the grid that the tiles make."""
-    sizes = [_unpack(">II", data, start + 4) for kind, start in _avif_properties(data) if kind == b"ispe"]
-    if not sizes:
-        raise ImageError("the AVIF header is damaged: it gives no size; get a new copy")
-    return max(sizes, key=lambda size: size[0] * size[1])
-
-
-def avif_turns(data: bytes) -> int:
-    """Quarter turns against the clock that bring an AVIF upright: OpenCV leaves them to its caller.
-
-    Raises:
-        ImageError: it is mirrored or cropped by its header.
-    """
-    turns = 0
-    for kind, start in _avif_properties(data):
-        if kind in (b"imir", b"clap"):
-            raise ImageError("the AVIF is mirrored or cropped by its header, which is not read; save it again as PNG")
-        if kind == b"irot":
-            turns = _unpack("B", data, start)[0] & 3
-    return turns
+    expect_bytes(data, start + (binary_row * height if kind > 3 else text))
 
 
 def _left_to_opencv(_: bytes) -> None:
@@ -308,11 +245,11 @@ class _Format(NamedTuple):
 _FORMATS = (
     _Format("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg_size, _check_jpeg),
     _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png_size, _check_png),
-    _Format("GIF", re.compile(rb"GIF8[79]a"), lambda data: _unpack("<HH", data, 6), _left_to_opencv),
+    _Format("GIF", re.compile(rb"GIF8[79]a"), lambda data: unpack_fields("<HH", data, 6), _left_to_opencv),
     _Format("BMP", re.compile(rb"BM"), _bmp_size, _left_to_opencv),
     _Format("WebP", re.compile(rb"RIFF....WEBP", re.DOTALL), _webp_size, _left_to_opencv),
     _Format("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff_size, _check_tiff),
-    _Format("AVIF", re.compile(rb"....ftyp(?:avif|(?:....){2,16}?avif)", re.DOTALL), _avif_size, _left_to_opencv),
+    _Format("AVIF", re.compile(rb"....ftyp(?:avif|(?:....){2,16}?avif)", re.DOTALL), avif_size, _left_to_opencv),
     _Format("PNM", re.compile(rb"P[1-6]\s"), lambda data: _pnm_fields(data)[:2], _check_pnm),
 )
 

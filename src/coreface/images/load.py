@@ -1,6 +1,6 @@
 """The one image loader (path, bytes, PIL image or array in, uint8 RGB out), and the square that a network sees.
 
-A file must be whole and within the limits before a decoder touches it.
+A file is decoded only if it is complete and within the limits.
 """
 
 import os
@@ -16,14 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import ImageError, InputError
+from coreface.images.avif import avif_turns
 from coreface.images.fast_jpeg import decode_plain_jpeg
-from coreface.images.headers import (
-    avif_turns,
-    check_complete,
-    image_size,
-    still_png,
-    without_tiff_alpha_kind,
-)
+from coreface.images.headers import check_complete, image_size, still_png, without_tiff_alpha_kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -33,11 +28,11 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 MAX_PIXELS = 64_000_000  #: width times height of the largest image that is decoded, unless said otherwise
 _PIL_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV"})
 _PIL_DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
-_opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 has moved it
+_opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # moved in OpenCV 5
 
 # Not IMREAD_COLOR_RGB: with it OpenCV 4.12 and 5.0 return noise for 16-bit TIFF.
 _ANY_DEPTH_BGR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-_MAX_SQUARE = 16384  # pixels a side: a strip of 64 million pixels in one row would pad to more than any memory holds
+_MAX_SQUARE = 16384  # pixels per side: a strip of 64 million pixels in one row would be padded beyond any memory
 
 
 def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -59,7 +54,7 @@ def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: 
         ImageError: the file is missing, damaged, cut off, of an unknown format or beyond a limit. The message names it.
         InputError: the source is none of the above, or an array or PIL image of another type or shape.
     """
-    if type(source) is bytes and len(source) <= max_bytes:  # before all else: training loads millions of them
+    if type(source) is bytes and len(source) <= max_bytes:  # the fast path: training loads millions of them
         return _decode("image bytes", source, max_pixels)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -69,7 +64,7 @@ def load_image(source: ImageSource, *, max_bytes: int = 64 * 2**20, max_pixels: 
     if isinstance(source, str | os.PathLike):
         path = os.fsdecode(source)
         return _decode(f"'{path}'", _read(path, max_bytes), max_pixels)
-    pil = sys.modules.get("PIL.Image")  # an object of PIL's exists only if PIL has been imported
+    pil = sys.modules.get("PIL.Image")  # a PIL image exists only if PIL has been imported
     if pil is not None and isinstance(source, pil.Image):
         return _from_pil(source, max_pixels)
     raise InputError(
@@ -136,7 +131,7 @@ def _read(path: str, max_bytes: int) -> bytes:
     name = f"'{path}'"
     try:
         status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might not end
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise ImageError(f"{name} is {kind}, expected an image file; pass the path of one")
         _check_bytes(name, status.st_size, max_bytes)
@@ -175,8 +170,8 @@ def _decode(name: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         elif image_format == "PNG":
             data = still_png(data)
         elif image_format == "PNM":
-            data += b"\n"  # OpenCV wants a gap after the last number of a PNM in text
-        # AVIF in 8 bits: OpenCV hands out 10 and 12 bits unscaled, and does not say which.
+            data += b"\n"  # OpenCV needs whitespace after the last number of a text PNM
+        # AVIF in 8 bits: OpenCV returns 10 and 12 bits unscaled, and does not report which.
         image = _decoded(data, cv2.IMREAD_COLOR if image_format == "AVIF" else _ANY_DEPTH_BGR)
         if image is None or image.shape[:2] not in ((height, width), (width, height)):
             raise ImageError(
@@ -198,8 +193,8 @@ def _named(name: str) -> Iterator[None]:
 @contextmanager
 def silent_opencv() -> Iterator[None]:
     """Keep OpenCV from writing its warnings to standard error."""
-    # The level belongs to the whole process. A thread that finds it silent leaves it alone, and a thread that silences
-    # it puts back what it found: whatever their order, the level does not stay silent.
+    # The level is global to the process. A thread that finds it silent leaves it unchanged, and a thread that silences
+    # it restores the old level, so in any order the level does not stay silent.
     level = _opencv_log.getLogLevel()
     if level:
         _opencv_log.setLogLevel(0)
@@ -243,7 +238,7 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> NDArray[np.uint8]:
 
 
 def _from_pil(image: "PilImage", max_pixels: int) -> NDArray[np.uint8]:
-    from PIL import ImageOps  # not a dependency: it is there because the image is
+    from PIL import ImageOps  # not a dependency, but the caller has a PIL image
 
     name = repr(getattr(image, "filename", "") or "PIL image")
     # PIL opens 16-bit PGM, and older versions 16-bit PNG, as mode I; for any other image of mode I, white is unknown.
@@ -259,6 +254,6 @@ def _from_pil(image: "PilImage", max_pixels: int) -> NDArray[np.uint8]:
             if upright.mode in ("La", "RGBa"):
                 upright = upright.convert(upright.mode.upper())
             pixels = np.array(upright if deep else upright.convert("RGB"))
-        except Exception as error:  # PIL opens lazily, and its decoders raise whatever they trip over
+        except Exception as error:  # PIL decodes lazily, and its decoders raise many types of errors
             raise ImageError(f"PIL cannot decode it ({error}); get a new copy") from error
     return _from_array(pixels.astype(np.uint16) if deep else pixels, max_pixels)

@@ -1,4 +1,4 @@
-"""From uint8 RGB pixels to what an encoder takes. One place, so that training and use can never differ."""
+"""From uint8 RGB pixels to the input of an encoder, shared by training and inference."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     import torch
 
 _FORMAT: Final = 2
-_PIXELS: Final = ("colour_order", "mean", "scale", "image_size")  # all that format 1, which had no number, said
+_PIXELS: Final = ("colour_order", "mean", "scale", "image_size")  # the fields of format 1, which had no format number
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an encoder's input is made of a photograph: the schema of ``preprocess.json``.
+    """How a photograph becomes an encoder's input: the schema of ``preprocess.json``.
 
     Attributes:
         image_size: side of the square input in pixels.
         colour_order: of the channels, ``RGB`` or ``BGR``.
-        mean: subtracted from values of 0 to 255; one number, or one a channel in the order of ``colour_order``.
-        scale: what is then divided by; likewise.
+        mean: subtracted from values of 0 to 255; one number, or one per channel in the order of ``colour_order``.
+        scale: divisor after that, likewise.
         alignment: how the crops were made; its template is ``unknown`` if it was not recorded.
     """
 
@@ -47,7 +47,7 @@ class Preprocessing:
                 object.__setattr__(self, name, tuple(given))
 
     def decisive(self) -> dict[str, Any]:
-        """Return what enters an encoder's digest. An unknown alignment is left out, as older digests had none."""
+        """Return the fields that enter an encoder's digest. An unknown alignment is omitted, as in older digests."""
         found = {name: _plain(getattr(self, name)) for name in _PIXELS}
         return {**found, "alignment": self.alignment.to_dict()} if self.alignment.known else found
 
@@ -58,10 +58,10 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, content: Any) -> "Preprocessing":
-        """Read the content of a ``preprocess.json``, also of format 1, which knew no alignment.
+        """Read the content of a ``preprocess.json``, also of format 1, which had no alignment.
 
         Raises:
-            InputError: it is none, or of a newer format.
+            InputError: it is invalid, or of a newer format.
         """
         names = {*_PIXELS} if "format" not in content else {"format", *_PIXELS, "alignment"}
         if content.keys() != names or content.get("format", 1) not in (1, _FORMAT):
@@ -79,8 +79,8 @@ def to_network_input(images: "torch.Tensor") -> "torch.Tensor":
         images: (batch, height, width, 3), uint8, on any device.
 
     Returns:
-        (batch, 3, height, width), float32 in [-1, 1], same device. The memory stays channels-last, as the pixels
-        came; no copy is made to reorder it.
+        (batch, 3, height, width), float32 in [-1, 1], same device. The memory format stays channels-last, without a
+        copy to reorder it.
     """
     return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
