@@ -25,7 +25,7 @@ class CalibratedThreshold:
         threshold_low: the threshold whose FMR is ``fmr_high``: the true threshold for the target may be this low.
         threshold_high: likewise for ``fmr_low``; None where no impostor score tells.
         fnmr: share of the genuine pairs of the calibration that do not match there.
-        badge: how far the FMR carries, by the errors behind it; None if the target is not resolvable.
+        badge: how reliable the FMR is, by the number of errors it is based on; None if the target is not resolvable.
         method: ``fmr``: from pairs; ``independence``: from pairs, as 1 - (1 - FMR)^N; ``searches``: from the best
             scores of non-mated searches; ``templates``: from templates of several images, as the product of their
             (1 - FMR).

@@ -1,8 +1,7 @@
 """From scores to decisions: the threshold for a requested error rate, and the error rate at a score.
 
-A calibration belongs to one encoder, or to one pipeline that finds, aligns and embeds faces: it carries the digest and
-is refused for another. Its rates are those of the people it was fitted on; it is as good as they are like the people
-it is used for.
+A calibration belongs to one encoder, or to one pipeline that detects, aligns and embeds faces: it contains the digest
+and cannot be used with another. Its rates hold only for people similar to those it was fitted on.
 """
 
 import json
@@ -33,8 +32,8 @@ from coreface.evaluation.template_scores import POOLINGS, Pooling, TemplateScore
 from coreface.files import write_atomically
 
 CALIBRATION = "calibration.json"
-ENOUGH_ALARMS = 30  # false alarms that non-mated searches must have to be believed: the rule of 30
-COMPARABLE = 2.0  # searches tell of galleries up to so many times smaller or larger than theirs
+ENOUGH_ALARMS = 30  # false alarms that non-mated searches need to be used: the rule of 30
+COMPARABLE = 2.0  # searches are used for galleries up to this factor smaller or larger than theirs
 
 _FORMAT = 1
 _REPLICATES = 200
@@ -42,16 +41,16 @@ _REPLICATES = 200
 
 @dataclass(frozen=True, eq=False)
 class Calibrator:
-    """Score distributions of an encoder, small enough to be kept beside it.
+    """Score distributions of an encoder, small enough to be stored next to it.
 
     Attributes:
         genuine: the genuine scores.
         impostor: the impostor scores.
-        searches: best scores of non-mated searches; None where none were made.
+        searches: best scores of non-mated searches, or None.
         gallery: entries of the gallery of those searches.
-        effective: effective number of impostor pairs at each rate of `FMRS` (what Wilson's interval takes), from
-            resampled identities; empty where identities were not given.
-        identities: number of identities; 0 where they were not given.
+        effective: effective number of impostor pairs at each rate of `FMRS` (used by Wilson's interval), from resampled
+            identities; empty without identities.
+        identities: number of identities; 0 if they were not given.
         templates: scores of templates of several images, by the rule that pools them; empty where there are none.
     """
 
@@ -112,11 +111,11 @@ class Calibrator:
     def gallery_threshold(self, size: int, fpir: float) -> CalibratedThreshold:
         """Return the threshold for a false positive identification rate in a gallery of ``size`` entries.
 
-        The threshold is taken from pairs, as if the entries of a gallery were independent: FPIR = 1 - (1 - FMR)^N. Only
-        where the fit searched in a gallery of M entries of comparable size, half to twice N, and 30 false alarms or
-        more stand behind it, the quantile of those searches' best scores decides, at 1 - (1 - FPIR)^(M / N). Further
-        away it must not: the tail of searches in a large gallery is that of people who resemble many, and says nothing
-        of a small one.
+        The threshold is computed from pairs, as if the entries of a gallery were independent: FPIR = 1 - (1 - FMR)^N.
+        If the calibration has searches in a gallery of M entries of comparable size, half to twice N, with 30 or more
+        false alarms, it is the quantile of those searches' best scores at 1 - (1 - FPIR)^(M / N). Other sizes are not
+        extrapolated: the tail of searches in a large gallery comes from people who resemble many others, and does not
+        apply to a small one.
 
         Raises:
             InputError: ``size`` is below 1, or ``fpir`` is not between 0 and 1.
@@ -142,8 +141,8 @@ class Calibrator:
     def fmr(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Return for each score the FMR of a threshold there: the share of impostor pairs that score as high or higher.
 
-        0 says that no impostor pair of the calibration did: below 1 / (number of impostor pairs). Where only a part of
-        many scores was kept, it is rounded up, by less than 2 %.
+        0 means that no impostor pair of the calibration did, so the FMR is below 1 / (number of impostor pairs). If
+        only some of many scores were kept, it is rounded up, by less than 2 %.
 
         Args:
             scores: any shape, float.
@@ -161,8 +160,8 @@ class Calibrator:
 
         Args:
             path: a folder, where it is called ``calibration.json``, or the name of the file.
-            digest: of whose scores these are.
-            about: what a reader should know, as plain values: the contract, the people, the limits.
+            digest: digest of the encoder or pipeline.
+            about: further information as plain values: the contract, the people, the limits.
 
         Returns:
             The path of the file.

@@ -29,13 +29,13 @@ class Photographs(Protocol):
         """Return the image, uint8 RGB (height, width, 3); raise `ImageError` if it cannot be read."""
 
     def content(self, index: int) -> bytes:
-        """Return bytes that decide the pixels; raise `ImageError` if they cannot be read."""
+        """Return the bytes that determine the pixels; raise `ImageError` if they cannot be read."""
 
     def locate(self, index: int) -> str:
         """Return the place of the image."""
 
     def relative_path(self, index: int) -> str:
-        """Return the part of its path that tells an image from the others."""
+        """Return the part of its path that identifies an image."""
 
 
 def photographs_of(source: FaceSource | PairSet | Photographs) -> Photographs:

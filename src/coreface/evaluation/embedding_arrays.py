@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coreface.errors import DataError
 
-_MISSING = frozenset({"", "none", "nan", "null", "na"})  # how other programs write that nobody knows who it is
+_MISSING = frozenset({"", "none", "nan", "null", "na"})  # how other programs write an unknown identity
 _SHOWN = 5
 
 

@@ -268,9 +268,10 @@ def _identity_index(identities: ArrayLike, images: int) -> tuple[NDArray[np.int3
 
 
 def planned_replicates(weighed: int, identities: int) -> tuple[int, str | None]:
-    """Return how many replicates to draw where each weighs so many pairs, and a note if fewer than usual.
+    """Return how many replicates to draw if each weights this many pairs, and a note if fewer than usual.
 
-    None at all of a handful of people: half the replicates of two people hold but one of them, and the rest are alike.
+    A few people are not resampled: half the replicates of two people contain only one of them, and the others are
+        equal.
     """
     if identities < _FEWEST_IDENTITIES:
         return 0, f"none, {identities} people are too few to resample; {_FEWEST_IDENTITIES} or more are needed"

@@ -1,4 +1,4 @@
-"""The margin that a recipe asks for: its name, and the options that its constructor has."""
+"""The margin of a recipe: its name, and the options of its constructor."""
 
 import difflib
 import inspect
@@ -17,7 +17,7 @@ _SCALE = 64.0
 
 
 def build_margin(recipe: MarginRecipe) -> Margin:
-    """Build the margin a recipe asks for.
+    """Build the margin of a recipe.
 
     Raises:
         RecipeError: there is no such margin, it has no such option, or a value does not do.

@@ -4,7 +4,7 @@ Scores are cosines: higher is more alike, and a pair matches iff its score >= T.
 comparison without failures to acquire, FMR(T) is the share of impostor scores >= T and FNMR(T) the share of genuine
 scores < T; TAR = 1 - FNMR, FAR = FMR. Nothing is pooled, dropped, interpolated or smoothed.
 
-This is the place to import from; each idea lives in a file of its own.
+The modules of this package contain one idea each; the names below are re-exported here.
 """
 
 from coreface.evaluation.metrics.curves import Roc, auc, roc

@@ -110,8 +110,8 @@ def tar_at_far(genuine: ArrayLike, impostor: ArrayLike, far: float) -> TarAtFar:
 def eer(genuine: ArrayLike, impostor: ArrayLike) -> Eer:
     """Equal error rate over every distinct score as a threshold, and the next float above the highest.
 
-    Chosen is the threshold where FMR and FNMR differ least; of ties the one with the smallest mean of the two, then the
-    lowest. Compared in integers, so exact. O(n log n).
+    The result is the threshold where FMR and FNMR differ least; among ties the one with the smallest mean of the two,
+    then the lowest. The comparison uses integers and is exact. O(n log n).
 
     Args:
         genuine: (G,) scores of pairs of the same identity.

@@ -62,7 +62,7 @@ def kfold_accuracy(
         scores: (P,) scores; integers become float64.
         same: (P,) bool, or 0 and 1: whether both images show one person.
         folds: their number; the pairs are cut in their given order, the longer folds first.
-        fold_of: (P,) integers from 0, the fold of each pair, for sets that say; ``folds`` then counts for nothing.
+        fold_of: (P,) integers from 0, the fold of each pair; if given, ``folds`` is ignored.
 
     Raises:
         InputError: wrong shape, dtype or length, or fewer than 2 folds, or more folds than pairs.

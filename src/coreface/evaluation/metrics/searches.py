@@ -95,7 +95,7 @@ class FnirCurve:
 
 @dataclass(frozen=True, eq=False)
 class Searches:
-    """What searches leave behind, one row a probe, whatever the size of the gallery.
+    """The results of searches, one row per probe, independent of the size of the gallery.
 
     Attributes:
         mated: (P,) bool, whether the probe's identity is in the gallery.

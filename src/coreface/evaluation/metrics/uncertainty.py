@@ -132,7 +132,7 @@ def bootstrap_difference(
 
 
 def paired_difference(estimate: float, values: NDArray[np.float64], confidence: float = 0.95) -> Difference:
-    """Return the difference ``estimate`` with what its replicates ``values`` (R,), NaN where they failed, say of it."""
+    """Return the difference ``estimate`` with the uncertainty from its replicates ``values`` (R,), NaN if failed."""
     interval = percentile_interval(values, confidence)
     valid = values[~np.isnan(values)]
     if len(valid) == 0:
@@ -143,7 +143,7 @@ def paired_difference(estimate: float, values: NDArray[np.float64], confidence: 
 
 
 def rate_interval(estimate: float, values: NDArray[np.float64], identities: int, confidence: float = 0.95) -> Interval:
-    """Wilson's interval of a rate with the effective number of trials that its replicates speak of.
+    """Wilson's interval of a rate with the effective number of trials that follows from its replicates.
 
     Args:
         estimate: the rate on the whole sample, NaN where it has none.

@@ -77,7 +77,7 @@ def rates_by_group(
     Args:
         verification: the error rates, with their scores.
         names: of the identities, in their order; None where they are not known.
-        labels: identity -> label; None asks for no groups.
+        labels: identity -> label; None for no groups.
 
     Raises:
         EvaluationError: the names are not known, or there is no threshold.

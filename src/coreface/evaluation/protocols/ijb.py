@@ -26,7 +26,7 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 class IjbVerification(EvaluationProtocol[VerificationResult]):
-    """Verification of pairs of templates. Every template is somebody's: intervals resample what genuine pairs join.
+    """Verification of pairs of templates. Intervals resample people, who are inferred from the genuine pairs.
 
     Args:
         folder: holds the lists and the images.

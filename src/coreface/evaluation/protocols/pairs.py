@@ -178,7 +178,7 @@ def verify_pairs(
 
 
 def scored_pairs(pairs: PairSet, scores: Floats) -> PairScores:
-    """Put the identities of a set of pairs to its scores, as far as they are known (`image_identities`)."""
+    """Add the identities of a set of pairs to its scores, as far as they are known (`image_identities`)."""
     identity, _ = image_identities(pairs)
     index = np.unique(np.concatenate([identity[pairs.left], identity[pairs.right]]), return_inverse=True)[1]
     first, second = np.split(index, 2)

@@ -1,6 +1,6 @@
 """The table of protocols: name, help and options of each.
 
-A protocol is a file in this folder and an entry of the table below. The table imports no protocol before it is built.
+A protocol is a file in this folder and an entry of the table below, which imports a protocol only when it is used.
 """
 
 from collections.abc import Callable, Mapping
