@@ -69,9 +69,10 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
     from coreface.models.open import open_encoder as open_encoder
     from coreface.models.registry import backbones as backbones, register_backbone as register_backbone
     from coreface.models.row_masks import RowMasks as RowMasks
+    from coreface.recognition.decision import Decision as Decision
     from coreface.recognition.gallery import Gallery as Gallery
     from coreface.recognition.gallery_records import EmbeddedFace as EmbeddedFace
-    from coreface.recognition.pipeline import Decision as Decision, FacePipeline as FacePipeline
+    from coreface.recognition.pipeline import FacePipeline as FacePipeline
     from coreface.runs.evaluation import evaluate as evaluate
     from coreface.runs.export import export_onnx as export_onnx
     from coreface.runs.run import resume as resume, train as train
@@ -118,9 +119,10 @@ _PUBLIC = {
     "coreface.models.open": ("open_encoder",),
     "coreface.models.registry": ("backbones", "register_backbone"),
     "coreface.models.row_masks": ("RowMasks",),
+    "coreface.recognition.decision": ("Decision",),
     "coreface.recognition.gallery": ("Gallery",),
     "coreface.recognition.gallery_records": ("EmbeddedFace",),
-    "coreface.recognition.pipeline": ("Decision", "FacePipeline"),
+    "coreface.recognition.pipeline": ("FacePipeline",),
     "coreface.runs.evaluation": ("evaluate",),
     "coreface.runs.export": ("export_onnx",),
     "coreface.runs.run": ("resume", "train"),

@@ -25,6 +25,7 @@ from coreface.cli import (
     models,
     report,
     runs,
+    serve,
     study,
     train,
     verify,
@@ -37,7 +38,7 @@ from coreface.registry import import_module
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (
     *(train, evaluate, calibrate, compare, study, runs, report),
-    *(align, faces, verify, gallery, embed, export, info, data, demo, backbones, models),
+    *(align, faces, verify, gallery, serve, embed, export, info, data, demo, backbones, models),
 )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import CoreFaceError, FaceError, ImageError, InputError, ModelError
-from coreface.evaluation.calibrated_threshold import Standing
 from coreface.evaluation.calibration import CALIBRATION, Calibrator
 from coreface.images.alignment import Alignment
 from coreface.images.load import ImageSource, load_image
@@ -21,6 +20,7 @@ from coreface.images.preprocessing import Preprocessing
 from coreface.models.known import KNOWN
 from coreface.models.open import Encoder, open_encoder
 from coreface.recognition.crops import MIN_EYES, Choice, Cropper
+from coreface.recognition.decision import Decision, DecisionAt
 from coreface.recognition.detection import MAX_SIDE, Detector, Face, WholeImage
 from coreface.recognition.detectors import open_detector
 
@@ -43,37 +43,6 @@ class FaceEmbeddings:
     indices: NDArray[np.int64]
     faces: tuple[Face, ...]
     failures: dict[int, CoreFaceError] = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """Whether two photographs show the same person.
-
-    Attributes:
-        match: True or False; None if the calibration is too small for the requested rate.
-        score: cosine of the two embeddings.
-        threshold: the photographs match if the score is not below it; None if there is none.
-        fmr: the calibration's rate of false matches at the threshold; None if a threshold was given.
-        fmr_low: lower end of its 95 % interval; None if the calibration had no identities.
-        fmr_high: its upper end.
-        standing: the basis of the decision: ``solid``, 30 or more false matches in the calibration; ``marked``, 3 to
-            29; ``undecidable``, fewer; ``given``, a threshold chosen by the caller.
-        faces: the face in each photograph.
-    """
-
-    match: bool | None
-    score: float
-    threshold: float | None
-    fmr: float | None
-    fmr_low: float | None
-    fmr_high: float | None
-    standing: Standing | Literal["given"]
-    faces: tuple[Face, Face]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain Python values."""
-        plain = {name: value for name, value in vars(self).items() if name != "faces"}
-        return {**plain, "faces": [face.to_dict() for face in self.faces]}
 
 
 class FacePipeline:
@@ -249,22 +218,29 @@ class FacePipeline:
             raise InputError(
                 "verify compares single faces: the pipeline has face='all', expected largest, centre or only"
             )
-        if threshold is not None and not -1 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}, expected a cosine from -1 to 1")
-        if threshold is None and self.calibration is None:
+        at = self.decision_at(fmr, threshold)
+        found = self.embed([a, b])
+        return at.decide(float(found.embeddings[0] @ found.embeddings[1]), (found.faces[0], found.faces[1]))
+
+    def decision_at(self, fmr: float = 1e-3, threshold: float | None = None) -> DecisionAt:
+        """Return what decides about the cosine of two faces, as `verify` does.
+
+        Args:
+            fmr: requested rate of false matches.
+            threshold: a cosine to decide at, instead of the calibration's.
+
+        Raises:
+            ModelError: there is neither a calibration nor a threshold.
+            InputError: ``fmr`` is out of range, or the threshold is no cosine.
+        """
+        if threshold is not None:
+            return DecisionAt.given(threshold)
+        if self.calibration is None:
             raise ModelError(
                 f"no calibration for this pipeline ({self.no_calibration}): make one on photographs of other people "
                 "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
             )
-        at = None if threshold is not None or self.calibration is None else self.calibration.threshold(fmr)
-        found = self.embed([a, b])
-        score = float(found.embeddings[0] @ found.embeddings[1])
-        faces = found.faces[0], found.faces[1]
-        if at is None:
-            assert threshold is not None
-            return Decision(score >= threshold, score, threshold, None, None, None, "given", faces)
-        match = None if at.threshold is None or at.standing == "undecidable" else score >= at.threshold
-        return Decision(match, score, at.threshold, at.fmr, at.fmr_low, at.fmr_high, at.standing, faces)
+        return DecisionAt.calibrated(self.calibration.threshold(fmr))
 
 
 def calibration_place(model: str | os.PathLike[str]) -> Path:

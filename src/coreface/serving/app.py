@@ -1,0 +1,88 @@
+"""The application: routes, and the layers that every request goes through."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from coreface._version import __version__
+from coreface.errors import CoreFaceError
+from coreface.serving.doors import Doors
+from coreface.serving.envelope import Envelope
+from coreface.serving.gate import Gate
+from coreface.serving.messages import ProblemMessage
+from coreface.serving.page import page
+from coreface.serving.problems import Problem, problem_of
+from coreface.serving.routes_faces import embeddings, faces
+from coreface.serving.routes_state import state
+from coreface.serving.service import Service
+
+_DESCRIPTION = """Face verification at calibrated error rates. Errors are `application/problem+json` (RFC 9457) with a
+stable `code`. Where the service has no keys, requests other than GET need the header `X-Coreface: 1`."""
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the ASGI application of a service, which ends with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="coreface",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url=None,  # both load programs from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    for router in (state, faces, *([embeddings] if service.settings.allow_embeddings else []), page):
+        app.include_router(router)
+    app.add_exception_handler(CoreFaceError, _answer_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    # The last one is the outermost.
+    app.add_middleware(Gate, settings=service.settings)
+    app.add_middleware(Doors, settings=service.settings)
+    app.add_middleware(Envelope, metrics=service.metrics, tls=service.settings.tls or service.settings.behind_proxy)
+    _document(app)
+    return app
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, CoreFaceError)
+    problem = problem_of(error)
+    if problem.code == "internal-error":
+        raise error  # the outermost layer logs it
+    return problem.response(request.state.request_id)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        problem = Problem("method-not-allowed", f"the address does not take {request.method[:16]}")
+        response = problem.response(request.state.request_id)
+        response.headers["Allow"] = (error.headers or {}).get("Allow", "")
+        return response
+    return Problem("not-found", "there is no such address").response(request.state.request_id)
+
+
+def _document(app: FastAPI) -> None:
+    """Add the schema of errors to the OpenAPI document, and the key."""
+    made = app.openapi()
+    components = made.setdefault("components", {})
+    components.setdefault("schemas", {}).update(
+        {
+            "ProblemMessage": _flat(ProblemMessage.model_json_schema(ref_template="#/components/schemas/{model}")),
+            "FieldError": ProblemMessage.model_json_schema()["$defs"]["FieldError"],
+        }
+    )
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    made["security"] = [{"key": []}, {}]
+
+
+def _flat(schema: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in schema.items() if name != "$defs"}

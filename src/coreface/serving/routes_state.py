@@ -1,0 +1,32 @@
+"""Whether the service lives, whether it is ready, and its numbers."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from coreface.serving.messages import documented
+from coreface.serving.metrics import MEDIA_TYPE
+from coreface.serving.service import service_of
+
+state = APIRouter(tags=["state"])
+
+
+class StateResponse(BaseModel):
+    status: str
+
+
+@state.get("/healthz", responses=documented())
+async def healthz() -> StateResponse:
+    """The process answers."""
+    return StateResponse(status="ok")
+
+
+@state.get("/readyz", responses=documented())
+async def readyz() -> StateResponse:
+    """The model is loaded and requests are taken."""
+    return StateResponse(status="ready")
+
+
+@state.get("/metrics", responses=documented(), response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Numbers for Prometheus."""
+    return Response(service_of(request).metrics.text(), media_type=MEDIA_TYPE)

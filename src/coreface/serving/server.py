@@ -1,0 +1,118 @@
+"""Runs the service: the socket, the processes, the log, the end."""
+
+import os
+import socket
+import ssl
+import sys
+import tempfile
+from typing import Any, Final
+
+import cv2
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from coreface.errors import InputError
+from coreface.serving import metrics
+from coreface.serving.app import create_app
+from coreface.serving.connections import TimedProtocol
+from coreface.serving.keys import KeyFile
+from coreface.serving.service import Service, open_pipeline
+from coreface.serving.settings import Settings
+
+_SETTINGS: Final = "COREFACE_SERVE_SETTINGS"  # environment variable: what worker processes serve
+_LOGGING: Final[dict[str, Any]] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
+    "loggers": {
+        "coreface.serving": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+    },
+}
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; requests that are being answered then are finished first.
+
+    Raises:
+        InputError: the address cannot be listened at, or the certificate or the keys cannot be read.
+        CoreFaceError: the model cannot be opened.
+    """
+    _check_files(settings)
+    with _listen(settings) as listener:
+        if settings.workers == 1:
+            _limit_threads(settings)
+            config = _config(create_app(Service.open(settings)), settings)
+            _say(settings, listener)
+            uvicorn.Server(config).run(sockets=[listener])
+            return
+        open_pipeline(settings)  # a wrong name is one message here, not one of each worker again and again
+        with tempfile.TemporaryDirectory(prefix="coreface-metrics-") as folder:
+            os.environ[metrics.FOLDER], os.environ[_SETTINGS] = folder, settings.to_json()
+            config = _config("coreface.serving.server:worker_app", settings, factory=True, workers=settings.workers)
+            _say(settings, listener)
+            Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+
+
+def worker_app() -> FastAPI:
+    """Return the application of a worker process."""
+    settings = Settings.from_json(os.environ[_SETTINGS])
+    _limit_threads(settings)
+    return create_app(Service.open(settings))
+
+
+def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=_LOGGING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
+        h11_max_incomplete_event_size=16 * 1024,
+        **more,
+    )
+
+
+def _check_files(settings: Settings) -> None:
+    if settings.keys is not None:
+        KeyFile(settings.keys_path).listed()
+    if settings.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key)
+        except OSError as error:
+            raise InputError(
+                f"{settings.tls_cert} and {settings.tls_key} cannot be used for TLS ({error.strerror or error}): "
+                "expected a certificate and its private key as PEM"
+            ) from error
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except OSError as error:
+        raise InputError(f"cannot listen at {settings.host}, port {settings.port} ({error.strerror})") from error
+
+
+def _limit_threads(settings: Settings) -> None:
+    """Divide the cores among processes: threads of several that wait for each other are slower than one each."""
+    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // settings.workers))
+    torch = sys.modules.get("torch")  # imported where the encoder needs it
+    if torch is not None:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.workers))
+
+
+def _say(settings: Settings, listener: socket.socket) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "https" if settings.tls else "http"
+    who = "for this machine only: there are no keys" if settings.keys is None else f"with the keys of {settings.keys}"
+    print(f"coreface: {scheme}://{host}:{listener.getsockname()[1]} {who}; Ctrl-C stops", file=sys.stderr, flush=True)

@@ -1,0 +1,96 @@
+"""What the routes work with, made once in each process."""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.requests import Request
+
+from coreface.recognition.detection import Detector
+from coreface.recognition.detectors import open_detector
+from coreface.recognition.pipeline import FacePipeline
+from coreface.serving.engine import FaceEngine
+from coreface.serving.keys import Role
+from coreface.serving.metrics import Metrics
+from coreface.serving.problems import Problem
+from coreface.serving.settings import Settings
+
+
+@dataclass(eq=False)
+class Service:
+    """One process of the service.
+
+    Attributes:
+        settings: as it was started.
+        engine: finds and embeds faces.
+        metrics: what Prometheus reads.
+    """
+
+    settings: Settings
+    engine: FaceEngine
+    metrics: Metrics = field(default_factory=Metrics)
+
+    @classmethod
+    def open(cls, settings: Settings, pipeline: FacePipeline | None = None) -> "Service":
+        """Open what the settings name.
+
+        Args:
+            settings: of the service.
+            pipeline: instead of the one that the settings describe.
+
+        Raises:
+            CoreFaceError: the model, the detector or the calibration cannot be opened.
+        """
+        new_detector = None
+        if pipeline is None:
+            pipeline, new_detector = open_pipeline(settings), lambda: _detector(settings)
+        metrics = Metrics()
+        engine = FaceEngine(pipeline, settings.limits, settings.threads, new_detector, metrics.count_batch)
+        return cls(settings, engine, metrics)
+
+    @property
+    def pipeline(self) -> FacePipeline:
+        """How faces are found and embedded."""
+        return self.engine.pipeline
+
+    def close(self) -> None:
+        """End the threads."""
+        self.engine.close()
+
+
+def open_pipeline(settings: Settings) -> FacePipeline:
+    """Open the pipeline that the settings describe; raises `CoreFaceError`."""
+    return FacePipeline.from_pretrained(
+        settings.model,
+        _detector(settings),
+        calibration=settings.calibration,
+        alignment=settings.alignment,
+        min_eyes=settings.min_eyes,
+    )
+
+
+def _detector(settings: Settings) -> Detector:
+    return open_detector(settings.detector, max_side=settings.max_side, rotations=settings.rotations)
+
+
+def service_of(request: Request) -> Service:
+    """Return the service that a request has come to."""
+    return cast(Service, request.app.state.service)
+
+
+def role_of(request: Request) -> Role:
+    """Return the role of the key of a request; without keys everything is allowed."""
+    key = getattr(request.state, "key", None)
+    return "admin" if key is None else cast(Role, key.role)
+
+
+class Needs:
+    """The dependency of a route that needs a role."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    async def __call__(self, request: Request) -> None:
+        """Refuse a key that does not allow it."""
+        key = getattr(request.state, "key", None)
+        if key is not None and not key.allows(self.role):
+            raise Problem("role-insufficient", f"this needs a key of role {self.role}; the key has role {key.role}")
