@@ -20,6 +20,10 @@ _LONGEST_FIELD = 128 * 1024  # bytes; metadata of a person are the longest
 
 class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**62  # images of people are never written to a temporary file
+    whole = False
+
+    def on_end(self) -> None:
+        self.whole = True
 
 
 async def read_message(request: Request, message: type[M], limits: Limits) -> M:
@@ -74,6 +78,8 @@ async def _form(request: Request, message: type[M], limits: Limits) -> dict[str,
         raise Problem("malformed-request", "the form cannot be parsed") from None
     except ClientDisconnect:
         raise Problem("malformed-request", "the body was cut off") from None
+    if not parser.whole:
+        raise Problem("malformed-request", "the form is cut off: its last boundary is missing")
     content: dict[str, Any] = {}
     for name, value in form.multi_items():
         read = value.file.read() if isinstance(value, UploadFile) else value

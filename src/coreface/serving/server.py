@@ -53,7 +53,7 @@ def serve(settings: Settings) -> None:
             os.environ[metrics.FOLDER], os.environ[_SETTINGS] = folder, settings.to_json()
             config = _config("coreface.serving.server:worker_app", settings, factory=True, workers=settings.workers)
             _say(settings, listener)
-            Multiprocess(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
+            Multiprocess(config, sockets=[listener]).run()
 
 
 def worker_app() -> FastAPI:

@@ -1,0 +1,240 @@
+"""The page in a real browser: what a person does, sees and reads aloud."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402 (after the skip)
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+SHOTS = os.environ.get("COREFACE_SCREENSHOTS")  # a folder, to look at the page
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser without a window, with a profile of its own."""
+    if not BROWSER or not DRIVER:
+        pytest.skip("there is no chromium with its chromedriver on the PATH")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for word in (
+        *("headless=new", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"),
+        *("disable-sync", "disable-dev-shm-usage", f"user-data-dir={tmp_path_factory.mktemp('profile')}"),
+        *("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"),
+    ):
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_window_size(1100, 900)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def files(jpeg, tmp_path_factory):
+    """Photographs to choose."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, content in {
+        "one": jpeg(4),
+        "same": jpeg(4, 3),
+        "other": jpeg(8, 1),
+        "nobody": jpeg(None),
+        "text": b"this is no image",
+    }.items():
+        (folder / f"{name}.jpg").write_bytes(content)
+    return folder
+
+
+def opened(browser, server, place=""):
+    browser.get("about:blank")
+    browser.get(f"{server.url}/{place}")
+    wait(browser, lambda: browser.find_element(By.TAG_NAME, "html").get_attribute("data-ready"))
+
+
+def wait(browser, condition):
+    return WebDriverWait(browser, 60).until(lambda _: condition())
+
+
+def shot(browser, name):
+    if SHOTS:
+        browser.save_screenshot(str(Path(SHOTS) / f"{name}.png"))
+
+
+def choose(browser, photo, path):
+    browser.find_element(By.ID, f"file-{photo}").send_keys(str(path))
+
+
+def press(browser, key):
+    ActionChains(browser).send_keys(key).perform()
+
+
+def compare(browser, files, a, b):
+    choose(browser, "a", files / f"{a}.jpg")
+    choose(browser, "b", files / f"{b}.jpg")
+    button = browser.find_element(By.ID, "compare-button")
+    wait(browser, button.is_enabled)
+    button.click()
+    result = browser.find_element(By.ID, "compare-result")
+    wait(browser, lambda: result.text and "Comparing" not in result.text)
+    return result
+
+
+def complaints(browser):
+    return [line["message"] for line in browser.get_log("browser") if "422" not in line["message"]]
+
+
+def test_two_photographs_are_compared(browser, server, files):
+    opened(browser, server)
+    result = compare(browser, files, "one", "same")
+    assert "probably the same person" in result.text
+    assert "1 in 1,000 pairs of different people would be called a match by mistake" in result.text
+    scale = result.find_element(By.CSS_SELECTOR, "svg.scale")
+    assert "at or above the threshold" in scale.get_attribute("aria-label")
+    assert len(scale.find_elements(By.TAG_NAME, "polygon")) == 2
+    labels = [canvas.get_attribute("aria-label") for canvas in browser.find_elements(By.TAG_NAME, "canvas")]
+    assert labels == ["First photograph, one face marked", "Second photograph, one face marked"]
+    shot(browser, "compare-match")
+    result = compare(browser, files, "one", "other")
+    assert "probably different people" in result.text
+    assert "below the threshold" in result.find_element(By.CSS_SELECTOR, "svg.scale").get_attribute("aria-label")
+    shot(browser, "compare-no-match")
+    assert complaints(browser) == []
+
+
+def test_errors_are_said_in_plain_words_with_the_photograph(browser, server, files):
+    opened(browser, server)
+    assert "Second photograph: no face was found" in compare(browser, files, "one", "nobody").text
+    shot(browser, "compare-no-face")
+    assert "First photograph: the file cannot be read as an image" in compare(browser, files, "text", "one").text
+    shot(browser, "compare-wrong-file")
+    assert "probably the same person" in compare(browser, files, "one", "same").text  # and it goes on
+
+
+def test_it_works_with_the_keyboard_alone(browser, server, files):
+    opened(browser, server)
+    reached = []
+    for _ in range(20):
+        press(browser, Keys.TAB)
+        now = browser.switch_to.active_element
+        reached.append(now.get_attribute("id") or now.get_attribute("aria-label") or now.text)
+        if "fmr" in reached:
+            break
+    assert reached[0] == "Skip to the content"
+    for wanted in ("file-a", "First photograph: use the camera", "file-b", "fmr"):
+        assert wanted in reached
+    choose(browser, "a", files / "one.jpg")
+    choose(browser, "b", files / "same.jpg")
+    button = browser.find_element(By.ID, "compare-button")
+    wait(browser, button.is_enabled)
+    browser.execute_script("document.getElementById('fmr').focus()")
+    press(browser, Keys.TAB)
+    assert browser.switch_to.active_element == button
+    press(browser, Keys.ENTER)
+    wait(browser, lambda: "same person" in browser.find_element(By.ID, "compare-result").text)
+
+
+def test_the_camera_takes_a_photograph(browser, server):
+    opened(browser, server)
+    browser.find_element(By.CSS_SELECTOR, "[aria-label='First photograph: use the camera']").click()
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".photo video"))
+    video = browser.find_element(By.CSS_SELECTOR, ".photo video")
+    wait(browser, lambda: int(video.get_property("videoWidth")) > 0)
+    browser.find_element(By.XPATH, "//button[text()='Take the photograph']").click()
+    canvas = browser.find_element(By.CSS_SELECTOR, "[data-photo=a] canvas")
+    wait(browser, canvas.is_displayed)
+    assert not browser.find_elements(By.CSS_SELECTOR, ".photo video")
+
+
+def test_it_fits_a_telephone_and_the_dark(browser, server, files):
+    opened(browser, server)
+    try:
+        for width, height in ((360, 740), (320, 640)):
+            browser.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True},
+            )
+            compare(browser, files, "one", "same")
+            for section in ("compare", "about"):
+                browser.execute_script(f"location.hash = '{section}'")
+                wait(browser, browser.find_element(By.ID, section).is_displayed)
+                assert browser.execute_script("return document.documentElement.scrollWidth") <= width, section
+                shot(browser, f"telephone-{width}-{section}")
+            browser.execute_script("location.hash = 'compare'")
+        features = [{"name": "prefers-color-scheme", "value": "dark"}]
+        light = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") != light
+        shot(browser, "telephone-dark")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_about_says_what_is_known_and_what_is_not(browser, server):
+    opened(browser, server, "#about")
+    text = browser.find_element(By.ID, "about").text
+    assert "no liveness check" in text
+    assert "sface" in text
+    assert "1 in 1,000" in text
+    shot(browser, "about")
+
+
+def test_it_loads_nothing_from_elsewhere_and_keeps_nothing(browser, server, files):
+    opened(browser, server)
+    compare(browser, files, "one", "same")
+    loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert loaded
+    assert all(name.startswith((server.url, "blob:" + server.url)) for name in loaded)
+    kept = browser.execute_script("return [localStorage.length, sessionStorage.length, document.cookie]")
+    assert kept == [0, 0, ""]
+
+
+def test_a_page_of_another_origin_gets_nothing(browser, server):
+    """A page whose script runs elsewhere: neither a simple request nor one with the header reaches the service."""
+    browser.get("about:blank")
+    program = """
+        const done = arguments[arguments.length - 1];
+        const url = arguments[0];
+        const tries = [
+          fetch(url + "/v1/info"),
+          fetch(url + "/v1/detect", {method: "POST", body: new FormData()}),
+          fetch(url + "/v1/detect", {method: "POST", headers: {"X-Coreface": "1"}, body: new FormData()}),
+        ];
+        Promise.allSettled(tries).then(all => done(all.map(one => one.status)));
+    """
+    assert browser.execute_async_script(program, server.url) == ["rejected"] * 3
+
+
+def test_a_key_is_asked_for_and_forgotten(browser, new_server, keys, files):
+    path, by_role = keys
+    server = new_server("--keys", str(path))
+    opened(browser, server)
+    field = browser.find_element(By.ID, "key")
+    wait(browser, field.is_displayed)
+    shot(browser, "key")
+    field.send_keys("cfk_wrong", Keys.ENTER)
+    message = browser.find_element(By.ID, "service-message")
+    wait(browser, lambda: "does not know this key" in message.text)
+    field.send_keys(by_role["read"], Keys.ENTER)
+    wait(browser, lambda: not field.is_displayed())
+    assert "probably the same person" in compare(browser, files, "one", "same").text
+    assert by_role["read"] not in browser.page_source
+    opened(browser, server)
+    wait(browser, browser.find_element(By.ID, "key").is_displayed)
+
+
+def test_a_service_that_has_gone_is_said(browser, new_server, files):
+    server = new_server()
+    opened(browser, server)
+    server.stop(signal.SIGKILL)
+    assert "cannot be reached" in compare(browser, files, "one", "same").text
