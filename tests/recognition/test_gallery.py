@@ -23,10 +23,10 @@ from coreface.recognition.pipeline import FacePipeline
 from support.galleries import SIZE, ToyEncoder, crops, embeddings, naive_scores, toy_pipeline
 
 
-@pytest.fixture(params=["sqlite"])
-def place(request, tmp_path):
+@pytest.fixture
+def place(new_place):
     """A place where a gallery can be made, one a test."""
-    return tmp_path / "gallery.db"
+    return new_place()
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from coreface.errors import ContractError, GalleryError, StorageError, UnknownPe
 from support.galleries import SIZE, ToyEncoder, crops, embeddings, toy_pipeline
 
 
-@pytest.fixture(params=["sqlite"])
-def places(request, tmp_path):
+@pytest.fixture
+def places(new_place):
     """Two places where galleries can be made."""
-    return tmp_path / "one.db", tmp_path / "other.db"
+    return new_place(), new_place()
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def _print_deletion(deletion: "Deletion", options: argparse.Namespace) -> None:
         return
     print(f"deleted {counted(deletion.people, 'person')}, {counted(deletion.templates, 'template')}")
     if not deletion.erased:
-        print("their bytes are still in the store, as another process reads it: coreface gallery purge erases them")
+        print("their bytes are still in the store: coreface gallery purge erases them, once no other process reads it")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -44,6 +44,8 @@ def add_to(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     for parser in (create, enrol):
         text = "compare with the mean of a person's templates, or with the best (new galleries; default: mean)"
         parser.add_argument("--pooling", choices=("mean", "best"), help=text)
+        text = "how a new gallery in PostgreSQL is searched (default: exact)"
+        parser.add_argument("--index", choices=("exact", "hnsw"), help=text)
     identify.add_argument("images", nargs="+", metavar="IMAGE", help="a photograph")
     identify.add_argument("--top", type=int, default=5, metavar="N", help="candidates for each face (default: 5)")
     identify.add_argument("--draw", metavar="FILE", help="write the photograph with names; of one IMAGE")
@@ -71,7 +73,7 @@ def add_to(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def add_place(parser: argparse.ArgumentParser) -> None:
     """Add where the gallery is."""
-    parser.add_argument("place", metavar="DB", help="a file, such as staff.db")
+    parser.add_argument("place", metavar="DB", help="a file, such as staff.db, or postgresql://...")
     text = "name of the gallery in it (default: default)"
     parser.add_argument("--gallery", default="default", metavar="NAME", help=text)
 
@@ -83,8 +85,8 @@ def _pipeline(options: argparse.Namespace) -> "FacePipeline":
 def _open(options: argparse.Namespace, create: bool = False) -> "Gallery":
     from coreface.recognition.gallery import Gallery
 
-    pooling = getattr(options, "pooling", None)
-    return Gallery.open(options.place, _pipeline(options), options.gallery, pooling=pooling, create=create)
+    new = {"pooling": options.pooling, "index": options.index} if "pooling" in options else {}
+    return Gallery.open(options.place, _pipeline(options), options.gallery, create=create, **new)
 
 
 def _create(options: argparse.Namespace) -> None:

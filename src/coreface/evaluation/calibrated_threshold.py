@@ -33,6 +33,7 @@ class CalibratedThreshold:
         fpir_low: lower end of its 95 % interval; None where the fit knew no identities.
         fpir_high: its upper end.
         fpir_trials: searches that the FPIR rests on in effect; None likewise.
+        gallery_variance: variance of the FPIR by who is in the gallery: some people resemble more others than most do.
         alarms: false matches, or with ``searches`` false alarms, that the threshold rests on.
     """
 
@@ -50,6 +51,7 @@ class CalibratedThreshold:
     fpir_low: float | None = None
     fpir_high: float | None = None
     fpir_trials: float | None = None
+    gallery_variance: float = 0.0
     alarms: int = 0
 
     @property
@@ -67,9 +69,9 @@ class CalibratedThreshold:
     def fpir_of(self, searches: int) -> tuple[float, float] | None:
         """Return the 95 % prediction interval of the FPIR that so many searches of strangers will show.
 
-        It adds the noise of the searches, n, to that of the calibration, n0 trials in effect: Wilson's interval with
-        1 / (1 / n0 + 1 / n) trials. The chance of who is in the gallery comes on top, and counts in small ones. None
-        where the calibration knew no identities.
+        It adds the noise of the searches, n, to that of the calibration, n0 trials in effect, and to the chance of who
+        is in the gallery, of variance v: Wilson's interval of the FPIR p with 1 / (1 / n0 + 1 / n + v / (p (1 - p)))
+        trials. None where the calibration knew no identities.
 
         Raises:
             InputError: ``searches`` is below 1.
@@ -78,7 +80,9 @@ class CalibratedThreshold:
             raise InputError(f"searches is {searches}; expected 1 or more")
         if self.fpir is None or self.fpir_trials is None:
             return None
-        return wilson(self.fpir, 1 / (1 / self.fpir_trials + 1 / searches))
+        single = self.fpir * (1 - self.fpir)
+        people = self.gallery_variance / single if single else 0.0
+        return wilson(self.fpir, 1 / (1 / self.fpir_trials + 1 / searches + people))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain Python values."""

@@ -136,7 +136,8 @@ class Calibrator:
             # To first order the variance grows by the square of the slope of 1 - (1 - FMR)^N.
             slope = size * (1 - found.fmr) ** (size - 1)
             trials = expected * (1 - expected) * trials / (slope**2 * found.fmr * (1 - found.fmr))
-        return replace(found, fpir=expected, fpir_low=low, fpir_high=high, fpir_trials=trials)
+        found = replace(found, fpir=expected, fpir_low=low, fpir_high=high, fpir_trials=trials)
+        return replace(found, gallery_variance=self._gallery_variance(found, size))
 
     def fmr(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Return for each score the FMR of a threshold there: the share of impostor pairs that score as high or higher.
@@ -258,9 +259,10 @@ class Calibrator:
         # Searches of one person are no independent trials: people are counted.
         trials = float(min(self.searches.count, self.identities))
         low, high = wilson(share, trials, freedom=self.identities - 1)
-        return replace(
+        found = replace(
             found, fpir_low=_in_gallery(low, factor), fpir_high=_in_gallery(high, factor), fpir_trials=trials
         )
+        return replace(found, gallery_variance=self._gallery_variance(found, size))
 
     def described(self, target: float, threshold: np.floating[Any], method: Method) -> CalibratedThreshold:
         """Return what is known of a threshold from pairs of single images."""
@@ -287,6 +289,22 @@ class Calibrator:
             method=method,
             alarms=errors,
         )
+
+    def _gallery_variance(self, at: CalibratedThreshold, size: int) -> float:
+        if at.fmr is None or at.fpir is None:
+            return 0.0
+        return size * (1 - at.fpir) ** 2 * self.variance_between_people(at.fmr)
+
+    def variance_between_people(self, fmr: float) -> float:
+        """Return how much the FMR of single people varies around a rate; 0 where identities were not given.
+
+        The variance of the mean over all pairs of G people is 4 / G times that, and that of the pairs themselves.
+        Source: Hoeffding, A class of statistics with asymptotically normal distribution, 1948.
+        """
+        trials = self.trials(fmr)
+        if trials is None:
+            return 0.0
+        return max(0.0, self.identities / 4 * fmr * (1 - fmr) * (1 / trials - 1 / self.impostor.count))
 
     def trials(self, fmr: float) -> float | None:
         """Return the effective number of impostor pairs at a rate; None where identities were not given."""

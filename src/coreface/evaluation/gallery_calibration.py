@@ -75,7 +75,8 @@ def _threshold(calibrator: Calibrator, people: _People, pooling: Pooling, fpir: 
         return found
     fewest = min((scores.people for scores in calibrator.templates[pooling]), default=2)
     low, high = wilson(rate, trials, freedom=fewest - 1)
-    return replace(found, fpir_low=low, fpir_high=high, fpir_trials=trials)
+    variance = (1 - rate) ** 2 * _between_people(calibrator, people, pooling, rates)
+    return replace(found, fpir_low=low, fpir_high=high, fpir_trials=trials, gallery_variance=variance)
 
 
 def _has_templates(calibrator: Calibrator, people: _People, pooling: Pooling) -> bool:
@@ -157,3 +158,19 @@ def _trials(
         variance += count**2 * rate * (1 - rate) / effective
     variance *= (1 - fpir) ** 2
     return fpir * (1 - fpir) / variance if variance > 0 and 0 < fpir < 1 else None
+
+
+def _between_people(calibrator: Calibrator, people: _People, pooling: Pooling, rates: NDArray[np.float64]) -> float:
+    """Return the variance of the sum of the FMRs of a gallery by who is in it.
+
+    The variance of the mean over the templates of G people is 1 / G times that between people, and that of the pairs.
+    """
+    variance = 0.0
+    for (images, count), rate in zip(people, rates.tolist(), strict=True):
+        scores = _scores_of(calibrator, pooling, images)
+        if scores is None:
+            variance += count * calibrator.variance_between_people(rate)
+        elif (trials := trials_at(scores.effective, rate)) is not None:
+            excess = 1 / trials - 1 / scores.impostor.count
+            variance += count * scores.people * rate * (1 - rate) * max(0.0, excess)
+    return variance

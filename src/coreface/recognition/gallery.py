@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,19 +44,21 @@ class Gallery(ManagedGallery):
         name: str = "default",
         *,
         pooling: Pooling | None = None,
+        index: Literal["exact", "hnsw"] | None = None,
         create: bool = True,
         timeout: float = 5.0,
     ) -> "Gallery":
         """Open a gallery, or make it.
 
         Args:
-            place: a file or ``sqlite:///file``.
+            place: a file, ``sqlite:///file``, or ``postgresql://user:password@host/database``.
             pipeline: what makes embeddings. The gallery belongs to its contract: encoder, alignment, detector with its
                 width, mirror image, size of crops. Without one people can be listed, renamed, deleted, exported and
                 imported.
             name: of the gallery, where a store holds several.
             pooling: of a new gallery: ``mean`` (the default) compares with the mean of a person's templates, ``best``
                 with each of them. None takes an existing gallery as it is.
+            index: of a new gallery in PostgreSQL: ``exact`` (the default), or ``hnsw``, an approximate search.
             create: make the gallery if it does not exist and there is a pipeline.
             timeout: seconds to wait for another writer.
 
@@ -64,6 +66,7 @@ class Gallery(ManagedGallery):
             GalleryError: there is no such gallery, it is damaged, or has another pooling.
             ContractError: it belongs to another pipeline; the message says what differs.
             StorageError: the store cannot be opened.
+            MissingExtraError: a package is not installed.
             InputError: an argument is out of range.
         """
         if pooling is not None and pooling not in POOLINGS:
@@ -73,7 +76,7 @@ class Gallery(ManagedGallery):
         new = None
         if pipeline is not None and create:
             new = GalleryRecord(pipeline.contract, pipeline.encoder.embedding_size, pooling or "mean", now())
-        store = open_store(place, checked_id(name), new, timeout)
+        store = open_store(place, checked_id(name), new, timeout, index)
         try:
             gallery = cls(store, pipeline)
             found = store.record().pooling

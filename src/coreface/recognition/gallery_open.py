@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from coreface.errors import InputError
 from coreface.files import user_path
@@ -9,25 +10,41 @@ from coreface.recognition.gallery_sqlite import SqliteStore
 from coreface.recognition.gallery_store import GalleryRecord, GalleryStore
 
 _SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
 
 
-def open_store(place: str | os.PathLike[str], name: str, new: GalleryRecord | None, timeout: float) -> GalleryStore:
+def open_store(
+    place: str | os.PathLike[str],
+    name: str,
+    new: GalleryRecord | None,
+    timeout: float,
+    index: Literal["exact", "hnsw"] | None,
+) -> GalleryStore:
     """Open the store of a gallery.
 
     Args:
-        place: a file or ``sqlite:///file``.
+        place: a file, ``sqlite:///file`` or ``postgresql://...``.
         name: of the gallery.
         new: what to store of the gallery where it does not exist; None raises.
         timeout: seconds to wait for another writer.
+        index: how a new gallery in PostgreSQL is searched.
 
     Raises:
         GalleryError: there is no such gallery, or it is damaged.
         StorageError: the store cannot be opened.
-        InputError: a URL of another kind.
+        MissingExtraError: a package is not installed.
+        InputError: a URL of another kind, or an index for a file.
     """
     text = os.fsdecode(place)
+    if text.startswith(_POSTGRES):
+        from coreface.recognition.gallery_postgres import PostgresStore
+
+        return PostgresStore(text, name, new, timeout, index)
+    if index == "hnsw":
+        raise InputError("a file is always searched exactly: index='hnsw' goes with postgresql://")
     if text.startswith(_SQLITE):
         return SqliteStore(Path(text.removeprefix(_SQLITE)), name, new, timeout)
     if "://" in text:
-        raise InputError(f"{text.split('://')[0]}:// is no store of galleries, expected a file or sqlite:///file")
+        scheme = text.split("://")[0]
+        raise InputError(f"{scheme}:// is no store of galleries, expected a file, sqlite:///file or postgresql://...")
     return SqliteStore(user_path(place), name, new, timeout)

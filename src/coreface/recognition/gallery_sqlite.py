@@ -34,7 +34,7 @@ CREATE TABLE template (
     number INTEGER PRIMARY KEY AUTOINCREMENT, gallery INTEGER NOT NULL, person INTEGER NOT NULL,
     id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, created TEXT NOT NULL, flagged INTEGER NOT NULL,
     embedding BLOB NOT NULL, crop BLOB) STRICT;
-CREATE UNIQUE INDEX content ON template (gallery, person, digest);
+CREATE UNIQUE INDEX content ON template (person, gallery, digest);
 CREATE TABLE change (person INTEGER PRIMARY KEY, gallery INTEGER NOT NULL, revision INTEGER NOT NULL) STRICT;
 CREATE INDEX changes ON change (gallery, revision);
 CREATE TABLE audit (
