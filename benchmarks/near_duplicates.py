@@ -2,42 +2,31 @@
 
 python benchmarks/near_duplicates.py fiw/train.rec lfw/images
 
-Every image becomes 24 x 24 grey values of its middle, less their mean, of unit length; the likeness of two images is
-the inner product, the correlation of their pixels. Each test image is compared with all training images and their
-mirror images. On LFW, a photograph compared with itself halved in size and compressed reaches 0.99 and more, moved by
-two pixels 0.91 (median; 5 % below 0.85), enlarged by 4 % 0.97; the most alike photographs of one person 0.55 (median;
-5 % above 0.85). So what is above 0.98 is the same photograph, and what is above 0.9 is worth a look (--show).
+Each test image is compared with all training images and their mirror images. The likeness is that of
+`coreface.data.near_duplicates`: above 0.98 it is the same photograph, and above 0.9 worth a look (--show).
 """
 
 import argparse
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from coreface.data import open_faces
+from coreface.data.near_duplicates import grey_patch, mirror_patches
 from coreface.data.source import FaceSource
-from coreface.images.load import fit_square
 
-SIDE, MARGIN = 24, 8  # pixels of the patch; of 112, what is cut off on every side
 LIMITS = (0.99, 0.98, 0.97, 0.96, 0.95, 0.9)
 _ROWS = 512
 
 
 def patches(source: FaceSource) -> NDArray[np.float32]:
-    """Return (n, SIDE * SIDE) unit vectors of the grey values of the middle of every image."""
-    rows = np.empty((len(source), SIDE * SIDE), np.float32)
-    for index in range(len(source)):
-        image = cv2.cvtColor(fit_square(source[index][0], 112), cv2.COLOR_RGB2GRAY)
-        middle = image[MARGIN:-MARGIN, MARGIN:-MARGIN]
-        rows[index] = cv2.resize(middle, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
-    rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    """Return (n, 24 * 24) patches of all images."""
+    return np.stack([grey_patch(source[index][0]) for index in range(len(source))])
 
 
 def nearest(test: NDArray[np.float32], train: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     """Return the likeness of the most alike training image, or of its mirror image, to every test image, and which."""
-    mirrored = train.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(train), -1)
+    mirrored = mirror_patches(train)
     likeness = np.full(len(test), -1, np.float32)
     which = np.zeros(len(test), np.intp)
     for start in range(0, len(test), _ROWS):

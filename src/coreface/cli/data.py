@@ -1,13 +1,14 @@
-"""`coreface data`: inspect, check, split and convert faces, and draw pairs of them."""
+"""`coreface data`: inspect, check, split, convert and clean faces, and draw pairs of them."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
+from coreface.cli.data_clean import add_clean
 from coreface.cli.embedding_options import warn_of_crops
+from coreface.cli.listing import print_left_out, print_some
 from coreface.cli.reader_options import add_reader_options, reader_options
 from coreface.cli.terminal import add_command, show_progress
 from coreface.errors import InputError
@@ -19,12 +20,11 @@ if TYPE_CHECKING:
 _PATH = "a folder <identity>/<image>, a RecordIO .rec or its folder, a tar shard or a folder of them, or orl"
 _STORAGES = ("folder", "recordio", "shards")
 _PAIRS = (".bin", ".csv", ".txt")
-_LISTED = 10  # lines of each kind that `check` prints
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    text = "inspect, check, split and convert faces, and draw pairs of them"
+    text = "inspect, check, split, convert and clean faces, and draw pairs of them"
     data = commands.add_parser("data", help=text, description=text)
     actions = data.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -68,6 +68,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     convert.add_argument("--to", choices=_STORAGES, help="what to write (default: recordio, from RecordIO a folder)")
     convert.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="images a shard (%(default)s)")
     convert.add_argument("--shuffle", type=int, metavar="SEED", help="write shards in random order, as training needs")
+
+    add_clean(actions, _PATH, _STORAGES)
 
     pairs = add_command(actions, "pairs", _pairs, "make a verification set of genuine and impostor pairs, as .bin")
     pairs.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs to write again: a .bin, .csv or pairs.txt")
@@ -140,7 +142,7 @@ def _info_of_pairs(pairs: "PairSet", options: argparse.Namespace) -> None:
     print(f"{options.path}: {of}, {counted(pairs.folds, 'fold')}")
     print(f"{genuine} genuine, {len(pairs) - genuine} impostor")
     for notice in notices:
-        _print_some(f"note: {notice.message}", notice.items, file=sys.stderr)
+        print_some(f"note: {notice.message}", notice.items, file=sys.stderr)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -168,48 +170,39 @@ def _print_check(found: "Check") -> None:
         ("image", "of another size", [f"{place}: {size}" for place, size in found.other_sizes]),
     ):
         if lines:
-            _print_some(f"{counted(len(lines), noun)} {which}", lines)
+            print_some(f"{counted(len(lines), noun)} {which}", lines)
     for notice in found.notices:
-        _print_some(f"note: {notice.message}", notice.items)
+        print_some(f"note: {notice.message}", notice.items)
     if found.good:
         print("nothing is wrong")
 
 
-def _print_some(
-    title: str, lines: Sequence[str], *, all_by: str = "--json lists all", file: TextIO | None = None
-) -> None:
-    print(f"{title}:", file=file)
-    for line in lines[:_LISTED]:
-        print(f"  {line}", file=file)
-    if len(lines) > _LISTED:
-        print(f"  and {len(lines) - _LISTED} more: {all_by}", file=file)
-
-
 def _split(options: argparse.Namespace) -> None:
     from coreface.data import convert_faces, open_faces, split_by_identity
-    from coreface.data.convert import new_folder
+    from coreface.data.convert import new_folder, storage_of
 
     source = open_faces(options.path, **reader_options(options))
     test = int(options.test) if options.test >= 1 and options.test == int(options.test) else options.test
     parts = dict(
         zip(("train", "test"), split_by_identity(source, test, seed=options.seed, family=options.family), strict=True)
     )
-    storage: Storage = options.to or _storage(source)
+    storage: Storage = options.to or storage_of(source)
     out = Path(options.out or f"{Path(options.path).stem}-split")
     with new_folder(out) as folder:
         for name, part in parts.items():
             with show_progress(f"writing {name}", len(part)) as progress:
                 convert_faces(part, folder / name, storage, progress=progress)
-    _say_what_is_left_out(source)
+    print_left_out(source)
     for name, part in parts.items():
         print(f"{out / name}: {counted(len(part), 'image')} of {counted(part.num_identities, 'identity')}")
 
 
 def _convert(options: argparse.Namespace) -> None:
     from coreface.data import convert_faces, open_faces
+    from coreface.data.convert import storage_of
 
     source = open_faces(options.path, **reader_options(options))
-    storage: Storage = options.to or ("folder" if _storage(source) == "recordio" else "recordio")
+    storage: Storage = options.to or ("folder" if storage_of(source) == "recordio" else "recordio")
     with show_progress("converting", len(source)) as progress:
         convert_faces(
             source,
@@ -219,17 +212,10 @@ def _convert(options: argparse.Namespace) -> None:
             shuffle=options.shuffle,
             progress=progress,
         )
-    _say_what_is_left_out(source)
+    print_left_out(source)
     print(
         f"{options.target}: {storage}, {counted(len(source), 'image')} of {counted(source.num_identities, 'identity')}"
     )
-
-
-def _say_what_is_left_out(source: "FaceSource") -> None:
-    """Name, on standard error, what of the storage is not in what was written."""
-    for notice in source.storage_notices():
-        listed = "coreface data check --json lists all"
-        _print_some(f"note: {notice.message}", notice.items, all_by=listed, file=sys.stderr)
 
 
 def _pairs(options: argparse.Namespace) -> None:
@@ -254,12 +240,6 @@ def _pairs(options: argparse.Namespace) -> None:
 
 def _is_pairs(path: str) -> bool:
     return Path(path).suffix.lower() in _PAIRS and not Path(path).is_dir()
-
-
-def _storage(source: "FaceSource") -> "Storage":
-    from coreface.data import RecordSource, ShardSource
-
-    return "recordio" if isinstance(source, RecordSource) else "shards" if isinstance(source, ShardSource) else "folder"
 
 
 def _format(source: "FaceSource") -> str:

@@ -15,8 +15,10 @@ import numpy as np
 
 from coreface.data.crop_alignment import write_alignment
 from coreface.data.labels import write_names
+from coreface.data.recordio.source import RecordSource
 from coreface.data.recordio.writer import RecordWriter
 from coreface.data.source import FaceSource
+from coreface.data.tar_shards import ShardSource
 from coreface.errors import DataError, ImageError, InputError
 from coreface.files import force_to_disk
 from coreface.images.headers import image_size
@@ -80,6 +82,12 @@ def convert_faces(
             _write_shards(source, folder, per_shard, shuffle, progress)
         if source.alignment.known:
             write_alignment(folder, source.alignment)
+
+
+def storage_of(source: FaceSource) -> Storage:
+    """Return the storage that a source, or what it is a selection of, is read from; a folder where it is neither."""
+    origin = source.origin
+    return "recordio" if isinstance(origin, RecordSource) else "shards" if isinstance(origin, ShardSource) else "folder"
 
 
 @contextmanager

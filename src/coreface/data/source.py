@@ -127,13 +127,29 @@ class FaceSource(ABC):
         """
         if indices.ndim != 1 or indices.dtype.kind not in "iu":
             raise InputError(f"got {indices.dtype} {indices.shape}, expected indices (n,): np.flatnonzero turns a mask")
-        return _Selection(self, indices.astype(np.int64))
+        kept, identities = np.unique(self.identities[indices], return_inverse=True)
+        names = [self.identity_names[i] for i in kept]
+        return Selection(self, indices.astype(np.int64), identities.astype(np.int64), names)
 
 
-class _Selection(FaceSource):
-    def __init__(self, source: FaceSource, indices: NDArray[np.int64]) -> None:
-        kept, identities = np.unique(source.identities[indices], return_inverse=True)
-        super().__init__(identities.astype(np.int64), [source.identity_names[i] for i in kept])
+class Selection(FaceSource):
+    """Some images of a source in an order of their own, under identities of their own.
+
+    Args:
+        source: the source.
+        indices: (n,) which of its images.
+        identities: (n,) their identities here.
+        identity_names: one name per identity.
+    """
+
+    def __init__(
+        self,
+        source: FaceSource,
+        indices: NDArray[np.int64],
+        identities: NDArray[np.int64],
+        identity_names: Sequence[str],
+    ) -> None:
+        super().__init__(identities, identity_names)
         self._source = source
         self._indices = indices
         self.alignment = source.alignment

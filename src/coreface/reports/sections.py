@@ -169,7 +169,7 @@ def _pairs(
         faces = ""
         for index in (pair.first, pair.second):
             name = escape(label(index) if label else f"image {index}")
-            picture = f'<img src="{_picture(image(index), index)}" alt="{name}">' if image else ""
+            picture = f'<img src="{picture_url(image(index), index)}" alt="{name}">' if image else ""
             faces += f"<figure>{picture}<figcaption>{name}</figcaption></figure>"
         verdict = f"<strong>{mistake}</strong>" if mistake else "no mistake"
         cards.append(f"<li><p><b>{_cosine(pair.score)}</b> {verdict}</p><div>{faces}</div></li>")
@@ -177,7 +177,12 @@ def _pairs(
         yield f'<h3>{title}</h3><ol class="pairs">{"".join(cards)}</ol>'
 
 
-def _picture(pixels: NDArray[np.uint8], index: int) -> str:
+def picture_url(pixels: NDArray[np.uint8], index: int) -> str:
+    """Return an image, no larger than needed, as a data URL; ``index`` names it in the error.
+
+    Raises:
+        InputError: it is no uint8 RGB image.
+    """
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise InputError(f"image {index} has shape {pixels.shape} and dtype {pixels.dtype}; expected uint8 (H, W, 3)")

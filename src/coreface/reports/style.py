@@ -82,6 +82,10 @@ figure { margin: 0; }
 .pairs div { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; }
 .pairs img { display: block; width: 100%; height: auto; border-radius: 3px; }
 .pairs figcaption { font-size: .75rem; overflow-wrap: anywhere; padding-top: .2rem; }
+.findings { list-style: none; margin: 0; padding: 0; display: grid; gap: 1.5rem; }
+.findings p { margin: 0 0 .3rem; font-size: .9rem; }
+.findings div { display: flex; flex-wrap: wrap; gap: .75rem 2rem; }
+.findings img { height: 6rem; width: auto; border-radius: 3px; margin-right: 3px; }
 pre { margin: 0; padding: 1rem 1.1rem; background: var(--shade); border-radius: 6px; overflow-x: auto;
   font: .8rem/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 @media print {
@@ -89,7 +93,7 @@ pre { margin: 0; padding: 1rem 1.1rem; background: var(--shade); border-radius: 
   main { padding: 0; max-width: none; }
   section { margin-top: 1.5rem; }
   h2, h3 { break-after: avoid; }
-  figure, tr, .pairs li { break-inside: avoid; }
+  figure, tr, .pairs li, .findings li { break-inside: avoid; }
   .wide, pre { overflow: visible; background: none; }
   .rates :is(th, td):first-child { position: static; }
   pre { white-space: pre-wrap; }
