@@ -62,6 +62,7 @@ def test_auto_says_what_runs_it(saved, toy_folder, capsys):
             ("calibrate", "SAVED", "--photos", "FACES", "--alignment", "arcface", "--threads", "1"),
             "--threads does not go with photographs",
         ),
+        (("evaluate", "--embeddings", "x.npz", "--threads", "1"), "--threads is given for embeddings made elsewhere"),
         (("calibrate", "sface"), "is calibrated on photographs, --photos FOLDER, or crops, --faces PATH"),
         (("calibrate", "sface", "--faces", "FACES"), "give the calibration file with --out FILE"),
     ],

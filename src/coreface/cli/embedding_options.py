@@ -95,6 +95,9 @@ def require_taker(options: argparse.Namespace, *models: str | None) -> None:
     if options.preprocessing and not any(onnx):
         raise RecipeError(f"--preprocessing is {options.preprocessing}, expected only with an .onnx file")
     encoders = [model for model in models if model is not None and Path(model).suffix != ".npz"]
+    given = {"--runtime": options.runtime, "--threads": options.threads, "--batch-size": options.batch_size}
+    if not encoders and (astray := [name for name, value in given.items() if value is not None]):
+        raise RecipeError(f"{astray[0]} is given for embeddings made elsewhere, expected only with an encoder")
     ours = [model for model in encoders if not is_onnx(model)]
     if options.precision != "float32" and (not ours or options.runtime in ("onnxruntime", "opencv")):
         raise RecipeError(f"--precision is {options.precision}, expected float32 for what torch does not run")

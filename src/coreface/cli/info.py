@@ -51,4 +51,8 @@ def _check_lines(check: dict[str, Any]) -> list[str]:
         f"smallest cosine {check['smallest_cosine']:.5f}, median {check['median_cosine']:.5f}",
     ]
     tar = check.get("tar")
-    return lines if tar is None else [*lines, f"TAR at FAR 1e-2 {tar['export']:.4f}, torch {tar['source']:.4f}"]
+    if tar is not None:
+        ends = "" if tar["low"] is None else f" (95 % interval {100 * tar['low']:+.2f} to {100 * tar['high']:+.2f})"
+        change = f"change in points {100 * tar['difference']:+.2f}{ends}"
+        lines.append(f"TAR at FAR 1e-2 {100 * tar['export']:.2f} %, torch {100 * tar['source']:.2f} %, {change}")
+    return lines

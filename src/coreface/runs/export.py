@@ -82,7 +82,7 @@ def export_onnx(
         quantize: ``static`` (int8 products, scales from faces), ``float16`` (weights stored in half the bytes) or
             ``dynamic`` (uint8 weights, scales at run time).
         calibration_faces: what the scales of ``static`` come from; None takes people whom the run was trained on.
-        faces: what the export is checked on; None takes the people whom the run held out, or the demo's.
+        faces: what the export is checked on; None takes those that the run is evaluated on, or the ORL faces.
         check_images: of a quantised export, how many faces at most.
         licence: a note on the terms of the weights.
         backbone: the network of a file of weights that torch.save wrote.
@@ -94,7 +94,7 @@ def export_onnx(
         MissingExtraError: the extra ``export`` is not installed.
         OSError: the file cannot be written.
     """
-    target = Path(path)
+    target = user_path(path)
     if target.suffix.lower() != ".onnx":
         raise InputError(f"the model goes to {target}, expected a name that ends in .onnx")
     if not target.absolute().parent.is_dir():
@@ -155,6 +155,8 @@ def _faces_to_check(
         return held_out(model), "faces that the run is evaluated on"
     except RunError:  # no run, or one that held nobody out
         pass
+    except CoreFaceError as error:  # such as a disk that is not there today
+        raise DataError(f"the faces that {model} is evaluated on cannot be opened: {error}; or --faces PATH") from error
     try:
         return open_faces("orl"), "the ORL faces"
     except CoreFaceError as error:
