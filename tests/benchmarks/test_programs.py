@@ -172,6 +172,20 @@ RUNS = [
         ),
     ),
     Run(
+        "gallery.py",
+        "OUT.db --people 300 --size 32 --rounds 2",
+        (
+            r"300 people x 32 numbers",
+            r"store all of them +\d+\.\d s",
+            r"identify one +\d+\.\d+ ms, \d+\.\d+ of the bare product",
+            r"identify 200 at once +\d+\.\d+ ms each, .* right \d+\.\d %",
+            r"memory above the process +-?\d+\.\d+ GB",
+            r"enrol one +\d+\.\d+ ms",
+            r"delete one +\d+\.\d+ ms",
+        ),
+    ),
+    Run("kill_gallery.py", "KILLED.db --kills 2", (r" +1  \d+ changes done  as promised", r"2 of 2 as promised; \d+")),
+    Run(
         "calibrate_sface.py",
         "PHOTOS PHOTOS --kept KEPT --out OUT",
         (r"\d+ photographs that show somebody else", r"target 0\.001  fmr [\d.e-]+ .* false_non_matches \d+"),
@@ -256,6 +270,8 @@ def places(tmp_path_factory):
         "KEPT": str(kept),
         "PHOTOS": str(folder),
         "OUT": str(kept / "calibration.json"),
+        "OUT.db": str(kept / "gallery.db"),
+        "KILLED.db": str(kept / "killed.db"),
     }
 
 
