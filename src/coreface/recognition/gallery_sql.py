@@ -20,7 +20,7 @@ FORMAT = 1  #: of the tables
 _AUDIT_LINES = 10_000  # older ones are dropped
 _PERSON = (
     "SELECT number, id, opaque_id, name, metadata, created, updated, retain_until, "
-    "(SELECT COUNT(*) FROM template WHERE template.person = person.number) FROM person WHERE gallery = ?"
+    "(SELECT COUNT(*) FROM template WHERE template.person = person.number) FROM person"
 )
 _TEMPLATE = "id, created, flagged, crop IS NOT NULL"
 _SOME = 500  # values in a list of a statement
@@ -86,21 +86,21 @@ class SqlStore(ABC):
         return GalleryRecord(self._json(contract), size, pooling, self._time(created), revision, due)
 
     def person(self, id: str) -> tuple[int, Person] | None:
-        rows = self.run(f"{_PERSON} AND id = ?", [self.gallery, id])
+        rows = self.run(f"{_PERSON} WHERE gallery = ? AND id = ?", [self.gallery, id])
         return self._person(rows[0]) if rows else None
 
     def people_by_number(self, numbers: Iterable[int]) -> dict[int, Person]:
         found: dict[int, Person] = {}
         for some in _groups(list(numbers)):
             marks = ", ".join("?" * len(some))
-            rows = self.run(f"{_PERSON} AND number IN ({marks})", [self.gallery, *some])
+            rows = self.run(f"{_PERSON} WHERE number IN ({marks})", some)
             found |= dict(map(self._person, rows))
         return found
 
     def people(self, after: str | None, limit: int | None) -> list[Person]:
-        rows = self.run(
-            f"{_PERSON} AND id > ? ORDER BY id LIMIT ?", [self.gallery, after or "", 2**62 if limit is None else limit]
-        )
+        which = "WHERE gallery = ? AND id > ? ORDER BY id LIMIT ?"
+        most = 2**62 if limit is None else limit
+        rows = self.run(f"{_PERSON} {which}", [self.gallery, after or "", most])
         return [self._person(row)[1] for row in rows]
 
     def numbers(self, retained_until: datetime, updated_before: datetime | None) -> list[tuple[int, str]]:

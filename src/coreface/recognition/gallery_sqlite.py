@@ -94,28 +94,35 @@ class SqliteStore(SqlStore):
         for pragma in ("secure_delete = ON", "synchronous = FULL", "temp_store = MEMORY", "trusted_schema = OFF"):
             self.run(f"PRAGMA {pragma}")
         self.gallery = 0
-        if new is not None:
+        if not self._exists() and new is not None:
             with self._begin("IMMEDIATE"):
-                if self._value("PRAGMA user_version") == 0:
-                    for statement in _TABLES.split(";")[:-1]:
-                        self.run(statement)
-                    self.run(f"PRAGMA application_id = {_APPLICATION}")
-                    self.run(f"PRAGMA user_version = {FORMAT}")
-                self._check_format()
-                rows = self.run(
-                    "INSERT INTO gallery (name, contract, embedding_size, pooling, created) VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT DO NOTHING RETURNING number",
-                    gallery_row(self.name, new),
-                )
-                if rows:
-                    self.gallery = rows[0][0]
-                    self.log("create", None, {})
-        self._check_format()
-        rows = self.run("SELECT number FROM gallery WHERE name = ?", [self.name])
-        if not rows:
+                self._make(new)
+        if not self._exists():
             names = ", ".join(repr(row[0]) for row in self.run("SELECT name FROM gallery ORDER BY name"))
             raise GalleryError(f"{self.place}: no gallery {self.name!r} in it, only {names}")
-        self.gallery = rows[0][0]
+
+    def _exists(self) -> bool:
+        """Look for the gallery in the file."""
+        if self._value("PRAGMA user_version") == 0:
+            return False
+        self._check_format()
+        rows = self.run("SELECT number FROM gallery WHERE name = ?", [self.name])
+        if rows:
+            self.gallery = rows[0][0]
+        return bool(rows)
+
+    def _make(self, new: GalleryRecord) -> None:
+        """Make the gallery, and the tables where the file is new, unless another process has done so."""
+        if self._value("PRAGMA user_version") == 0:
+            for statement in _TABLES.split(";")[:-1]:
+                self.run(statement)
+            self.run(f"PRAGMA application_id = {_APPLICATION}")
+            self.run(f"PRAGMA user_version = {FORMAT}")
+        if not self._exists():
+            columns = "name, contract, embedding_size, pooling, created"
+            self.run(f"INSERT INTO gallery ({columns}) VALUES (?, ?, ?, ?, ?)", gallery_row(self.name, new))
+            self._exists()
+            self.log("create", None, {})
 
     def _check_format(self) -> None:
         version = self._value("PRAGMA user_version")
