@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import coreface as cf
+from coreface.images.preprocessing import Preprocessing
 from coreface.recognition.pipeline import FacePipeline
 from coreface.serving.problems import CODES
+from coreface.serving.service import open_pipeline
 from coreface.serving.settings import Limits, Settings
+from support.foreign_onnx import SIZE, colour_sensitive
 
 
 def problem(response, code):
@@ -427,3 +430,12 @@ def test_metrics_count_what_was_answered(client, jpeg):
     assert 'coreface_requests_total{method="POST",route="/v1/verify",status="200"} 3.0' in text
     assert "coreface_batch_crops_sum 6.0" in text
     assert "alice" not in text
+
+
+def test_a_foreign_model_with_its_description(tmp_path):
+    pytest.importorskip("onnx")
+    path = colour_sensitive(tmp_path / "m.onnx", "RGB")
+    said = tmp_path / "said.json"
+    said.write_text(json.dumps(Preprocessing(SIZE, "BGR").to_dict()))
+    pipeline = open_pipeline(Settings(model=str(path), preprocessing=str(said), detector="whole"))
+    assert pipeline.encoder.preprocessing == Preprocessing(SIZE, "BGR")

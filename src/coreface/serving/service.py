@@ -1,10 +1,12 @@
 """What the routes work with, made once in each process."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 from starlette.requests import Request
 
+from coreface.models.onnx import read_preprocessing
 from coreface.recognition.detection import Detector
 from coreface.recognition.detectors import open_detector
 from coreface.recognition.pipeline import FacePipeline
@@ -64,6 +66,7 @@ def open_pipeline(settings: Settings) -> FacePipeline:
         _detector(settings),
         calibration=settings.calibration,
         alignment=settings.alignment,
+        preprocessing=None if settings.preprocessing is None else read_preprocessing(Path(settings.preprocessing)),
         min_eyes=settings.min_eyes,
     )
 

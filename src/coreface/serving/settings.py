@@ -51,6 +51,7 @@ class Settings:
         model: as `open_encoder` takes it.
         detector: name or file.
         alignment: of an encoder that does not record its own.
+        preprocessing: file that says how the input of an ONNX file is made which does not say it itself.
         max_side: longest side in pixels at which the detector looks.
         rotations: try photographs in four orientations.
         min_eyes: pixels between the eyes of the smallest face that is used.
@@ -69,6 +70,7 @@ class Settings:
     model: str = "sface"
     detector: str = "yunet"
     alignment: str | None = None
+    preprocessing: str | None = None
     max_side: int = 640
     rotations: bool = False
     min_eyes: float = 20.0
