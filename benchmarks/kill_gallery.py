@@ -14,9 +14,10 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
 import tempfile
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
@@ -173,22 +174,23 @@ def main() -> None:
         folder = Path(name)
         cf.Gallery.open(options.place, PIPELINES[0]).close()
 
-        def writer(number: int):
-            process = context.Process(target=write, args=(options.place, f"{folder}/{number}.journal", number))
+        def started(work: Callable[..., None], *arguments: object) -> BaseProcess:
+            process = context.Process(target=work, args=(options.place, *arguments), daemon=True)
             process.start()
             return process
 
+        def writer(number: int) -> BaseProcess:
+            return started(write, f"{folder}/{number}.journal", number)
+
         writers = [writer(0), writer(1)]
         searches = context.Value("q", 0)
-        readers = [context.Process(target=read, args=(options.place, name, seed, searches)) for seed in range(READERS)]
-        for process in readers:
-            process.start()
+        readers = [started(read, name, seed, searches) for seed in range(READERS)]
         bad = 0
         for kill in range(1, options.kills + 1):
             time.sleep(float(rng.uniform(0.1, 1.5)))
             victim = int(rng.integers(2))
             alive = [process.is_alive() for process in (*writers, *readers)]
-            os.kill(writers[victim].pid, signal.SIGKILL)
+            writers[victim].kill()
             writers[victim].join()
             wrong, done = violations(options.place, folder)
             wrong += [] if all(alive) else [f"a process had ended by itself: {alive}"]

@@ -155,3 +155,13 @@ def test_what_is_deleted_is_gone_from_the_tables(postgres, place):
         after = stored()
         assert [piece for piece in pieces if piece in after] == []
         assert gallery.identify(crops(4)[0]).person == "p4"
+
+
+def test_commands_take_a_url(run, place):
+    assert run("gallery", "create", place, "--index", "hnsw", "--pooling", "best")[0] == 0
+    status, out, _ = run("gallery", "info", place)
+    assert (status, out.startswith("postgresql://127.0.0.1/place0: gallery 'default'")) == (0, True)
+    assert run("gallery", "list", place)[0] == 0
+    assert run("gallery", "check", place)[0] == 0
+    status, _, err = run("gallery", "create", place, "--pooling", "mean")
+    assert (status, "pools by best" in err) == (2, True)

@@ -58,7 +58,8 @@ def _embed_missing(
     progress: Callable[[int], None] | None,
 ) -> None:
     """Add the embeddings of the crops that have none yet."""
-    if without := store.counts()[1] - store.counts()[2]:
+    _, templates, crops = store.counts()  # of one moment: others go on enrolling
+    if without := templates - crops:
         raise GalleryError(
             f"{store.place}: no crop was kept of {counted(without, 'template')}: enrol those people again into a new "
             "gallery, or delete them"
