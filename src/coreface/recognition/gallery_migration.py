@@ -58,8 +58,8 @@ def _embed_missing(
     progress: Callable[[int], None] | None,
 ) -> None:
     """Add the embeddings of the crops that have none yet."""
-    _, templates, crops = store.counts()  # of one moment: others go on enrolling
-    if without := templates - crops:
+    _, templates, with_crop = store.counts()  # of one moment: others go on enrolling
+    if without := templates - with_crop:
         raise GalleryError(
             f"{store.place}: no crop was kept of {counted(without, 'template')}: enrol those people again into a new "
             "gallery, or delete them"
