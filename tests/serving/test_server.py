@@ -153,7 +153,7 @@ def test_bad_starts_are_one_line(capsys, tmp_path, server):
         (["--port", str(server.port)], "cannot listen at 127.0.0.1"),
         (["--tls-cert", __file__, "--tls-key", __file__], "expected a certificate"),
         (["--images", "0"], "images is 0"),
-        (["--role", "read"], "expected options only"),
+        (["--role", "read"], "expected at most the place of a gallery"),
     ):
         assert main(["serve", *words]) == 2
         err = capsys.readouterr().err

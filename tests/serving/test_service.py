@@ -1,6 +1,5 @@
 """The service in this process: answers equal the library's, errors are typed, doors and limits hold."""
 
-import base64
 import json
 import logging
 
@@ -11,27 +10,10 @@ import pytest
 import coreface as cf
 from coreface.images.preprocessing import Preprocessing
 from coreface.recognition.pipeline import FacePipeline
-from coreface.serving.problems import CODES
 from coreface.serving.service import open_pipeline
 from coreface.serving.settings import Limits, Settings
 from support.foreign_onnx import SIZE, colour_sensitive
-
-
-def problem(response, code):
-    """Check that an answer is this problem, and return it."""
-    body = response.json()
-    assert body["code"] == code, body
-    assert response.status_code == body["status"] == CODES[code].status
-    assert response.headers["content-type"] == "application/problem+json"
-    assert body["type"] == f"urn:coreface:problem:{code}"
-    assert body["request_id"] == response.headers["x-request-id"]
-    assert body["title"]
-    assert body["detail"]
-    return body
-
-
-def as_json(**images):
-    return {name: base64.b64encode(data).decode() for name, data in images.items()}
+from support.serving import as_json, problem
 
 
 def test_verify_answers_what_the_library_says(client, pipeline, jpeg):

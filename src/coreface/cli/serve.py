@@ -26,7 +26,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     serve = add_command(
         commands, "serve", _serve, "answer over HTTP, with a web page; serve keys add, list and revoke manage its keys"
     )
-    serve.add_argument("words", nargs="*", metavar=_KEYS, help="keys add NAME, keys list, or keys revoke NAME")
+    text = (
+        "the gallery, as coreface gallery takes it (default: a temporary one); or keys add NAME, keys list, keys "
+        "revoke NAME"
+    )
+    serve.add_argument("words", nargs="*", metavar="GALLERY", help=text)
     add_model_options(serve)
     add_detector_options(serve)
     text = "pixels between the eyes of the smallest face that is used (default: 20)"
@@ -57,16 +61,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _serve(options: argparse.Namespace) -> int:
     if options.words[:1] == [_KEYS]:
         return _manage_keys(options)
-    if options.words or options.role is not None:
-        raise InputError(f"expected options only, or one of: {_KEYS_USAGE}")
+    if len(options.words) > 1 or options.role is not None:
+        raise InputError(f"expected at most the place of a gallery, or one of: {_KEYS_USAGE}")
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"coreface serve needs {', '.join(missing)}: pip install 'coreface[serve]'")
     from coreface.serving.server import serve
     from coreface.serving.settings import Settings
 
-    names = [field.name for field in fields(Settings) if field.name != "limits"]
-    serve(Settings(**{name: getattr(options, name) for name in names}, limits=_limits(options)))
+    names = [field.name for field in fields(Settings) if field.name not in ("gallery", "limits")]
+    given = {name: getattr(options, name) for name in names}
+    serve(Settings(gallery=next(iter(options.words), None), limits=_limits(options), **given))
     return 0
 
 

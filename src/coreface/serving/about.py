@@ -65,6 +65,7 @@ class LimitsMessage(BaseModel):
 
 class InfoResponse(BaseModel):
     version: str
+    gallery: bool = Field(description="whether people can be enrolled and identified")
     model: ModelMessage
     calibration: CalibrationMessage | None
     no_calibration: str | None = Field(description="why there is none")
@@ -80,6 +81,7 @@ def service_info(pipeline: FacePipeline, settings: Settings, role: str) -> InfoR
     limits = settings.limits
     return InfoResponse(
         version=__version__,
+        gallery=settings.gallery is not None,
         model=ModelMessage(
             name=settings.model.rstrip("/").rsplit("/", 1)[-1],  # not the path on this machine
             contract=pipeline.contract_digest,

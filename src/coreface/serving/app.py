@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -15,7 +16,9 @@ from coreface.serving.gate import Gate
 from coreface.serving.messages import ProblemMessage
 from coreface.serving.page import page
 from coreface.serving.problems import Problem, problem_of
+from coreface.serving.reading import invalid
 from coreface.serving.routes_faces import embeddings, faces
+from coreface.serving.routes_people import people
 from coreface.serving.routes_state import state
 from coreface.serving.service import Service
 
@@ -40,10 +43,16 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    for router in (state, faces, *([embeddings] if service.settings.allow_embeddings else []), page):
+    wanted = [state, faces, page]
+    if service.settings.allow_embeddings:
+        wanted.append(embeddings)
+    if service.gallery is not None:
+        wanted.append(people)
+    for router in wanted:
         app.include_router(router)
     app.add_exception_handler(CoreFaceError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
     # The last one is the outermost.
     app.add_middleware(Gate, settings=service.settings)
     app.add_middleware(Doors, settings=service.settings)
@@ -58,6 +67,11 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if problem.code == "internal-error":
         raise error  # the outermost layer logs it
     return problem.response(request.state.request_id)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return invalid(error.errors()).response(request.state.request_id)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> Response:

@@ -6,7 +6,15 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse
 
-from coreface.errors import CoreFaceError, FaceError, ImageError, InputError, StorageError
+from coreface.errors import (
+    ContractError,
+    CoreFaceError,
+    FaceError,
+    ImageError,
+    InputError,
+    StorageError,
+    UnknownPersonError,
+)
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPE: Final = "urn:coreface:problem:"
@@ -119,6 +127,10 @@ def problem_of(error: CoreFaceError, field: str | None = None) -> Problem:
         return Problem("unreadable-image", str(error).removeprefix("image bytes: "), field=field)
     if isinstance(error, InputError):
         return Problem("invalid-request", str(error), field=field)
+    if isinstance(error, UnknownPersonError):
+        return Problem("unknown-person", "the gallery has no such person", field=field)
+    if isinstance(error, ContractError):
+        return Problem("not-ready", "the gallery was moved to another encoder: the service must be started anew")
     if isinstance(error, StorageError):
         return Problem("storage-failed", "the gallery cannot be read or written now; try again", retry_after=5)
     return Problem("internal-error", "the service has failed; its log has the request id")

@@ -1,6 +1,7 @@
 """Bodies of requests: a form with files or JSON with base64 becomes a checked message. Nothing touches the disk."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, TypeVar, get_origin
 
 from pydantic import ValidationError
@@ -42,7 +43,8 @@ async def read_message(request: Request, message: type[M], limits: Limits) -> M:
     try:
         return message.model_validate(content)
     except ValidationError as error:
-        raise _invalid(error) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise invalid(found) from None
 
 
 async def _body(request: Request) -> bytes:
@@ -92,9 +94,12 @@ async def _form(request: Request, message: type[M], limits: Limits) -> dict[str,
     return content
 
 
-def _invalid(error: ValidationError) -> Problem:
-    """Say what is wrong with which field; the values themselves may be images."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+def invalid(found: Sequence[Any]) -> Problem:
+    """Return the problem that says what is wrong with which field, without the values, which may be images.
+
+    Args:
+        found: as pydantic lists errors.
+    """
     rows = [
         {
             "field": ".".join(str(part)[:64] for part in row["loc"]) or "body",

@@ -21,8 +21,11 @@ async def healthz() -> StateResponse:
 
 
 @state.get("/readyz", responses=documented())
-async def readyz() -> StateResponse:
-    """The model is loaded and requests are taken."""
+async def readyz(request: Request) -> StateResponse:
+    """The model is loaded, and the gallery can be read."""
+    service = service_of(request)
+    if service.gallery is not None:
+        await service.engine.in_thread(service.gallery.info)
     return StateResponse(status="ready")
 
 

@@ -5,6 +5,10 @@ import socket
 import ssl
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -17,7 +21,7 @@ from coreface.serving import metrics
 from coreface.serving.app import create_app
 from coreface.serving.connections import TimedProtocol
 from coreface.serving.keys import KeyFile
-from coreface.serving.service import Service, open_pipeline
+from coreface.serving.service import Service
 from coreface.serving.settings import Settings
 
 _SETTINGS: Final = "COREFACE_SERVE_SETTINGS"  # environment variable: what worker processes serve
@@ -41,14 +45,14 @@ def serve(settings: Settings) -> None:
         CoreFaceError: the model cannot be opened.
     """
     _check_files(settings)
-    with _listen(settings) as listener:
+    with _listen(settings) as listener, _own_gallery(settings) as settings:
         if settings.workers == 1:
             _limit_threads(settings)
             config = _config(create_app(Service.open(settings)), settings)
             _say(settings, listener)
             uvicorn.Server(config).run(sockets=[listener])
             return
-        open_pipeline(settings)  # a wrong name is one message here, not one of each worker again and again
+        Service.open(settings).close()  # a wrong name is one message here, not one of each worker again and again
         with tempfile.TemporaryDirectory(prefix="coreface-metrics-") as folder:
             os.environ[metrics.FOLDER], os.environ[_SETTINGS] = folder, settings.to_json()
             config = _config("coreface.serving.server:worker_app", settings, factory=True, workers=settings.workers)
@@ -101,6 +105,17 @@ def _listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except OSError as error:
         raise InputError(f"cannot listen at {settings.host}, port {settings.port} ({error.strerror})") from error
+
+
+@contextmanager
+def _own_gallery(settings: Settings) -> Iterator[Settings]:
+    """Give all processes one gallery: the one that is named, or a temporary one."""
+    if settings.gallery is not None:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="coreface-gallery-") as folder:
+        print("coreface: no gallery was named: people are kept until the service stops", file=sys.stderr)
+        yield replace(settings, gallery=str(Path(folder) / "people.db"))
 
 
 def _limit_threads(settings: Settings) -> None:

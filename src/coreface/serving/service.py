@@ -1,5 +1,6 @@
 """What the routes work with, made once in each process."""
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from coreface.models.onnx import read_preprocessing
 from coreface.recognition.detection import Detector
 from coreface.recognition.detectors import open_detector
+from coreface.recognition.gallery import Gallery
 from coreface.recognition.pipeline import FacePipeline
 from coreface.serving.engine import FaceEngine
 from coreface.serving.keys import Role
@@ -24,12 +26,16 @@ class Service:
     Attributes:
         settings: as it was started.
         engine: finds and embeds faces.
+        gallery: the people; None where the service only compares.
         metrics: what Prometheus reads.
+        new_people: held while a person is added, so that one id is not taken twice.
     """
 
     settings: Settings
     engine: FaceEngine
+    gallery: Gallery | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    new_people: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     def open(cls, settings: Settings, pipeline: FacePipeline | None = None) -> "Service":
@@ -40,14 +46,15 @@ class Service:
             pipeline: instead of the one that the settings describe.
 
         Raises:
-            CoreFaceError: the model, the detector or the calibration cannot be opened.
+            CoreFaceError: the model, the detector, the calibration or the gallery cannot be opened.
         """
         new_detector = None
         if pipeline is None:
             pipeline, new_detector = open_pipeline(settings), lambda: _detector(settings)
         metrics = Metrics()
         engine = FaceEngine(pipeline, settings.limits, settings.threads, new_detector, metrics.count_batch)
-        return cls(settings, engine, metrics)
+        gallery = None if settings.gallery is None else Gallery.open(settings.gallery, pipeline)
+        return cls(settings, engine, gallery, metrics)
 
     @property
     def pipeline(self) -> FacePipeline:
@@ -55,8 +62,10 @@ class Service:
         return self.engine.pipeline
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and close the gallery."""
         self.engine.close()
+        if self.gallery is not None:
+            self.gallery.close()
 
 
 def open_pipeline(settings: Settings) -> FacePipeline:
@@ -78,6 +87,13 @@ def _detector(settings: Settings) -> Detector:
 def service_of(request: Request) -> Service:
     """Return the service that a request has come to."""
     return cast(Service, request.app.state.service)
+
+
+def gallery_of(request: Request) -> Gallery:
+    """Return the gallery of the service; the routes that need one are there only with it."""
+    gallery = service_of(request).gallery
+    assert gallery is not None
+    return gallery
 
 
 def role_of(request: Request) -> Role:

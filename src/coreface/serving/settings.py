@@ -48,6 +48,7 @@ class Settings:
     """All of one service.
 
     Attributes:
+        gallery: file or URL of the gallery; None only compares photographs.
         model: as `open_encoder` takes it.
         detector: name or file.
         alignment: of an encoder that does not record its own.
@@ -67,6 +68,7 @@ class Settings:
         limits: of requests.
     """
 
+    gallery: str | None = None
     model: str = "sface"
     detector: str = "yunet"
     alignment: str | None = None
