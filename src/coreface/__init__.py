@@ -76,6 +76,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; `as` makes a name publ
     from coreface.runs.evaluation import evaluate as evaluate
     from coreface.runs.export import export_onnx as export_onnx
     from coreface.runs.run import resume as resume, train as train
+    from coreface.serving.client import Client as Client, ServiceError as ServiceError
     from coreface.training.recipe import Recipe as Recipe
 
 # What the program reads: names are imported on first use, so that `coreface --help` and `import coreface` stay quick
@@ -126,6 +127,7 @@ _PUBLIC = {
     "coreface.runs.evaluation": ("evaluate",),
     "coreface.runs.export": ("export_onnx",),
     "coreface.runs.run": ("resume", "train"),
+    "coreface.serving.client": ("Client", "ServiceError"),
     "coreface.training.recipe": ("Recipe",),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

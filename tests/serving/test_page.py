@@ -101,7 +101,9 @@ def test_two_photographs_are_compared(browser, server, files):
     scale = result.find_element(By.CSS_SELECTOR, "svg.scale")
     assert "at or above the threshold" in scale.get_attribute("aria-label")
     assert len(scale.find_elements(By.TAG_NAME, "polygon")) == 2
-    labels = [canvas.get_attribute("aria-label") for canvas in browser.find_elements(By.TAG_NAME, "canvas")]
+    labels = [
+        canvas.get_attribute("aria-label") for canvas in browser.find_elements(By.CSS_SELECTOR, "#compare canvas")
+    ]
     assert labels == ["First photograph, one face marked", "Second photograph, one face marked"]
     shot(browser, "compare-match")
     result = compare(browser, files, "one", "other")
@@ -164,11 +166,11 @@ def test_it_fits_a_telephone_and_the_dark(browser, server, files):
                 {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": True},
             )
             compare(browser, files, "one", "same")
-            for section in ("compare", "about"):
-                browser.execute_script(f"location.hash = '{section}'")
-                wait(browser, browser.find_element(By.ID, section).is_displayed)
-                assert browser.execute_script("return document.documentElement.scrollWidth") <= width, section
-                shot(browser, f"telephone-{width}-{section}")
+            for name in ("compare", "identify", "people", "about"):
+                browser.execute_script(f"location.hash = '{name}'")
+                wait(browser, browser.find_element(By.ID, name).is_displayed)
+                assert browser.execute_script("return document.documentElement.scrollWidth") <= width, name
+                shot(browser, f"telephone-{width}-{name}")
             browser.execute_script("location.hash = 'compare'")
         features = [{"name": "prefers-color-scheme", "value": "dark"}]
         light = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
@@ -238,3 +240,91 @@ def test_a_service_that_has_gone_is_said(browser, new_server, files):
     opened(browser, server)
     server.stop(signal.SIGKILL)
     assert "cannot be reached" in compare(browser, files, "one", "same").text
+
+
+def section(browser, server, name):
+    opened(browser, server, f"#{name}")
+    wait(browser, browser.find_element(By.ID, name).is_displayed)
+
+
+def enrol(browser, name, *paths):
+    browser.execute_script("document.getElementById('enrol-form').reset()")  # files are kept after a failure
+    browser.find_element(By.ID, "person-name").send_keys(name)
+    browser.find_element(By.ID, "person-images").send_keys("\n".join(str(path) for path in paths))
+    browser.find_element(By.CSS_SELECTOR, "#enrol-form button[type=submit]").click()
+    result = browser.find_element(By.ID, "enrol-result")
+    wait(browser, lambda: result.text and "Enrolling" not in result.text)
+    return result
+
+
+def identify(browser, server, path):
+    section(browser, server, "identify")
+    choose(browser, "probe", path)
+    button = browser.find_element(By.ID, "identify-button")
+    wait(browser, button.is_enabled)
+    button.click()
+    result = browser.find_element(By.ID, "identify-result")
+    wait(browser, lambda: result.text and "Searching" not in result.text)
+    return result.text
+
+
+def listed(browser):
+    return [item.text for item in browser.find_elements(By.CSS_SELECTOR, "#people-list strong")]
+
+
+def test_people_are_enrolled_found_and_forgotten(browser, new_server, files, jpeg):
+    server = new_server()
+    for person in (4, 8, 12):
+        for image in (0, 3):
+            (files / f"p{person}-{image}.jpg").write_bytes(jpeg(person, image))
+    section(browser, server, "people")
+    wait(browser, lambda: "Nobody is enrolled yet" in browser.find_element(By.ID, "people-note").text)
+    text = enrol(browser, "Alice <b>", files / "p4-0.jpg", files / "nobody.jpg", files / "p4-3.jpg").text
+    assert "Alice <b> is enrolled with 2 photographs" in text
+    assert "nobody.jpg: no face was found" in text
+    assert "is enrolled" in enrol(browser, "Bob", files / "p8-0.jpg").text
+    assert "is enrolled" in enrol(browser, "Carol", files / "p12-0.jpg").text
+    wait(browser, lambda: sorted(listed(browser)) == ["Alice <b>", "Bob", "Carol"])
+    shot(browser, "people")
+    again = enrol(browser, "Robert", files / "p8-3.jpg")
+    assert "resembles Bob" in again.text
+    assert "None of the photographs can be used" in enrol(browser, "Nobody", files / "nobody.jpg").text
+
+    assert "probably Bob" in identify(browser, server, files / "p8-3.jpg")
+    shot(browser, "identify")
+    (files / "stranger.jpg").write_bytes(jpeg(24))
+    assert "nobody who is enrolled" in identify(browser, server, files / "stranger.jpg")
+    shot(browser, "identify-unknown")
+    assert "no face was found" in identify(browser, server, files / "nobody.jpg")
+
+    section(browser, server, "people")
+    wait(browser, lambda: len(listed(browser)) == 3)
+    browser.find_element(By.ID, "people-search").send_keys("bo")
+    wait(browser, lambda: listed(browser) == ["Bob"])
+    delete = browser.find_element(By.CSS_SELECTOR, "[aria-label='Delete Bob']")
+    delete.click()
+    wait(browser, browser.find_element(By.ID, "confirm").is_displayed)
+    shot(browser, "delete")
+    browser.find_element(By.ID, "confirm-no").click()
+    wait(browser, lambda: not browser.find_element(By.ID, "confirm").is_displayed())
+    assert browser.switch_to.active_element == delete
+    assert listed(browser) == ["Bob"]
+    delete.click()
+    browser.find_element(By.ID, "confirm-yes").click()
+    wait(browser, lambda: "Nobody of this name" in browser.find_element(By.ID, "people-note").text)
+    assert "nobody who is enrolled" in identify(browser, server, files / "p8-3.jpg")
+    assert complaints(browser) == []
+
+
+def test_a_key_sees_what_its_role_allows(browser, new_server, keys):
+    path, by_role = keys
+    server = new_server("--keys", str(path))
+    for role, may_enrol in (("read", False), ("enrol", True)):
+        opened(browser, server)
+        wait(browser, browser.find_element(By.ID, "key").is_displayed)
+        browser.find_element(By.ID, "key").send_keys(by_role[role], Keys.ENTER)
+        link = browser.find_element(By.CSS_SELECTOR, "nav a[href='#people']")
+        wait(browser, link.is_displayed)
+        link.click()
+        wait(browser, lambda: "Nobody is enrolled yet" in browser.find_element(By.ID, "people-note").text)
+        assert browser.find_element(By.ID, "enrol-form").is_displayed() is may_enrol

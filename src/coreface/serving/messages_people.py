@@ -124,6 +124,7 @@ class EnrolmentResponse(BaseModel):
     flagged: list[int] = Field(description="numbers of images that do not resemble the person's others")
     refused: list[RefusalMessage]
     similar: list[CandidateMessage] = Field(description="other people whom the images resemble")
+    checked: bool = Field(description="whether resemblance to others was checked: a calibration is needed")
 
     @classmethod
     def of(cls, person: Person, enrolment: Enrolment) -> "EnrolmentResponse":
@@ -134,6 +135,7 @@ class EnrolmentResponse(BaseModel):
             flagged=list(enrolment.flagged),
             refused=[RefusalMessage.of(refusal) for refusal in enrolment.refused],
             similar=[CandidateMessage.of(candidate) for candidate in enrolment.similar],
+            checked=enrolment.checked,
         )
 
 

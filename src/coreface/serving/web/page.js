@@ -2,6 +2,8 @@
 
 import { aboutSection } from "./about.js";
 import { compareSection } from "./compare.js";
+import { identifySection } from "./identify.js";
+import { peopleSection, showPeople } from "./people.js";
 import { call, useKey } from "./service.js";
 
 const sections = [...document.querySelectorAll("main > section")];
@@ -11,12 +13,14 @@ const serviceMessage = document.getElementById("service-message");
 let info = null;
 
 function show() {
-  const wanted = sections.find((section) => `#${section.id}` === location.hash) ?? sections[0];
+  const offered = sections.filter((section) => !links.some((link) => link.hash === `#${section.id}` && link.hidden));
+  const wanted = offered.find((section) => `#${section.id}` === location.hash) ?? sections[0];
   for (const section of sections) section.hidden = section !== wanted;
   for (const link of links) {
     if (link.hash === `#${wanted.id}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  if (wanted.id === "people") showPeople();
 }
 
 async function start() {
@@ -31,7 +35,9 @@ async function start() {
     return;
   }
   keyForm.hidden = true;
+  for (const link of links) if ("gallery" in link.dataset) link.hidden = !info.gallery;
   aboutSection(info);
+  show();
 }
 
 keyForm.addEventListener("submit", (event) => {
@@ -43,6 +49,8 @@ keyForm.addEventListener("submit", (event) => {
 });
 window.addEventListener("hashchange", show);
 compareSection(() => info);
+identifySection();
+peopleSection(() => info);
 show();
 await start();
 document.documentElement.dataset.ready = "true";

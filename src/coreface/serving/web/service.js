@@ -7,10 +7,11 @@ export function useKey(text) {
 }
 
 export class ServiceError extends Error {
-  constructor(message, code, field) {
+  constructor(message, code, problem = {}) {
     super(message);
     this.code = code;
-    this.field = field;
+    this.field = problem.field;
+    this.problem = problem;
   }
 }
 
@@ -29,6 +30,10 @@ const WORDS = {
   "too-slow": "The answer took too long. Try again in a moment.",
   "rate-limited": "Too many requests. Wait a little.",
   "too-many-attempts": "Too many wrong keys. Wait a little.",
+  "person-exists": "There is a person of this id already.",
+  "unknown-person": "This person is not in the gallery any more.",
+  "resembles-another": "resembles somebody who is enrolled already.",
+  "storage-failed": "The gallery cannot be read or written now. Try again in a moment.",
   "no-calibration": "The service has no calibration for its model, so it cannot decide.",
 };
 const OF_AN_IMAGE = new Set(["no-face", "several-faces", "small-face", "odd-landmarks", "unreadable-image", "image-too-large"]);
@@ -56,5 +61,5 @@ export async function call(method, path, { form, json, names = {} } = {}) {
   }
   let message = inWords(problem.code, problem.detail ?? `The service answered with status ${response.status}.`);
   if (OF_AN_IMAGE.has(problem.code) && names[problem.field]) message = `${names[problem.field]}: ${message}`;
-  throw new ServiceError(message, problem.code, problem.field);
+  throw new ServiceError(message, problem.code, problem);
 }
