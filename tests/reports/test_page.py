@@ -312,7 +312,7 @@ def test_curves_are_those_that_have_data(page, text, tmp_path):
     assert titles(text) == [*always, "Classification loss", cosines, "Equal error rate", "Learning rate"]
     assert "The contrastive loss itself is not drawn" in text
     assert titles(written(replace(page, history={}), tmp_path)) == always
-    only = [{"kind": "evaluation", "epoch": 1, "eer": 0.1}, {"kind": "step", "step": 1, "lr": None}, {}]
+    only = [{"kind": "evaluation", "step": 9, "eer": 0.1}, {"kind": "step", "step": 1, "lr": None}, {}]
     text = written(replace(page, history={"run": only, "empty": []}), tmp_path)
     assert titles(text) == [*always, "Equal error rate"]
     assert "The contrastive loss itself is not drawn" not in text

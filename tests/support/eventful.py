@@ -5,6 +5,7 @@ All of them wait, after the event, for what it has led to, and not for a time.
 
     kill0, kill1    the process of this rank dies by SIGKILL, in its first attempt, as soon as the run has a checkpoint;
                     and just before the others say why they end comes the signal by which torchrun ends them
+    killset         every process dies by SIGKILL while it embeds the first test set in its STEPth evaluation
     SIGINT, SIGTERM this signal goes to the launcher; without one to this process and its workers, as on a terminal
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from coreface.cli import main
 from coreface.distributed.launch import launched
+from coreface.runs.evaluated_sets import EvaluatedPairs
 from coreface.training.signals import StopSignals
 from coreface.training.trainer import Trainer
 
@@ -65,7 +67,25 @@ def send(number, arrived):
         time.sleep(0.01)
 
 
+def kill_in_evaluation(number):
+    """Let the process die in the middle of a test set, as soon as the run has a checkpoint."""
+    embed, left = EvaluatedPairs.embed, [number]
+    first = []
+
+    def dying(pairs, encoder, rank, world_size):
+        first.append(pairs)
+        left[0] -= pairs is first[0]
+        if not left[0]:
+            encoder.register_forward_hook(lambda *_: kill(launched().rank))
+        return embed(pairs, encoder, rank, world_size)
+
+    EvaluatedPairs.embed = dying
+
+
 def run(event, step, words):
+    if event == "killset":
+        kill_in_evaluation(step)
+        return main(words)
     take_step = Trainer.train_step
     arrived = note_signals()
 

@@ -27,7 +27,7 @@ def prepare():
     multiprocessing.current_process()._config["daemon"] = False  # which may not start the workers of a loader
 
 
-def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=None, evaluator=None, fail=None):
+def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=None, evaluate=None, fail=None):
     """Train to the end of a recipe.
 
     Args:
@@ -35,7 +35,8 @@ def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=No
         spoil: (rank, steps): whose images hold a NaN in these steps.
         stop: (rank, step): who is sent a SIGTERM in that step.
         due: (rank, step): whose clock alone says, after that step, that a checkpoint is due.
-        evaluator: "count" counts the calls of an evaluator.
+        evaluate: "count" counts evaluations; ("fail", rank): that process fails in each; ("stop", rank): it is sent a
+            SIGTERM in the first.
         fail: (rank, step): whose disk is full when the checkpoint of that step is written.
     """
     prepare()
@@ -45,11 +46,21 @@ def train(recipe, source, folder, *, resume=False, spoil=None, stop=None, due=No
     newest = open_checkpoint(checkpoint_folders(folder / "checkpoints")[0]) if resume else None
     calls, console = [], Console(file=io.StringIO(), width=200)
 
-    def evaluate(encoder):
-        calls.append(processes.rank)
-        return {"eer": 0.25}
+    class Counted:
+        name, held_out = None, True
 
-    handed = {"evaluator": evaluate if evaluator else None, "console": console, "checkpoint": newest}
+        def embed(self, encoder, rank, world_size):
+            calls.append((rank, world_size))
+            if evaluate == ("fail", rank):
+                raise ZeroDivisionError(f"rank {rank}")
+            if evaluate == ("stop", rank):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return rank
+
+        def figures(self, shares):
+            return {"eer": 0.25, "shares": len(shares)}
+
+    handed = {"evaluated": [Counted()] if evaluate else [], "console": console, "checkpoint": newest}
     made = trainer.Trainer(recipe, open_faces(source), folder, **handed)
     result = {"begin": state(made), "rows": made.loader.rows, "steps": []}
     step = made.train_step

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
+from coreface.training.metrics_file import read_metrics
 from coreface.training.recipe import Recipe
 from coreface.training.recipe_sections import (
     AugmentRecipe,
@@ -198,11 +199,35 @@ def test_one_clock_is_enough_for_a_checkpoint(together, sources, tmp_path, rank)
     assert {tuple(own["saved"]) for own in results} == {("step_2", "step_3")}
 
 
-def test_the_leader_alone_evaluates(together, sources, tmp_path):
+def test_all_evaluate_and_the_leader_alone_shows_it(together, sources, tmp_path):
     recipe = dataclasses.replace(make_recipe(), evaluation=dataclasses.replace(make_recipe().evaluation, every=2))
-    results = together(2, jobs.train, recipe, sources["folder"], str(tmp_path / "run"), evaluator="count")
-    assert [own["calls"] for own in results] == [[0, 0], []]  # after the second epoch and the last
+    results = together(2, jobs.train, recipe, sources["folder"], str(tmp_path / "run"), evaluate="count")
+    assert [own["calls"] for own in results] == [[(0, 2), (0, 2)], [(1, 2), (1, 2)]]  # the second epoch and the last
     assert [bool(own["screen"]) for own in results] == [True, False]
+    measured = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "evaluation"]
+    assert [row["shares"] for row in measured] == [2, 2]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_one_process_cannot_evaluate_ends_no_training(together, sources, tmp_path, rank):
+    folder = str(tmp_path / "run")
+    results = together(2, jobs.train, make_recipe(epochs=2), sources["folder"], folder, evaluate=("fail", rank))
+    assert [own.get("error") for own in results] == [None, None]
+    measured = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "evaluation"]
+    assert [row["error"] for row in measured] == [f"ZeroDivisionError: rank {rank}"] * 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_in_an_evaluation_stops_all(together, sources, tmp_path, rank):
+    recipe, folder = make_recipe(epochs=2), str(tmp_path / "run")
+    results = together(2, jobs.train, recipe, sources["folder"], folder, evaluate=("stop", rank))
+    assert [own["error"][0] for own in results] == ["TrainingStopped", "TrainingStopped"]
+    assert {own["step"] for own in results} == {3}
+    assert [row for row in read_metrics(tmp_path / "run") if row["kind"] == "evaluation"] == []
+    again = together(2, jobs.train, recipe, sources["folder"], folder, resume=True, evaluate="count")
+    assert {own["step"] for own in again} == {6}
+    measured = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "evaluation"]
+    assert [row["step"] for row in measured] == [3, 6]
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -62,7 +62,7 @@ UNUSUAL = Recipe(
         StageRecipe(5, 2, 0.5, ContrastiveRecipe(protocol="all")),
     ],
     optimizer=OptimizerRecipe("adamw", 1e-7, 0.0, 0.0, 4, 9, "polynomial", [], 0.5, 0.25, None, "backbone", 2, 3),
-    evaluation=EvaluationRecipe("others: 1", "json:id", 1, 3),
+    evaluation=EvaluationRecipe("others: 1", "json:id", 1, 3, 7, ["a: b.bin"], "held_out"),
     checkpoint=CheckpointRecipe(0.5, 3, 1, False),
     init_from="weights: 1",
     seed=2**40,

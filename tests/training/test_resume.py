@@ -20,6 +20,7 @@ from coreface.training.metrics_file import read_metrics
 from coreface.training.random_state import RandomState, get_randomness, kept_randomness, set_randomness
 from coreface.training.recipe_sections import AugmentRecipe, CheckpointRecipe
 from coreface.training.signals import StopSignals
+from support.evaluated import Evaluated
 
 TIMES = ("images_per_second", "waiting")
 
@@ -158,18 +159,18 @@ def test_a_stop_while_the_model_is_measured_stops_at_once(tiny, make_trainer, tm
         return {"eer": 0.5}
 
     measure.calls, measure.stopped_at = 0, None
-    whole = make_trainer(tiny, "whole", evaluator=measure)
+    whole = make_trainer(tiny, "whole", evaluated=[Evaluated(measure)])
     whole.train()
     for stopped_at in (1, 3):
         measure.calls, measure.stopped_at = 0, stopped_at
         name = f"run{stopped_at}"
-        first = make_trainer(tiny, name, evaluator=measure)
+        first = make_trainer(tiny, name, evaluated=[Evaluated(measure)])
         with pytest.raises(TrainingStopped):
             first.train()
         assert len(rows("evaluation", name)) == stopped_at - 1
         checkpoint = newest_checkpoint(tmp_path / name)[0]
         assert (checkpoint.facts.epoch, checkpoint.facts.batch) == (stopped_at - 1, 2)
-        second = make_trainer(tiny, name, evaluator=measure, checkpoint=checkpoint)
+        second = make_trainer(tiny, name, evaluated=[Evaluated(measure)], checkpoint=checkpoint)
         second.train()
         assert_same(result(second, tmp_path / name), result(second, tmp_path / "whole"))
 

@@ -14,6 +14,7 @@ from coreface.models.encoder import FaceEncoder
 from coreface.models.row_masks import RowMasks
 from coreface.training.recipe_sections import AugmentRecipe, ContrastiveRecipe, StageRecipe
 from coreface.training.samples import save_samples
+from support.evaluated import Evaluated
 
 TIMES = ("images_per_second", "waiting")
 
@@ -240,7 +241,7 @@ def test_how_often_is_measured_and_logged_changes_nothing(tiny, change, make_tra
         encoder.embed(np.zeros((2, 16, 16, 3), np.uint8))
         return {"eer": 0.5}
 
-    often = make_trainer(tiny, "often", evaluator=measure)
+    often = make_trainer(tiny, "often", evaluated=[Evaluated(measure)])
     often.train()
     seldom = make_trainer(change(tiny, evaluation__every=9, log_every=100), "seldom")
     seldom.train()
@@ -264,7 +265,7 @@ def test_an_error_leaves_the_program_s_randomness_alone_too(tiny, make_trainer):
     expected = torch.rand(4)
     torch.manual_seed(5)
     with pytest.raises(KeyboardInterrupt):
-        make_trainer(tiny, evaluator=fail).train()
+        make_trainer(tiny, evaluated=[Evaluated(fail)]).train()
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -433,7 +434,7 @@ def test_measuring_comes_every_so_many_epochs_and_at_the_end(
         saved.append(same(loaded.state_dict(), encoder.state_dict()))
         return {"eer": 0.25, "tar": None, "genuine": 3}
 
-    trainer = make_trainer(recipe, evaluator=measure)
+    trainer = make_trainer(recipe, evaluated=[Evaluated(measure)])
     trainer.train()
     measured = rows("evaluation")
     assert [row["epoch"] for row in measured] == expected
@@ -459,7 +460,7 @@ def test_an_encoder_that_cannot_be_measured_does_not_end_the_run(tiny, make_trai
             raise answer
         return answer
 
-    trainer = make_trainer(tiny, evaluator=measure)
+    trainer = make_trainer(tiny, evaluated=[Evaluated(measure)])
     trainer.train()
     assert trainer.epoch == 3
     first, second, third = rows("evaluation")
@@ -478,23 +479,31 @@ def test_the_same_embedding_for_all_is_no_collapse_in_the_first_steps(
 
     early = "all images still get the same embedding, which is usual after no more than {} steps"
     late = "all 12 embeddings are the same: the encoder has collapsed"
-    make_trainer(change(tiny, optimizer__epochs=epochs), evaluator=measure).train()
+    make_trainer(change(tiny, optimizer__epochs=epochs), evaluated=[Evaluated(measure)]).train()
     expected = [*(early.format(2 * epoch) for epoch in range(1, epochs)), late]  # nothing comes after the last epoch
     assert [row["error"] for row in rows("evaluation")] == expected
     for epoch, reason in enumerate(expected, 1):
         assert f"epoch {epoch}: not measured: {reason}\n" in screen.text
-    monkeypatch.setattr("coreface.training.progress._SETTLED_STEPS", 4)
-    make_trainer(change(tiny, optimizer__epochs=epochs), "later", evaluator=measure).train()
+    monkeypatch.setattr("coreface.training.evaluating._SETTLED_STEPS", 4)
+    make_trainer(change(tiny, optimizer__epochs=epochs), "later", evaluated=[Evaluated(measure)]).train()
     found = [row["error"] for row in rows("evaluation", "later")]
     assert found == ([early.format(2), late, late] if epochs == 3 else [late])
 
 
-def test_another_error_of_the_evaluator_ends_the_run(tiny, make_trainer):
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ValueError("a bug"), "ValueError: a bug"), (DataError("cut off"), "cut off"), (MemoryError(), "MemoryError: ")],
+)
+def test_no_error_of_an_evaluation_ends_the_run(tiny, make_trainer, rows, error, reason):
     def measure(encoder):
-        raise ValueError("a bug")
+        raise error
 
-    with pytest.raises(ValueError, match="a bug"):
-        make_trainer(tiny, evaluator=measure).train()
+    sets = [Evaluated(measure), Evaluated(lambda encoder: {"eer": 0.5}, "other", held_out=False)]
+    trainer = make_trainer(tiny, evaluated=sets)
+    trainer.train()
+    assert trainer.epoch == 3
+    assert [row["error"] for row in rows("evaluation")] == [reason] * 3
+    assert [(row["name"], row["eer"]) for row in rows("set")] == [("other", 0.5)] * 3
 
 
 # Bad input

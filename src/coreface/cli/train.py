@@ -96,6 +96,7 @@ def _train(options: argparse.Namespace) -> None:
         return
     from coreface.reports.tables import print_result
     from coreface.runs.folder import REPORT
+    from coreface.training.best_encoder import BEST_ENCODER, read_best
     from coreface.training.initial_weights import ENCODER
 
     if run.evaluation:
@@ -103,6 +104,8 @@ def _train(options: argparse.Namespace) -> None:
         if (folder / REPORT).is_file():
             print(f"report: {folder / REPORT}")
     print(f"encoder: {folder / ENCODER}")
+    if best := read_best(folder):
+        print(f"best by the held-out people: {folder / BEST_ENCODER} (EER {100 * best.eer:.2f} %, epoch {best.epoch})")
 
 
 def _warn_of_other_crops(recipe: "Recipe") -> None:

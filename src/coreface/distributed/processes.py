@@ -7,7 +7,7 @@ tracebacks).
 """
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -81,6 +81,29 @@ class Processes:
         if isinstance(told[0], _Raised):
             raise told[0].error
         return told[0]  # type: ignore[no-any-return]
+
+    def gather_on_leader(self, value: Result) -> list[Result] | None:
+        """Return the values of all processes, in the order of the ranks, to the leader alone; None to the others."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.world_size if self.is_leader else None
+        dist.gather_object(value, values, dst=0, group=self.group)
+        return values
+
+    def scatter(self, work: Callable[[], Sequence[Result]]) -> Result:
+        """Call ``work`` in the leader and return to each process its own one of the results, which come in the order of
+        the ranks. If it raises, all raise its error."""
+        if self.world_size == 1:
+            return work()[0]
+        results: list[Any] | None = None
+        if self.is_leader:
+            outcome = _outcome(work)
+            results = [outcome] * self.world_size if isinstance(outcome, _Raised) else list(outcome)
+        received: list[Any] = [None]
+        dist.scatter_object_list(received, results, src=0, group=self.group)
+        if isinstance(received[0], _Raised):
+            raise received[0].error
+        return received[0]  # type: ignore[no-any-return]
 
     def average_(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace floating-point tensors by their means over the processes, in place; others are unchanged.

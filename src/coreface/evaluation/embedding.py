@@ -1,7 +1,7 @@
 """From photographs to embeddings: each image once, what could not be read counted and named, nothing done twice."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -101,6 +101,19 @@ def embed_images(
         EvaluationError: no image can be read.
     """
     images = photographs_of(source)
+    return join_shares([embed_share(embed, images, range(len(images)), cache=cache, progress=progress)], len(images))
+
+
+def embed_share(
+    embed: Embed,
+    source: FaceSource | PairSet | Photographs,
+    share: Sequence[int],
+    *,
+    cache: EmbeddingCache | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> EmbeddedImages:
+    """Embed those images whose numbers are in ``share``, as `embed_images` does; perhaps none of them can be read."""
+    images = photographs_of(source)
     unreadable: dict[int, str] = {}
     rows: dict[bytes, NDArray[np.float32]] = {}
     keys: dict[int, bytes] = {}
@@ -115,7 +128,7 @@ def embed_images(
         waiting.clear()
 
     try:
-        for index in range(len(images)):
+        for done, index in enumerate(share, 1):
             try:
                 key = keys[index] = hashlib.sha256(images.content(index)).digest()
                 if key not in rows and key not in waiting and key not in broken:
@@ -129,8 +142,8 @@ def embed_images(
                 keys.pop(index, None)
             if len(waiting) == _CHUNK:
                 embed_waiting()
-            if progress and (index + 1) % _CHUNK == 0:
-                progress(index + 1)
+            if progress and done % _CHUNK == 0:
+                progress(done)
         embed_waiting()
     finally:
         if cache is not None:
@@ -139,13 +152,28 @@ def embed_images(
         if key in broken:
             unreadable[index] = f"{images.locate(index)}: {broken[key]}"
     kept = [index for index in keys if index not in unreadable]
-    if not kept:
-        first = next(iter(sorted(unreadable.items())), (0, "there is none"))[1]
-        raise EvaluationError(f"none of the {len(images)} images can be read, the first: {first}")
     if progress:
-        progress(len(images))
-    unreadable = dict(sorted(unreadable.items()))
-    return EmbeddedImages(np.stack([rows[keys[index]] for index in kept]), np.array(kept, np.int64), unreadable)
+        progress(len(share))
+    embeddings = np.stack([rows[keys[index]] for index in kept]) if kept else np.empty((0, 0), np.float32)
+    return EmbeddedImages(embeddings, np.array(kept, np.int64), unreadable)
+
+
+def join_shares(shares: Sequence[EmbeddedImages], images: int) -> EmbeddedImages:
+    """Return the embeddings of several shares of ``images`` images as one, in the order of the images.
+
+    Raises:
+        EvaluationError: no image can be read.
+    """
+    unreadable = dict(sorted(item for share in shares for item in share.unreadable.items()))
+    filled = [share for share in shares if len(share.indices)]
+    if not filled:
+        first = next(iter(unreadable.values()), "there is none")
+        raise EvaluationError(f"none of the {images} images can be read, the first: {first}")
+    if len(filled) == 1:  # as in one process: no copy
+        return EmbeddedImages(filled[0].embeddings, filled[0].indices, unreadable)
+    indices = np.concatenate([share.indices for share in filled])
+    order = np.argsort(indices)
+    return EmbeddedImages(np.concatenate([share.embeddings for share in filled])[order], indices[order], unreadable)
 
 
 def _embedded(

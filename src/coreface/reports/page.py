@@ -17,6 +17,7 @@ from coreface.reports.plots import line_styles, training_panels
 from coreface.reports.result_sections import curves, result_section
 from coreface.reports.sections import error_rates, figures, hardest_pairs
 from coreface.reports.style import DOCUMENT, STYLE
+from coreface.reports.test_set_curves import test_set_section
 from coreface.reports.threshold_table import threshold_table
 
 
@@ -104,6 +105,7 @@ def _sections(page: Page) -> Iterator[tuple[str, Iterable[str]]]:
         for result in page.results:
             yield result.name, result_section(result)
     yield "Training", _training(page)
+    yield "Test sets", test_set_section(page.history)
     yield "Recipe", _recipe(page.recipe)
     yield "Environment", facts_table(page.environment)
     yield "Notes", (f"<p>{escape(note)}</p>" for note in page.notes)

@@ -68,7 +68,10 @@ class Style(NamedTuple):
 
 
 HIGHLIGHT = Style(_ACCENT, width=1.9)
-_OTHERS = (Style(_MUTED), Style(_MUTED, (4, 2)), Style(_MUTED, (1, 1.5)), Style(_MUTED, (5, 1.5, 1, 1.5)))
+_DASHES = ((), (4, 2), (1, 1.5), (5, 1.5, 1, 1.5))
+_OTHERS = tuple(Style(_MUTED, dashes) for dashes in _DASHES)
+#: Of lines of which none stands out.
+EQUAL_STYLES = tuple(Style(colour, dashes) for dashes in _DASHES for colour in (_ACCENT, _MUTED))
 
 _COSINES = {"positive": HIGHLIGHT, "hardest negative": Style(_MUTED), "margin": Style(_MUTED, (4, 2))}
 
@@ -160,21 +163,22 @@ def training_panels(history: Mapping[str, Rows], styles: Mapping[str, Style]) ->
     """Curves of the runs in ``history``, rows of metrics.jsonl by run name; a panel without data is left out."""
 
     def of_runs(title: str, value: str, kind: str = "step", x: str = "step") -> Panel | None:
-        lines = {name: _series(rows, kind, x, value) for name, rows in history.items()}
-        return _lines_panel(title, lines, styles, x)
+        lines = {name: series(rows, kind, x, value) for name, rows in history.items()}
+        return lines_panel(title, lines, styles, x)
 
     panels = [of_runs("Classification loss", "classification")]
     for name, rows in history.items():
-        lines = {label: _series(rows, "step", "step", label.replace(" ", "_")) for label in _COSINES}
-        panels.append(_lines_panel(f"Cosines of the contrastive term: {name}", lines, _COSINES, "step"))
-    panels.append(of_runs("Equal error rate", "eer", "evaluation", "epoch"))
+        lines = {label: series(rows, "step", "step", label.replace(" ", "_")) for label in _COSINES}
+        panels.append(lines_panel(f"Cosines of the contrastive term: {name}", lines, _COSINES, "step"))
+    panels.append(of_runs("Equal error rate", "eer", "evaluation"))
     panels.append(of_runs("Learning rate", "lr"))
     return [panel for panel in panels if panel]
 
 
-def _lines_panel(
+def lines_panel(
     title: str, lines: Mapping[str, NDArray[np.float64]], styles: Mapping[str, Style], x: str
 ) -> Panel | None:
+    """Return a panel of the lines, (n, 2) each, that have a finite value; None if there is none."""
     drawn = {name: line for name, line in lines.items() if np.isfinite(line[:, 1]).any()}
     if not drawn:
         return None
@@ -191,8 +195,9 @@ def _lines_panel(
             ax.set_yscale("log")
             ax.minorticks_off()
             ax.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
-        if title == "Equal error rate":
+        if title.startswith("Equal error rate"):
             ax.set_ylim(bottom=0)
+        if title.startswith(("Equal error rate", "Accuracy")):
             ax.yaxis.set_major_formatter(percent_label)
         ax.set_xlabel(x.capitalize())
         ax.margins(x=0.02)
@@ -203,7 +208,7 @@ def _lines_panel(
     return Panel(title, draw(title, paint), tuple((styles[name], name) for name in drawn), caption)
 
 
-def _series(rows: Rows, kind: str, x: str, y: str) -> NDArray[np.float64]:
+def series(rows: Rows, kind: str, x: str, y: str) -> NDArray[np.float64]:
     """Return (n, 2): x and y of the rows that have both keys, NaN where y is null."""
     # A run that was resumed wrote some steps twice: the later row is the one that counts.
     points = {_number(row[x]): _number(row[y]) for row in rows if row.get("kind") == kind and x in row and y in row}

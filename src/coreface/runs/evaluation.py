@@ -1,4 +1,4 @@
-"""Evaluation of a run, an encoder or a file of embeddings: `evaluate`, and what a run evaluates while it trains."""
+"""Evaluation of a run, an encoder or a file of embeddings."""
 
 import os
 from collections.abc import Mapping
@@ -9,18 +9,16 @@ from rich.console import Console
 
 from coreface.data.source import FaceSource
 from coreface.errors import InputError, RunError
-from coreface.evaluation.embedding import EmbeddedImages, embed_images
-from coreface.evaluation.embedding_sources import EmbeddingFile, EmbeddingSource, EncoderSource, encoder_provenance
+from coreface.evaluation.embedding_sources import EmbeddingFile, EmbeddingSource, EncoderSource
 from coreface.evaluation.protocols.people import LabelledPeople, People
 from coreface.evaluation.protocols.protocol import EvaluationProtocol
 from coreface.evaluation.results import Result, VerificationResult
-from coreface.evaluation.verification import verify
 from coreface.files import user_path
 from coreface.models.encoder import FaceEncoder
 from coreface.models.open import open_encoder
-from coreface.models.pretrained import saved_digest
 from coreface.runs.folder import open_recipe_faces, require_registered
 from coreface.runs.status import RECIPE
+from coreface.training.best_encoder import BEST_ENCODER
 from coreface.training.initial_weights import ENCODER
 from coreface.training.recipe import Recipe
 
@@ -123,7 +121,7 @@ def open_source(
     if path.suffix == ".npz":
         return EmbeddingFile(path)
     full = path.resolve()
-    name = full.parent.name if full.name == ENCODER else full.name
+    name = {ENCODER: full.parent.name, BEST_ENCODER: f"{full.parent.name}, best"}.get(full.name, full.name)
     return EncoderSource(name, open_encoder(model, **(opening or {})), flip=flip, cache=cache, **(embedding or {}))
 
 
@@ -143,40 +141,6 @@ def default_protocol(
         return LabelledPeople(replicates=replicates, groups=groups, group_column=group_column)
     faces = held_out(model)
     return People(faces, name=HELD_OUT, replicates=replicates, groups=groups, group_column=group_column)
-
-
-class HeldOut:
-    """Evaluates an encoder on people during training: error rates without intervals.
-
-    Args:
-        faces: the people.
-    """
-
-    def __init__(self, faces: FaceSource) -> None:
-        self._faces = faces
-        self._embedded: EmbeddedImages | None = None
-
-    def __call__(self, encoder: FaceEncoder) -> Mapping[str, float | int | None]:
-        self._embedded = None
-        self._embedded = embed_images(encoder.embed, self._faces)
-        identities = self._faces.identities[self._embedded.indices]
-        result = verify(self._embedded.embeddings, identities, replicates=0)
-        rates = {f"tar_at_far_{rate.far:g}": rate.tar for rate in result.tar}
-        return {"eer": result.eer.eer, **rates, "genuine": result.genuine, "impostor": result.impostor}
-
-    def with_intervals(self, folder: Path, console: Console) -> VerificationResult:
-        """Return the last evaluation, of the encoder that was saved to ``folder`` then, with intervals.
-
-        The people are embedded only if this has not been done yet.
-
-        Raises:
-            EvaluationError: the embeddings cannot be evaluated.
-        """
-        people = People(self._faces, name=HELD_OUT)
-        if self._embedded is None:
-            return people.evaluate(open_source(folder), console)
-        provenance = encoder_provenance(folder.resolve().parent.name, saved_digest(folder), flip=True)
-        return people.result(self._embedded, provenance)
 
 
 def held_out(model: FaceEncoder | str | os.PathLike[str]) -> FaceSource:

@@ -44,7 +44,7 @@ def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
     data = recipe.data
     if not data.train:
         raise CoreFaceError("data.train is empty: give a folder <identity>/<image> with --data.train PATH")
-    for place in (data.train, recipe.evaluation.faces, recipe.init_from):
+    for place in (data.train, recipe.evaluation.faces, *recipe.evaluation.pairs, recipe.init_from):
         _require_writable(place)
     faces, held_out = _split(open_faces(data.train, label=data.label, identity_level=data.identity_level), data)
     require_identities(faces, 2, "training")
@@ -56,11 +56,22 @@ def open_recipe_faces(recipe: Recipe) -> tuple[FaceSource, FaceSource | None]:
     return faces, tested
 
 
+def held_out_beside(recipe: Recipe, faces: FaceSource) -> FaceSource | None:
+    """Return the people held out where others are evaluated, ``evaluation.faces``; None where they are, or nobody is.
+
+    ``faces`` are those that `open_recipe_faces` trains on.
+    """
+    return None if recipe.evaluation.faces is None else _split(faces.origin, recipe.data)[1]
+
+
 def located(recipe: Recipe) -> Recipe:
     """Return the recipe with absolute paths, as it is stored in a run."""
     data = dataclasses.replace(recipe.data, train=_absolute(recipe.data.train))
-    faces = recipe.evaluation.faces
-    evaluation = dataclasses.replace(recipe.evaluation, faces=_absolute(faces) if faces is not None else None)
+    evaluation = dataclasses.replace(
+        recipe.evaluation,
+        faces=None if (faces := recipe.evaluation.faces) is None else _absolute(faces),
+        pairs=[_absolute_pairs(place) for place in recipe.evaluation.pairs],
+    )
     init_from = _absolute(recipe.init_from) if recipe.init_from is not None else None
     return dataclasses.replace(recipe, data=data, evaluation=evaluation, init_from=init_from)
 
@@ -79,6 +90,14 @@ def _absolute(place: str) -> str:
     # `open_faces` takes orl as a name, not a path.
     path = user_path(place)
     return place if place == "orl" or not path.exists() else str(path.absolute())
+
+
+def _absolute_pairs(place: str) -> str:
+    """Return the place of a set of pairs, FILE or FILE:IMAGES, with absolute paths."""
+    if user_path(place).exists() or ":" not in place:
+        return _absolute(place)
+    file, _, images = place.rpartition(":")
+    return f"{_absolute(file)}:{_absolute(images)}"
 
 
 def start_run(

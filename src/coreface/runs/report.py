@@ -14,6 +14,7 @@ from coreface.reports.page import Page, write_page
 from coreface.runs.evaluation import evaluate
 from coreface.runs.folder import REPORT, environment
 from coreface.runs.status import RECIPE, is_locked, is_run
+from coreface.training.best_encoder import BEST_ENCODER, read_best
 from coreface.training.initial_weights import ENCODER
 from coreface.training.log import say
 from coreface.training.metrics_file import read_metrics
@@ -29,7 +30,35 @@ def run_page(folder: Path, result: VerificationResult) -> Page:
         history={name: read_metrics(folder)},
         recipe=_recipe(folder),
         environment=environment(),
-        notes=(result.statement, *result.notes),
+        notes=(*_best_note(folder), result.statement, *result.notes),
+    )
+
+
+def curves_page(folder: Path) -> Page:
+    """Return the page of a run that is training, or that evaluates test sets only: its curves, what made it."""
+    name = folder.resolve().name
+    return Page(
+        title=f"{name}: how training goes",
+        history={name: read_metrics(folder)},
+        recipe=_recipe(folder),
+        environment=environment(),
+        notes=_best_note(folder),
+    )
+
+
+def has_test_sets(folder: Path) -> bool:
+    """Say whether a run has evaluated test sets."""
+    return any(row.get("kind") == "set" for row in read_metrics(folder))
+
+
+def _best_note(folder: Path) -> tuple[str, ...]:
+    best = read_best(folder)
+    if best is None:
+        return ()
+    return (
+        f"Shown is the last encoder, in {ENCODER}/. {BEST_ENCODER}/ has the one with the lowest EER on the held-out "
+        f"people: {100 * best.eer:.2f} %, epoch {best.epoch}, step {best.step}. These people chose it, so expect a "
+        "higher EER on others. No test set chose it.",
     )
 
 
@@ -63,13 +92,7 @@ def redraw_report(folder: Path, console: Console) -> Path:
     if not is_run(folder):
         state = "holds no run" if folder.is_dir() else "does not exist"
         raise RunError(f"{folder} {state}: expected the folder of a run that coreface train wrote")
-    name = folder.resolve().name
-    page = Page(
-        title=f"{name}: how training goes",
-        history={name: read_metrics(folder)},
-        recipe=_recipe(folder),
-        environment=environment(),
-    )
+    page = curves_page(folder)
     if not is_locked(folder) and (folder / ENCODER / CONFIG).is_file():
         try:
             page = run_page(folder, evaluate(folder, console=console))

@@ -20,17 +20,19 @@ from coreface.errors import EvaluationError, RunError
 from coreface.evaluation.results import VerificationResult
 from coreface.models.encoder import FaceEncoder
 from coreface.plurals import counted
-from coreface.runs.evaluation import HeldOut
+from coreface.runs.evaluated_sets import EvaluatedPairs, EvaluatedPeople, open_test_sets
+from coreface.runs.evaluation import HELD_OUT
 from coreface.runs.folder import (
     REPORT,
     begun_by,
+    held_out_beside,
     located,
     open_recipe_faces,
     require_free,
     require_registered,
     start_run,
 )
-from coreface.runs.report import run_page, write_page_where_possible
+from coreface.runs.report import curves_page, has_test_sets, run_page, write_page_where_possible
 from coreface.runs.resuming import (
     continue_folder,
     open_newest,
@@ -42,6 +44,7 @@ from coreface.runs.resuming import (
 from coreface.runs.status import RECIPE, is_finished, is_run, run_lock
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_writer import raise_storage_error
+from coreface.training.evaluating import EvaluatedSet
 from coreface.training.initial_weights import ENCODER
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
@@ -101,21 +104,25 @@ def train(
         processes.on_leader(lambda: require_free(folder, overwrite))
         faces, tested = open_recipe_faces(recipe)
         # Report errors in the recipe here, before anything is written or replaced.
-        held_out = HeldOut(tested) if tested else None
-        trainer = _trainer(recipe, faces, folder, held_out, console, processes)
+        evaluated = _evaluated(recipe, faces, tested, console, processes)
+        trainer = _trainer(recipe, faces, folder, evaluated, console, processes)
         with _lock(folder, processes):
             processes.on_leader(
                 lambda: start_run(recipe, folder, faces, console, overwrite=overwrite, launchers=launchers)
             )
-            if tested is None:
-                say(console, "nobody is held out and evaluation.faces is not set: this run evaluates nothing")
+            if not evaluated:
+                say(
+                    console,
+                    "nobody is held out, and neither evaluation.faces nor evaluation.pairs is set: this run evaluates "
+                    "nothing",
+                )
             say(
                 console,
                 f"training {recipe.model.backbone} on {counted(faces.num_identities, 'identity')}, "
                 f"{counted(len(faces), 'image')}, {counted(trainer.total_steps, 'step')}"
                 f"{_shared_out(recipe, processes)}; run folder {folder}",
             )
-            return _train(trainer, held_out, folder, until_epoch, console, processes)
+            return _train(trainer, evaluated, folder, until_epoch, console, processes)
 
 
 def resume(
@@ -175,12 +182,14 @@ def _resume(
         require_as_many_identities(checkpoint, faces, folder)
     if checkpoint is not None and not force:
         require_same(checkpoint, recipe, faces, folder)
-    held_out = HeldOut(tested) if tested else None
     if is_finished(folder) and not force:
         say(console, f"{folder} is already finished; to continue training, change the recipe and add --force")
         # A run may have been interrupted between the end of training and the report.
-        return _conclude(folder, None if (folder / REPORT).exists() else held_out, console, processes)
-    trainer = _trainer(recipe, faces, folder, held_out, console, processes, checkpoint)
+        if (folder / REPORT).exists():
+            return Run(folder, FaceEncoder.from_pretrained(folder / ENCODER), None)
+        return _conclude(folder, EvaluatedPeople(tested) if tested else None, console, processes)
+    evaluated = _evaluated(recipe, faces, tested, console, processes)
+    trainer = _trainer(recipe, faces, folder, evaluated, console, processes, checkpoint)
     if checkpoint is None:
         processes.on_leader(lambda: restart_folder(folder, recipe))
         say(
@@ -196,14 +205,26 @@ def _resume(
             f"resuming from {checkpoint.folder}: {trainer.step} of {counted(trainer.total_steps, 'step')} done"
             f"{_shared_out(recipe, processes)}",
         )
-    return _train(trainer, held_out, folder, until_epoch, console, processes)
+    return _train(trainer, evaluated, folder, until_epoch, console, processes)
+
+
+def _evaluated(
+    recipe: Recipe, faces: FaceSource, tested: FaceSource | None, console: Console, processes: Processes
+) -> list[EvaluatedPeople | EvaluatedPairs]:
+    """Open what the run evaluates while it trains: the people it is evaluated on, and then every test set."""
+    evaluated: list[EvaluatedPeople | EvaluatedPairs] = []
+    if tested is not None:
+        evaluated.append(EvaluatedPeople(tested, held_out=recipe.evaluation.faces is None))
+    if (held_out := held_out_beside(recipe, faces)) is not None:
+        evaluated.append(EvaluatedPeople(held_out, name=HELD_OUT))
+    return [*evaluated, *open_test_sets(recipe.evaluation.pairs, processes, console)]
 
 
 def _trainer(
     recipe: Recipe,
     faces: FaceSource,
     folder: Path,
-    held_out: HeldOut | None,
+    evaluated: Sequence[EvaluatedSet],
     console: Console,
     processes: Processes,
     checkpoint: Checkpoint | None = None,
@@ -212,7 +233,7 @@ def _trainer(
         recipe,
         faces,
         folder,
-        evaluator=held_out,
+        evaluated=evaluated,
         console=console,
         checkpoint=checkpoint,
         origin=training_origin(faces),
@@ -257,7 +278,7 @@ def threads_of(recipe: Recipe) -> Iterator[None]:
 
 def _train(
     trainer: Trainer,
-    held_out: HeldOut | None,
+    evaluated: Sequence[EvaluatedSet],
     folder: Path,
     until_epoch: int | None,
     console: Console,
@@ -266,17 +287,20 @@ def _train(
     trainer.train(until_epoch)
     if trainer.epoch < trainer.recipe.optimizer.epochs:
         return Run(folder, trainer.encoder.eval(), None)
-    return _conclude(folder, held_out, console, processes)
+    people = next((one for one in evaluated if isinstance(one, EvaluatedPeople) and one.name is None), None)
+    return _conclude(folder, people, console, processes)
 
 
-def _conclude(folder: Path, held_out: HeldOut | None, console: Console, processes: Processes) -> Run:
+def _conclude(folder: Path, people: EvaluatedPeople | None, console: Console, processes: Processes) -> Run:
     encoder = FaceEncoder.from_pretrained(folder / ENCODER)
-    if held_out is None or not processes.is_leader:
+    if not processes.is_leader:
         return Run(folder, encoder, None)
+    evaluation = None
     try:
-        evaluation = held_out.with_intervals(folder / ENCODER, console)
+        evaluation = people.with_intervals(folder / ENCODER, console) if people else None
     except EvaluationError as error:  # training is complete and saved, so a failing evaluation is not an error
         say(console, f"not measured: {error}")
-        return Run(folder, encoder, None)
-    write_page_where_possible(run_page(folder, evaluation), folder / REPORT, console)
+    if evaluation is not None or has_test_sets(folder):
+        page = curves_page(folder) if evaluation is None else run_page(folder, evaluation)
+        write_page_where_possible(page, folder / REPORT, console)
     return Run(folder, encoder, evaluation)

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from coreface.plurals import counted
 from coreface.training.checkpoint_writer import Written
 from coreface.training.metrics_file import METRICS
 
@@ -41,6 +42,8 @@ class RunLog:
         self._first_step = first_step
         self._written = 0
         self._waited = 0.0
+        self._evaluations = 0
+        self._evaluating = 0.0
         if self._console.is_terminal and folder:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -83,10 +86,21 @@ class RunLog:
             self._waited += one.waited
             self.row("checkpoint", {"step": one.step, "waited": one.waited, "writing": one.writing, "bytes": one.size})
 
+    def evaluated(self, seconds: float) -> None:
+        """Count an evaluation and its time."""
+        self._evaluations += 1
+        self._evaluating += seconds
+
     def summary(self) -> None:
-        """Show what the checkpoints cost."""
+        """Show what evaluations and checkpoints cost."""
+        elapsed = time.monotonic() - self._started
+        if self._evaluations:
+            share = 100 * self._evaluating / elapsed
+            self.say(
+                f"{counted(self._evaluations, 'evaluation')} took {self._evaluating:.1f} s of {_duration(elapsed)} "
+                f"({share:.1f} %)"
+            )
         if self._written:
-            elapsed = time.monotonic() - self._started
             share = 100 * self._waited / elapsed
             plural = "s" if self._written > 1 else ""
             self.say(
@@ -106,13 +120,14 @@ class RunLog:
         """Append one row to metrics.jsonl; non-finite numbers are written as null."""
         if not self._rows:
             return
+        tag = f"{kind}/{values['name']}" if kind == "set" else kind
         row = {"kind": kind, **{key: _plain(value) for key, value in values.items()}}
         self._rows.write(json.dumps(row, allow_nan=False) + "\n")
         self._rows.flush()
         if self._board and "step" in row:
             for key, value in row.items():
                 if isinstance(value, int | float) and key not in ("step", "epoch"):
-                    self._board.add_scalar(f"{kind}/{key}", value, row["step"])
+                    self._board.add_scalar(f"{tag}/{key}", value, row["step"])
 
     def advance(self, step: int, epoch: int, state: str) -> None:
         """Show that ``step`` steps are done; ``state`` is a short text, such as loss and images per second."""

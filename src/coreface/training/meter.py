@@ -1,5 +1,6 @@
 """Means and times over the steps between two rows of metrics, without synchronising with the device at every step."""
 
+import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,13 @@ class Meter:
                 return
             self._interval.waited += time.perf_counter() - asked
             yield batch
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of what is done inside, such as an evaluation, out of the times of the steps."""
+        began = time.perf_counter()
+        yield
+        self._interval.started += time.perf_counter() - began
 
     def add(
         self, losses: Losses, gradient_norm: torch.Tensor | None, images: int, skipped: torch.Tensor | None = None

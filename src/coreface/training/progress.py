@@ -1,30 +1,21 @@
 """What a training reports while it runs: rows of metrics, a line of state, warnings, and why it cannot continue."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from coreface.distributed.launch import resume_command
 from coreface.distributed.processes import Processes
-from coreface.errors import ConstantEmbeddingsError, DivergedError, EvaluationError
-from coreface.models.encoder import FaceEncoder
+from coreface.errors import DivergedError
 from coreface.plurals import counted
 from coreface.training.log import RunLog
 from coreface.training.meter import Meter
 from coreface.training.recipe import Recipe
 from coreface.training.samples import save_batch
-from coreface.training.signals import StopSignals
 from coreface.training.step import TrainingStep
 from coreface.training.watch import Watch
 
-#: Measures an encoder. What it returns becomes a row of metrics.jsonl.
-Evaluator = Callable[[FaceEncoder], Mapping[str, float | int | None]]
-
 BAD_BATCH = "bad_batch"
-# BatchNorm's running statistics (momentum 0.1) are those of the images after about so many steps. Until then an encoder
-# in eval mode may give all images the same embedding.
-_SETTLED_STEPS = 100
 
 
 class Progress:
@@ -106,28 +97,3 @@ class Progress:
                 f"none of {counted(step, 'step')} had a finite loss and gradient, so nothing was learnt: check the "
                 "images in samples.png, and try a lower optimizer.lr, or --precision float32"
             )
-
-    def evaluate(
-        self, evaluator: Evaluator, encoder: FaceEncoder, log: RunLog, stop: StopSignals, *, step: int, epoch: int
-    ) -> None:
-        """Evaluate the encoder, write the row and show the figures. A signal stops it at once.
-
-        Raises:
-            TrainingStopped: a signal came.
-        """
-        where = {"step": step, "epoch": epoch}
-        try:
-            with stop.stopping_at_once():
-                measured = evaluator(encoder)
-        except EvaluationError as error:  # the encoder may recover, so the run continues
-            reason = str(error)
-            early = step < _SETTLED_STEPS and epoch < self._recipe.optimizer.epochs
-            if early and isinstance(error, ConstantEmbeddingsError):
-                steps = counted(step, "step")
-                reason = f"all images still get the same embedding, which is usual after no more than {steps}"
-            log.row("evaluation", {**where, "error": reason})
-            log.say(f"epoch {epoch}: not measured: {reason}")
-            return
-        log.row("evaluation", {**where, **measured})
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in measured.items() if isinstance(value, float))
-        log.say(f"epoch {epoch}: {figures}")

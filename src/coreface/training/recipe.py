@@ -62,6 +62,8 @@ class Recipe:
         starts = [stage.from_epoch for stage in self.stages]
         require(bool(starts) and starts[0] == 1, "stages", starts, "a first stage with from_epoch 1")
         require(starts == sorted(set(starts)), "stages.from_epoch", starts, "rising epochs")
+        nobody = self.evaluation.keep_best is not None and not self.data.holdout
+        require(not nobody, "evaluation.keep_best", self.evaluation.keep_best, "null, because data.holdout is 0")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1, or null")
         require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         require(0 <= self.seed < 2**63, "seed", self.seed, "a whole number from 0 to below 2 ** 63")

@@ -315,12 +315,19 @@ class EvaluationRecipe:
         label: Of those, as for data.label.
         identity_level: Of those, as for data.identity_level.
         every: Epochs between evaluations; the last epoch is always evaluated.
+        every_steps: Steps between evaluations besides those at the end of epochs; null makes no others.
+        pairs: Test sets, each as for coreface evaluate --pairs, FILE or FILE:IMAGES.
+        keep_best: held_out keeps the encoder with the lowest EER on the held-out identities, beside the last one; null
+            keeps the last one only. Test sets never choose.
     """
 
     faces: str | None = None
     label: str | None = None
     identity_level: int | None = None
     every: int = 1
+    every_steps: int | None = None
+    pairs: list[str] = field(default_factory=list)
+    keep_best: Literal["held_out"] | None = None
 
     def __post_init__(self) -> None:
         level = self.identity_level
@@ -328,6 +335,10 @@ class EvaluationRecipe:
         alone = self.faces is not None or (self.label, level) == (None, None)
         require(alone, "evaluation.faces", None, "a path, because evaluation.label or evaluation.identity_level is set")
         require(self.every >= 1, "evaluation.every", self.every, "at least 1")
+        steps = self.every_steps
+        require(steps is None or steps >= 1, "evaluation.every_steps", steps, "at least 1, or null")
+        named = all(self.pairs) and len(set(self.pairs)) == len(self.pairs)
+        require(named, "evaluation.pairs", self.pairs, "paths, each once")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import copy
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ from coreface.training.batches import build_loader, crops_alignment, list_unread
 from coreface.training.checkpoint import Checkpoint
 from coreface.training.checkpoint_facts import CheckpointFacts, Origin
 from coreface.training.checkpoint_writer import CheckpointWriter, raise_storage_error
-from coreface.training.initial_weights import ENCODER, load_initial_weights
+from coreface.training.evaluating import EvaluatedSet, Evaluation
+from coreface.training.initial_weights import load_initial_weights
 from coreface.training.log import RunLog
 from coreface.training.metrics_file import FINISHED
 from coreface.training.objective import Losses, Objective
 from coreface.training.process_state import load_local, local_tensors
-from coreface.training.progress import Evaluator, Progress
-from coreface.training.random_state import OwnRandomness, drawn_randomness, get_randomness, kept_randomness
+from coreface.training.progress import Progress
+from coreface.training.random_state import OwnRandomness, drawn_randomness, get_randomness
 from coreface.training.recipe import Recipe
 from coreface.training.samples import save_samples
 from coreface.training.signals import StopSignals
@@ -41,14 +43,13 @@ class Trainer:
         recipe: what to do.
         faces: the images to train on, after the recipe's ``data.train`` and hold-out have been applied.
         folder: the run folder, which exists.
-        evaluator: called with the encoder after every ``evaluation.every`` epochs and after the last one; None
-            evaluates nothing.
+        evaluated: what to evaluate the encoder on, when ``recipe.evaluation`` says so and after the last epoch.
         console: where to show progress; None shows it on standard error.
         checkpoint: where to continue from: bit-exactly, if recipe, faces and machine are the same as when it was
             written. None begins a new training, from the weights of ``init_from`` if the recipe has it.
         origin: faces and environment, which every checkpoint records.
         processes: those that train together, each with a trainer of its own that is made and called at the same places;
-            None takes all of torch.distributed, or this one alone. Only the leader shows, evaluates and writes rows.
+            None takes all of torch.distributed, or this one alone. Only the leader shows progress and writes rows.
 
     Raises:
         DataError: fewer than two identities, labels out of range, or too few images for a batch.
@@ -73,7 +74,7 @@ class Trainer:
         faces: FaceSource,
         folder: Path,
         *,
-        evaluator: Evaluator | None = None,
+        evaluated: Sequence[EvaluatedSet] = (),
         console: Console | None = None,
         checkpoint: Checkpoint | None = None,
         origin: Origin | None = None,
@@ -84,7 +85,6 @@ class Trainer:
         self.recipe = recipe
         self.epoch = self.batch = self.step = 0
         self._folder = folder
-        self._evaluator = evaluator
         self._console = console
         self._origin = origin or Origin()
         self._processes = processes or Processes()
@@ -118,6 +118,7 @@ class Trainer:
             self.encoder, self.objective, recipe, self._device, self.precision, self._processes, rows
         )
         self._progress = Progress(recipe, faces.num_identities, self.stepper, folder, self._processes)
+        self._evaluation = Evaluation(evaluated, recipe, folder, self._device, self._processes)
 
         # From here on every process draws other numbers.
         if self._processes.world_size > 1:
@@ -153,6 +154,8 @@ class Trainer:
                     self._folder, self.recipe.checkpoint, self._saved_step, self._processes
                 ) as checkpoints,
             ):
+                # A checkpoint in the middle or at the end of an epoch was written before the evaluation of its step.
+                self._evaluation.begin(self.step - 1 if self.batch else self.step)
                 if self.step == 0:
                     self._progress.report_settings(log)
                 while self.epoch < last:
@@ -178,7 +181,10 @@ class Trainer:
         stage = self.recipe.stage_at(epoch)
         self.encoder.train()
         self.objective.train()
-        # A resumed training enters the epoch where it left it, perhaps behind its last batch.
+        # A resumed training enters the epoch where it left it, perhaps behind its last batch. The evaluation of a step
+        # comes after its checkpoint, and so it comes now.
+        if 0 < self.batch < len(self.loader) and self._evaluation.due_after(self.step):
+            self._evaluate(log, stop, checkpoints)
         batches = self.loader.epoch(epoch, self.batch) if self.batch < len(self.loader) else ()
         for images, identities in self._progress.meter.timing(batches):
             if self.step == 0 and self._processes.is_leader:
@@ -208,6 +214,9 @@ class Trainer:
             if due:
                 self._save(log, checkpoints, wait=False)
             log.checkpoints(checkpoints.written())
+            if batch < len(self.loader) and self._evaluation.due_after(self.step):
+                with self._progress.meter.paused():
+                    self._evaluate(log, stop, checkpoints)
 
         # The rest of the epoch's steps makes a row of its own.
         self.batch = len(self.loader)
@@ -217,28 +226,24 @@ class Trainer:
             raise DataError("no batch of the first epoch held two readable images: see unreadable.txt in the run")
 
     def _finish_epoch(self, log: RunLog, stop: StopSignals, checkpoints: CheckpointWriter, *, last: bool) -> None:
-        """Evaluate if it is time to. The training's state does not change here, so a signal may stop it anywhere."""
+        """Evaluate if it is time to."""
         epoch = self.epoch + 1
         if last:
             self._progress.require_good_step(self.step)
         # Before the evaluation, which may be long: an interruption must not cost the epoch.
         if last and self._saved_step != self.step:
             self._save(log, checkpoints, wait=False)
-        if epoch == self.recipe.optimizer.epochs or epoch % self.recipe.evaluation.every == 0:
-            received = 0
-            try:
-                if self._processes.is_leader:
-                    self.encoder.save_pretrained(self._folder / ENCODER)
-                    if self._evaluator is not None:
-                        with kept_randomness(self._device):
-                            where = {"step": self.step, "epoch": epoch}
-                            self._progress.evaluate(self._evaluator, self.encoder, log, stop, **where)
-            except TrainingStopped as error:
-                received = error.signal
-            (received,) = self._processes.maximum(received)  # the others wait here for the leader
-            if received:
-                raise self._stopped(received, log, checkpoints)
+        if self._evaluation.due_after_epoch(epoch, self.step):
+            self._evaluate(log, stop, checkpoints)
         self.epoch, self.batch = epoch, 0
+
+    def _evaluate(self, log: RunLog, stop: StopSignals, checkpoints: CheckpointWriter) -> None:
+        """Evaluate on every set. The training's state does not change here, so a signal may stop it anywhere."""
+        try:
+            self._evaluation.run(self.encoder, log, stop, step=self.step, epoch=self.epoch + 1)
+        except TrainingStopped as error:
+            raise self._stopped(error.signal, log, checkpoints) from None
+        self.encoder.train()
 
     def train_step(
         self, stage: int, rate: float, images: torch.Tensor, identities: torch.Tensor
