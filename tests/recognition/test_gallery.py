@@ -173,6 +173,8 @@ def test_every_face_is_answered_and_a_person_is_there_once(gallery):
     assert answer.faces[1].candidates[0].person == "p0"  # but another face resembles p0 more
     assert all(len(one.candidates) == 2 for one in answer.faces)
     assert (answer.decision, answer.person) == ("unknown", None)
+    found = gallery.search(faces, top=1)  # in the order given
+    assert [rows[0].person for rows in found if rows[0].score > 0.9] == ["p0", "p0", "p2"]
 
 
 def test_photographs(photograph, tmp_path):
@@ -373,3 +375,18 @@ def test_odd_ids_names_and_metadata(gallery):
             gallery.enrol("a", embeddings(1), metadata=metadata)
     with pytest.raises(InputError, match="name"):
         gallery.rename("\u00e9", "x" * 501)
+
+
+def test_nothing_of_a_person_is_logged(place, caplog, capfd):
+    with caplog.at_level("DEBUG"), cf.Gallery.open(place, toy_pipeline()) as gallery:
+        rows = embeddings(1, 2)
+        gallery.enrol("a secret id", rows, name="A Secret Name", metadata={"secret key": 1})
+        gallery.identify(rows[0])
+        gallery.verify("a secret id", rows[1])
+        gallery.rename("a secret id", "Another Secret")
+        gallery.delete("a secret id")
+        with pytest.raises(InputError):
+            gallery.enrol("a secret id", [])
+    written = caplog.text + "".join(capfd.readouterr())
+    assert "ecret" not in written
+    assert f"{rows[0, 0]:.4f}" not in written

@@ -238,14 +238,16 @@ class Gallery(ManagedGallery):
         """Return the most similar people, the best first, and decide nothing: there is always a most similar one.
 
         Args:
-            embeddings: (D,) or (n, D) float, of the pipeline of the gallery.
+            embeddings: (D,) or (n, D) float, of the pipeline of the gallery, or `EmbeddedFace`.
             top: number of people for each.
+
+        Returns:
+            The candidates for each embedding, in the order given.
         """
-        faces, failure = self._probes(listed(embeddings))
-        if failure is not None:
-            raise failure
-        rows, _ = self._search(faces, top)
-        return rows
+        samples, refused = read_samples(self._needed_pipeline(), listed(embeddings), "largest")
+        if refused:
+            raise failure_of(refused[0])
+        return self._search(samples, top)[0]
 
     def _needed_pipeline(self) -> FacePipeline:
         if self.pipeline is None:
