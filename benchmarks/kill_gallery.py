@@ -149,8 +149,8 @@ def violations(place: str, folder: Path) -> tuple[list[str], int]:
                     wrong.append("an embedding of the other encoder")
     ended = {people for action, people in begun if action == "delete"}
     gone = {people for action, people in done if action == "delete"}
-    later = entries(folder)
-    changing = {person for word, action, people in later[len(journal) :] for person in people}
+    # What the other writer has begun since the journals were read.
+    changing = {person for entry in entries(folder) if entry not in journal for person in entry[2]}
     for action, people in begun:
         if action in ("enrol", "import"):
             held = [person in there for person in people]
