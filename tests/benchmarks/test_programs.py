@@ -237,6 +237,14 @@ RUNS = [
     Run(
         "near_duplicates.py", "FACES FACES", (r"12 test images against 12 training images", r"at least 0\.99: +12 test")
     ),
+    Run(
+        "clean_labels.py",
+        "orl --share 0.05 --model PEOPLE --good-lost 0.01",
+        (
+            r"400 images of 40 identities, 20 with a label of somebody else",
+            r" +1\.000% +\d+ +\d+\.\d% \( +\d+\.\d%\) +\d+\.\d% +\d\.\d\d% \( +\d\.\d\d%\) +5\.00% \( +\d+\.\d\d%\)",
+        ),
+    ),
     Run("kill_processes.py", "--runs 1", (r" 1  1-2-4-1  same batches", r"1 of 1 as promised")),
 ]
 
@@ -263,6 +271,8 @@ def places(tmp_path_factory):
             face = OrlSource()[10 * person + image][0]
             picture = np.pad(np.repeat(np.repeat(face, 2, 0), 2, 1), ((30, 30), (60, 60), (0, 0)), constant_values=110)
             (portraits / f"s{person}" / f"{image}.jpg").write_bytes(toy_images.encode(picture, ".jpg"))
+    people = tmp_path_factory.mktemp("people") / "people.npz"
+    np.savez(people, embeddings=np.random.default_rng(0).standard_normal((40, 32)).repeat(10, axis=0) + 0.1)
     return {
         "FACES": str(folder),
         "PORTRAITS": str(portraits),
@@ -272,6 +282,7 @@ def places(tmp_path_factory):
         "OUT": str(kept / "calibration.json"),
         "OUT.db": str(kept / "gallery.db"),
         "KILLED.db": str(kept / "killed.db"),
+        "PEOPLE": str(people),
     }
 
 

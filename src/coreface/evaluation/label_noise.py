@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from coreface.errors import InputError
 
-_ERRORS = 3.0  # standard errors of the bound that chooses t: few counts give no small bound by chance
+_BOUND = 3.0  # standard errors of the bound that chooses t: few counts give no small bound by chance
+_CAUTION = 1.0  # standard errors by which pi is taken lower where the good ones that are lost are counted
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def _count_wrong(below: NDArray[np.float64], wrong_share: NDArray[np.float64]) -
     """
     seen = wrong_share > 0
     below, wrong_share = below[seen], wrong_share[seen]
-    best = int(_bound(below, wrong_share, _ERRORS).argmin())
-    likely, cautious = (float(_bound(below, wrong_share, errors)[best]) for errors in (0.0, -1.0))
+    best = int(_bound(below, wrong_share, _BOUND).argmin())
+    likely, cautious = (float(_bound(below, wrong_share, errors)[best]) for errors in (0.0, -_CAUTION))
     return min(likely, float(below[-1])), min(cautious, float(below[-1]))
 
 
