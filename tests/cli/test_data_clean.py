@@ -144,6 +144,10 @@ def test_other_storages(run, tmp_path, storage):
         (["gone", "--model", "encoder"], "gone: no such folder"),
         (["faces", "--model", "encoder", "--good-lost", "2"], "good_lost is 2.0, expected a share"),
         (["faces", "--model", "encoder", "--near-duplicates", "0"], "least is 0.0, expected a likeness above 0"),
+        (
+            ["faces", "--model", "encoder", "--list", "no/list.csv"],
+            "no/list.csv cannot be written: there is no folder no",
+        ),
         (["one", "--model", "encoder"], "cleaning needs at least 2 identities, got 1"),
     ],
 )

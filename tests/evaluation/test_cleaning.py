@@ -192,3 +192,4 @@ def test_duplicates_of_a_source():
     source, done = Copies([0, 0, 0, 1, 2, *[2] * 95]), []
     assert find_duplicates(source, progress=done.append) == [AlikePair(3, 4, 1.0, True)]
     assert done == [64]
+    assert find_duplicates(source, least=2) == [AlikePair(3, 4, 1.0, True)]

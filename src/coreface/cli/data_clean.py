@@ -59,12 +59,19 @@ def _clean(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     from coreface.data import open_faces, require_identities
     from coreface.data.corrections import write_corrections
+    from coreface.data.near_duplicates import require_likeness
     from coreface.evaluation.cleaning import find_duplicates, find_label_errors
     from coreface.evaluation.label_noise import require_share
     from coreface.evaluation.suggested_corrections import suggest_corrections
     from coreface.reports.cleaning_page import write_cleaning_page
 
     require_share(options.good_lost)
+    require_likeness(options.near_duplicates)
+    stem = f"{Path(options.path).resolve().stem}-clean"
+    listed, page = Path(options.list or f"{stem}.csv"), Path(options.page or f"{stem}.html")
+    for path in (listed, page):
+        if not path.parent.is_dir():
+            raise InputError(f"{path} cannot be written: there is no folder {path.parent}")
     source = open_faces(options.path, **reader_options(options))
     require_identities(source, 2, "cleaning")
     embeddings = open_embeddings(options.model, options)
@@ -76,8 +83,6 @@ def _list(options: argparse.Namespace) -> None:
     report = find_label_errors(source, embedded, duplicates, good_lost=options.good_lost, seed=options.seed)
     for message in report.unreadable:
         print(f"coreface: not compared: {message}", file=sys.stderr)
-    stem = f"{Path(options.path).resolve().stem}-clean"
-    listed, page = Path(options.list or f"{stem}.csv"), Path(options.page or f"{stem}.html")
     corrections = suggest_corrections(report)
     write_corrections(listed, corrections)
     summary = (

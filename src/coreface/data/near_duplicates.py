@@ -55,6 +55,12 @@ def mirror_patches(patches: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(mirrored)
 
 
+def require_likeness(least: float) -> None:
+    """Raise `InputError` where the least likeness of near duplicates is not positive."""
+    if not least > 0:
+        raise InputError(f"least is {least!r}, expected a likeness above 0, such as 0.98")
+
+
 def alike_across(
     digests: list[bytes], patches: NDArray[np.float32], identities: NDArray[np.int64], least: float = 0.98
 ) -> list[AlikePair]:
@@ -65,7 +71,7 @@ def alike_across(
 
     Args:
         digests: (n) of the pixels, from `pixel_digest`.
-        patches: (n, 24 * 24) from `grey_patch`.
+        patches: (n, 24 * 24) from `grey_patch`; what they hold does not matter where equal pixels alone are searched.
         identities: (n,).
         least: likeness of a near duplicate, or of its mirror image; above 1 searches for equal pixels alone.
 
@@ -76,8 +82,7 @@ def alike_across(
         raise InputError(
             f"{len(digests)} digests, {len(patches)} patches, {len(identities)} identities; expected as many"
         )
-    if not least > 0:
-        raise InputError(f"least is {least!r}, expected a likeness above 0, such as 0.98")
+    require_likeness(least)
     groups: dict[bytes, list[int]] = {}
     for index, digest in enumerate(digests):
         groups.setdefault(digest, []).append(index)

@@ -124,11 +124,13 @@ def find_duplicates(
     """
     digests: list[bytes] = []
     kept: list[int] = []
-    patches = np.empty((len(source), PATCH_SIDE**2), np.float32)
+    near = least <= 1  # equal pixels need no patches
+    patches = np.empty((len(source), PATCH_SIDE**2 if near else 0), np.float32)
     for index in range(len(source)):
         try:
             image = source[index][0]
-            patches[len(kept)] = grey_patch(image)
+            if near:
+                patches[len(kept)] = grey_patch(image)
         except ImageError:
             continue
         digests.append(pixel_digest(image))
