@@ -76,7 +76,7 @@ class TemplateMatrix:
         counts[:] = 0
         for owners, vectors in chunks:
             person = np.searchsorted(people, owners)
-            if not np.isin(owners, people).all():
+            if len(person) and (person.max() == len(people) or (people[person] != owners).any()):
                 raise GalleryError("a template belongs to no person: the gallery is damaged")
             new, first = np.unique(person[place[person] < 0], return_index=True)
             new = new[np.argsort(first)]
@@ -88,7 +88,7 @@ class TemplateMatrix:
                 matrix._rows[added] += checked_unit(vectors)
             else:
                 np.add.at(matrix._rows, added, checked_unit(vectors))
-            counts += np.bincount(added, minlength=len(counts))
+            np.add.at(counts, added, 1)
         for start in range(0, matrix.size, 4096):
             part = np.flatnonzero(counts[start : min(start + 4096, matrix.size)] > 1) + start
             matrix._rows[part] = pooled(matrix._rows[part])

@@ -243,9 +243,8 @@ class SqliteStore(SqlStore):
             return self._matrix, record
 
     def _loaded(self, record: GalleryRecord) -> TemplateMatrix:
-        people = self.run("SELECT number FROM person WHERE gallery = ? ORDER BY number", [self.gallery])
-        numbers = np.fromiter((row[0] for row in people), np.int64, len(people))
-        del people
+        people = self.stream("SELECT number FROM person WHERE gallery = ? ORDER BY number", [self.gallery])
+        numbers = np.fromiter((row[0] for rows in people for row in rows), np.int64)
         count = self._value("SELECT COUNT(*) FROM template WHERE gallery = ?", [self.gallery])
         statement = "SELECT person, embedding FROM template WHERE gallery = ? ORDER BY number"
         chunks = (self._chunk(rows, record) for rows in self.stream(statement, [self.gallery]))
