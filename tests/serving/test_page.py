@@ -328,3 +328,39 @@ def test_a_key_sees_what_its_role_allows(browser, new_server, keys):
         link.click()
         wait(browser, lambda: "Nobody is enrolled yet" in browser.find_element(By.ID, "people-note").text)
         assert browser.find_element(By.ID, "enrol-form").is_displayed() is may_enrol
+
+
+def test_assistive_technology_finds_its_way(browser, new_server, files):
+    """The rules of axe-core, in each section, with results, in light and dark."""
+    axe = Path(pytest.importorskip("axe_core_python", reason="axe-core-python is not installed").__file__).parent
+    program = (axe / "axe.min.js").read_text(encoding="utf-8")
+    check = "const done = arguments[arguments.length - 1]; axe.run().then(found => done(found.violations));"
+    server = new_server()
+    try:
+        for scheme in ("light", "dark"):
+            browser.execute_cdp_cmd(
+                "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+            )
+            section(browser, server, "people")
+            enrol(browser, f"Alice {scheme}", files / ("one.jpg" if scheme == "light" else "other.jpg"))
+            wait(browser, lambda: listed(browser))
+            browser.execute_script(program)
+            found = {"people": browser.execute_async_script(check)}
+            identify(browser, server, files / "same.jpg")
+            browser.execute_script(program)
+            found["identify"] = browser.execute_async_script(check)
+            section(browser, server, "compare")
+            compare(browser, files, "one", "same")
+            browser.execute_script(program)
+            found["compare"] = browser.execute_async_script(check)
+            section(browser, server, "about")
+            browser.execute_script(program)
+            found["about"] = browser.execute_async_script(check)
+            rows = [
+                (place, rule["impact"], rule["id"], [node["html"][:120] for node in rule["nodes"]])
+                for place, rules in found.items()
+                for rule in rules
+            ]
+            assert rows == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -265,6 +265,7 @@ def test_unknown_addresses_and_methods(client):
     response = client().delete("/v1/verify")
     problem(response, "method-not-allowed")
     assert response.headers["allow"] == "POST"
+    assert client().post("/").headers["allow"] == "GET"
 
 
 def test_nothing_of_a_person_is_in_the_log(client, jpeg, caplog, keys):

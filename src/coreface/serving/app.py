@@ -1,5 +1,6 @@
 """The application: routes, and the layers that every request goes through."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coreface._version import __version__
 from coreface.errors import CoreFaceError
@@ -54,6 +56,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     # The last one is the outermost.
+    app.add_middleware(PathsAsSent)
     app.add_middleware(Gate, settings=service.settings)
     app.add_middleware(Doors, settings=service.settings)
     app.add_middleware(Envelope, metrics=service.metrics, tls=service.settings.tls or service.settings.behind_proxy)
@@ -79,9 +82,29 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         problem = Problem("method-not-allowed", f"the address does not take {request.method[:16]}")
         response = problem.response(request.state.request_id)
-        response.headers["Allow"] = (error.headers or {}).get("Allow", "")
+        response.headers["Allow"] = ", ".join(_methods_at(request))
         return response
     return Problem("not-found", "there is no such address").response(request.state.request_id)
+
+
+class PathsAsSent:
+    """Matches paths before percent-encoding is undone, so that an encoded slash is a part of its segment."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = scope["raw_path"].decode("ascii", "replace")
+        await self.app(scope, receive, send)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Return all methods of an address; its routes know one each."""
+    for path, operations in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.scope["path"]):
+            return sorted(method.upper() for method in operations)
+    return ["GET"]  # the page
 
 
 def _document(app: FastAPI) -> None:

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from coreface.recognition.gallery_answers import Answer, Candidate, FaceAnswer
 from coreface.recognition.gallery_records import Enrolment, Person, Refusal, Template
@@ -21,7 +21,7 @@ def _object(value: object) -> object:
         raise ValueError("expected a JSON object") from error
 
 
-Metadata: TypeAlias = Annotated[dict[str, JsonValue], BeforeValidator(_object)]
+Metadata: TypeAlias = Annotated[dict[str, Any], BeforeValidator(_object)]
 
 
 class IdentifyRequest(RequestMessage):

@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import AfterValidator
 
 from coreface.errors import ModelError, UnknownPersonError
 from coreface.recognition.gallery import Gallery
@@ -35,7 +36,8 @@ people = APIRouter(prefix="/v1", tags=["people"])
 _READ, _ENROL, _ADMIN = ([Depends(Needs(role))] for role in ("read", "enrol", "admin"))
 _PAGE = 500  # people that a search reads at a time
 
-Id = Annotated[str, Path(description="the id of the person", max_length=200)]
+# The path is matched as it was sent, so that an id may hold a slash: %2F does not end a segment.
+Id = Annotated[str, AfterValidator(unquote), Path(description="the id of the person, percent-encoded")]
 
 
 @people.post(
@@ -104,7 +106,7 @@ async def add_person(request: Request, response: Response) -> EnrolmentResponse:
 
 
 @people.post(
-    "/people/{id:path}/images",
+    "/people/{id}/images",
     status_code=201,
     dependencies=_ENROL,
     responses=documented(*WITH_IMAGES, 404),
@@ -120,8 +122,8 @@ async def add_images(request: Request, id: Id) -> EnrolmentResponse:
     return EnrolmentResponse.of(await service.engine.in_thread(lambda: gallery.person(id)), enrolment)
 
 
-@people.delete("/people/{id:path}/images/{image}", status_code=204, dependencies=_ADMIN, responses=documented(404, 422))
-async def delete_image(request: Request, id: Id, image: Annotated[str, Path(max_length=100)]) -> None:
+@people.delete("/people/{id}/images/{image}", status_code=204, dependencies=_ADMIN, responses=documented(404, 422))
+async def delete_image(request: Request, id: Id, image: str) -> None:
     """Delete one image of a person; the person stays."""
     service, gallery = service_of(request), gallery_of(request)
 
@@ -137,7 +139,7 @@ async def delete_image(request: Request, id: Id, image: Annotated[str, Path(max_
 
 
 @people.get(
-    "/people/{id:path}/export",
+    "/people/{id}/export",
     dependencies=_ADMIN,
     response_class=Response,
     responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}, **documented(404, 422)},
@@ -157,7 +159,7 @@ async def export_person(request: Request, id: Id) -> Response:
     return Response(content, media_type="application/jsonl", headers=headers)
 
 
-@people.get("/people/{id:path}", dependencies=_READ, responses=documented(404, 422))
+@people.get("/people/{id}", dependencies=_READ, responses=documented(404, 422))
 async def get_person(request: Request, id: Id) -> PersonWithImages:
     """A person and the ids of the enrolled images."""
     service, gallery = service_of(request), gallery_of(request)
@@ -166,7 +168,7 @@ async def get_person(request: Request, id: Id) -> PersonWithImages:
 
 
 @people.patch(
-    "/people/{id:path}",
+    "/people/{id}",
     dependencies=_ENROL,
     responses=documented(400, 404, 413, 415, 422),
     openapi_extra=body_of(ChangeRequest),
@@ -179,7 +181,7 @@ async def change_person(request: Request, id: Id) -> PersonMessage:
     return PersonMessage.of(await service.engine.in_thread(lambda: gallery.update(id, **changes)))
 
 
-@people.delete("/people/{id:path}", status_code=204, dependencies=_ADMIN, responses=documented(404, 422))
+@people.delete("/people/{id}", status_code=204, dependencies=_ADMIN, responses=documented(404, 422))
 async def delete_person(request: Request, id: Id) -> None:
     """Delete a person; no search that begins after the answer finds the person, in any worker."""
     service, gallery = service_of(request), gallery_of(request)
