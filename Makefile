@@ -2,7 +2,7 @@
 # PIP_ARGS goes to pip as it is, for another build of torch: make demo PIP_ARGS="--index-url <an index of your choice>"
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-FOLDS ?= 1
+FOLDS ?= 4
 BIN := .venv/bin
 INSTALLED := .venv/installed
 # One thread a process: two test processes on two cores, each with threads of its own, would wait for one another.

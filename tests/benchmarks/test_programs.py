@@ -103,6 +103,21 @@ RUNS = [
         r"  loader alone, everything of data\.augment +\d+\.\d images/s",
         rf"  rate with everything / with flips only +{RATIO} +goal 0\.5",
     ),
+    Run(
+        "demo_combinations.py",
+        "--precisions float32 --threads 1 --seeds 1 --folds 0 --epochs 1",
+        (
+            r"raw pixels +6\.\d\d +mean",
+            r"float32, 1 threads, seed 1 +\d+\.\d\d +mean +\d+\.\d\d +\d+\.\d s",
+            r"mean / raw pixels \d+\.\d+ +goal 0\.65",
+            r"single folds below raw pixels [01] of 1",
+        ),
+    ),
+    Run(
+        "few_people.py",
+        "orl --draws 0 --groups 1 --optimizer.epochs 1 --optimizer.warmup_epochs 0",
+        (r"draw 0: EER \d+\.\d\d %, raw pixels \d+\.\d\d %, ratio \d+\.\d+; \d+\.\d s of the processor",),
+    ),
     classifier("", "float32"),
     classifier("--bf16", "bfloat16"),
     Run(
@@ -231,7 +246,7 @@ RUNS = [
     Run("null_studies.py", "--studies 1", (r"study +difference of the EER", r"[01] of 1 p-values below 0\.05")),
     Run(
         "kill_study.py",
-        "orl_small --kills 1 --seeds 1 --data.image_size 16 --optimizer.epochs 15",
+        "orl_small --kills 1 --seeds 1 --data.image_size 16 --optimizer.epochs 27",
         (r"kill 1: after \d+ of \d+ rows", r"the same result to the last bit"),
     ),
     Run(

@@ -12,9 +12,11 @@ import torch
 import coreface as cf
 from coreface.cli import main
 from coreface.data import OrlSource
+from coreface.evaluation.metrics import eer
 from coreface.studies import demo
 from coreface.training.trainer import Trainer
 
+KINDS = ("genuine", "impostor")
 RECIPE = """
 model: {{backbone: {backbone}, embedding_size: 16}}
 data: {{train: orl, image_size: 16, workers: 0, holdout: 10, holdout_seed: null}}
@@ -85,17 +87,38 @@ def test_the_mean_is_that_of_the_folds(shown):
     assert [f"{100 * mean:.2f}" for mean in rates.mean(axis=0)] == line.split()[1:]
 
 
+def test_the_comparison_is_that_of_the_folds(shown):
+    _, out, results, _ = shown
+    pixels, coreface = (
+        [getattr(fold, name).verification.eer.eer for fold in results] for name in ("pixels", "coreface")
+    )
+    below = sum(c < p for c, p in zip(coreface, pixels, strict=True))
+    said = " ".join(out.split())
+    assert f"mean error is {sum(coreface) / sum(pixels):.2f} of that of raw pixels" in said
+    assert f"below it in {below} of 2 folds" in said
+    assert "20 people prove little" in said
+
+
+def next_commands(out):
+    lines = out.split("What to do next:")[1].splitlines()
+    return [line.split() for line in lines if line.startswith("  coreface ")]
+
+
 def test_it_ends_with_three_commands_and_the_report(shown):
     folder, out, _, _ = shown
-    after = out.split("Three things to try next:")[1].strip().splitlines()
-    commands = [line.split("#")[0].strip() for line in after if "coreface " in line]
-    assert len(commands) == 3
-    assert after[-1] == f"report: {folder / 'report.html'}"
+    assert [command[1] for command in next_commands(out)] == ["evaluate", "train", "evaluate"]
+    assert out.strip().splitlines()[-1] == f"report: {folder / 'report.html'}"
+
+
+def test_lines_fit_a_terminal_of_80_columns(shown):
+    """Except for the folder, which a test has far down."""
+    folder, out, _, _ = shown
+    assert max(map(len, out.replace(str(folder), "runs/demo").splitlines())) <= 80
 
 
 def test_the_first_command_works_and_gives_the_same_numbers(shown, capsys):
     _, out, results, _ = shown
-    (command,) = [line.split("#")[0].split() for line in out.splitlines() if "once more" in line]
+    command = next_commands(out)[0]
     assert main([*command[1:], "--json", "--replicates", "0"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["eer"]["eer"] == results[0].coreface.verification.eer.eer
@@ -103,10 +126,10 @@ def test_the_first_command_works_and_gives_the_same_numbers(shown, capsys):
 
 
 def test_the_second_command_is_a_valid_recipe(shown, capsys):
-    (words,) = [line.split("#")[0].split()[2:] for line in shown[1].splitlines() if "coreface train" in line]
+    _, _, *words = next_commands(shown[1])[1]
     words[0] = str(Path(__file__).parents[2] / words[0])
     assert main(["train", *words, "--print_config"]) == 0
-    assert "epochs: 30" in capsys.readouterr().out
+    assert "seed: 2" in capsys.readouterr().out
 
 
 def test_the_report_is_one_page_without_overclaiming(shown):
@@ -117,6 +140,19 @@ def test_the_report_is_one_page_without_overclaiming(shown):
     for address in ("http://", "https://"):
         for attribute in ("src=", "href="):
             assert f'{attribute}"{address}' not in page  # nothing is fetched to show it
+
+
+def test_the_report_opens_with_the_scores_of_raw_pixels_and_of_the_encoder(shown):
+    folder, _, results, _ = shown
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    first, second = page.split("<section>")[1:3]
+    assert "Genuine and impostor scores" in first
+    assert first.index("Scores: raw pixels") < first.index("Scores: CoReFace")
+    assert "Error rates" in second
+    for name in ("pixels", "coreface"):
+        parts = [getattr(fold, name).verification for fold in results]
+        pooled = eer(*(np.concatenate([getattr(one, f"{kind}_scores") for one in parts]) for kind in KINDS))
+        assert f"T = {pooled.threshold:.4f}" in first
 
 
 def test_folds_are_tested_on_other_people(shown):
@@ -195,10 +231,9 @@ def test_the_recipe_is_found_and_a_missing_one_is_said():
 
 
 @pytest.mark.slow
-def test_the_demo_as_it_is(tmp_path, capsys):
-    """One fold of the real thing. The promise, three quarters of raw pixels, is for the mean over four: `FOLDS=4`."""
-    assert main(["demo", "--run", str(tmp_path / "demo")]) == 0
-    assert not any("mean" in line and "%" in line for line in capsys.readouterr().out.splitlines())  # of one fold
+def test_the_demo_as_it_is(tmp_path):
+    """One fold of the real thing. The promise, 0.65 of raw pixels, is for the mean over four."""
+    assert main(["demo", "--folds", "1", "--run", str(tmp_path / "demo")]) == 0
     assert (tmp_path / "demo" / "report.html").exists()
-    # Measured: 6.0 %, raw pixels 6.7 %, the encoder before training 8.9 %. No fold is harder on the method than this.
-    assert cf.evaluate(tmp_path / "demo" / "fold0" / "coreface", replicates=0).verification.eer.eer < 0.08
+    # Raw pixels: 6.7 %. No fold is harder on the method than this.
+    assert cf.evaluate(tmp_path / "demo" / "fold0" / "coreface", replicates=0).verification.eer.eer < 0.067

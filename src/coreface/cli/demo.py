@@ -15,7 +15,12 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "train and evaluate on the ORL faces: raw pixels, the dropout-only baseline, CoReFace",
     )
     demo.add_argument(
-        "--folds", type=int, default=1, choices=range(1, 5), metavar="N", help="disjoint test groups, 1 to 4"
+        "--folds",
+        type=int,
+        default=4,
+        choices=range(1, 5),
+        metavar="N",
+        help="groups of ten people to test on, 1 to 4 (default: %(default)s)",
     )
     demo.add_argument("--run", default="runs/demo", metavar="DIR", help="where to write (default: %(default)s)")
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from coreface.errors import InputError
+from coreface.evaluation.metrics import Floats, eer
 from coreface.evaluation.results import Result, VerificationResult
 from coreface.files import write_atomically
-from coreface.reports.plots import line_styles, training_panels
+from coreface.reports.plots import line_styles, score_panel, training_panels
 from coreface.reports.result_sections import curves, result_section
 from coreface.reports.sections import error_rates, figures, hardest_pairs
 from coreface.reports.style import DOCUMENT, STYLE
@@ -31,6 +32,7 @@ class Page:
         results: all of different names. None if there is only the history of a run in training.
         compare: whether the results are verifications on the same faces: their rates and curves are drawn together, and
             thresholds and hardest pairs are those of the last one. Otherwise each result has a section of its own.
+        opening: genuine and impostor scores by name, drawn side by side before all else.
         history: rows of metrics.jsonl by name of the run. The run that is named as the last result, or else the last,
             is drawn in that result's colour.
         recipe: of the training, YAML.
@@ -46,6 +48,7 @@ class Page:
     summary: tuple[str, ...] = ()
     results: tuple[Result, ...] = ()
     compare: bool = False
+    opening: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
     history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     recipe: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +96,8 @@ def write_sections(
 
 def _sections(page: Page) -> Iterator[tuple[str, Iterable[str]]]:
     verifications = page.verifications
+    if page.opening:
+        yield "Genuine and impostor scores", _opening(page.opening)
     if verifications:
         rates = {result.name: result.verification for result in verifications}
         yield "Error rates", error_rates(rates, last_stands_out=page.compare)
@@ -109,6 +114,12 @@ def _sections(page: Page) -> Iterator[tuple[str, Iterable[str]]]:
     yield "Recipe", _recipe(page.recipe)
     yield "Environment", facts_table(page.environment)
     yield "Notes", (f"<p>{escape(note)}</p>" for note in page.notes)
+
+
+def _opening(scores: Mapping[str, tuple[Floats, Floats]]) -> Iterator[str]:
+    yield figures(
+        [score_panel(name, genuine, impostor, eer(genuine, impostor)) for name, (genuine, impostor) in scores.items()]
+    )
 
 
 def _training(page: Page) -> Iterator[str]:
