@@ -187,7 +187,7 @@ class PostgresStore(SqlStore):
             yield
             return
         with self._errors(), self._pool.connection() as connection:
-            self._local.connection = connection
+            self._local.connection, self._local.marks = connection, set()
             try:
                 connection.execute(f"BEGIN {kind}")
                 yield
@@ -226,6 +226,11 @@ class PostgresStore(SqlStore):
             self.run(f"DROP TABLE {self._entries}")
             self._make_entries(record.embedding_size, self._search)
         super().replace_embeddings(embeddings, record)
+
+    @property
+    def marks(self) -> set[str]:
+        marks: set[str] = self._local.marks
+        return marks
 
     def search(self, probes: NDArray[np.float32], top: int) -> Found:
         with self.snapshot():

@@ -51,6 +51,11 @@ class SqlStore(ABC):
     def index(self, people: list[int]) -> None:
         """Take notice that templates of people were added or removed, inside of the transaction that did it."""
 
+    @property
+    @abstractmethod
+    def marks(self) -> set[str]:
+        """What the transaction has noted about itself; empty at its beginning."""
+
     @abstractmethod
     def search(self, probes: NDArray[np.float32], top: int) -> Found:
         """As `GalleryStore.search`."""
@@ -231,8 +236,11 @@ class SqlStore(ABC):
         return wrong
 
     def _changed(self, people: list[int], removed: bool = False) -> None:
-        due = ", erase_due = revision + 1" if removed else ""
-        self.run(f"UPDATE gallery SET revision = revision + 1{due} WHERE number = ?", [self.gallery])
+        # Once a transaction: PostgreSQL would go through all versions of the row at each further change.
+        for mark, change in (("changed", "revision = revision + 1"), ("removed", "erase_due = revision")):
+            if mark not in self.marks and (removed or mark == "changed"):
+                self.run(f"UPDATE gallery SET {change} WHERE number = ?", [self.gallery])
+                self.marks.add(mark)
         self.index(people)
 
     def _person(self, row: Sequence[Any]) -> tuple[int, Person]:

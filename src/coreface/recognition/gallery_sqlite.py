@@ -65,6 +65,7 @@ class SqliteStore(SqlStore):
         self._lock = threading.RLock()
         self._inside = ""  # the kind of transaction around the current statement
         self._written = False
+        self._marks: set[str] = set()
         self._matrix: TemplateMatrix | None = None
         self._revision = -1
         if not path.exists() and new is None:
@@ -165,6 +166,7 @@ class SqliteStore(SqlStore):
                 return
             self.run(f"BEGIN {kind}")
             self._inside, self._written = kind, False
+            self._marks.clear()
             try:
                 yield
                 self.run("COMMIT")
@@ -181,6 +183,10 @@ class SqliteStore(SqlStore):
                 "INSERT OR REPLACE INTO change SELECT ?, number, revision FROM gallery WHERE number = ?",
                 [(person, self.gallery) for person in people],
             )
+
+    @property
+    def marks(self) -> set[str]:
+        return self._marks
 
     def search(self, probes: NDArray[np.float32], top: int) -> Found:
         with self._lock:
