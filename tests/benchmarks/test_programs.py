@@ -261,6 +261,14 @@ RUNS = [
         ),
     ),
     Run("kill_processes.py", "--runs 1", (r" 1  1-2-4-1  same batches", r"1 of 1 as promised")),
+    Run(
+        "serve_load.py",
+        "--seconds 1 --clients 2",
+        tuple(
+            rf"  2 clients  {name} +\d+\.\d requests/s  p50 \d+ ms  p95 \d+ ms  p99 \d+ ms  \d+ MB  refused 0"
+            for name in ("naive", "coreface serve")
+        ),
+    ),
 ]
 
 

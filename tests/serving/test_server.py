@@ -3,10 +3,12 @@
 import contextlib
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -161,6 +163,14 @@ def test_bad_starts_are_one_line(capsys, tmp_path, server):
         assert expected in err
 
 
+def workers_of(server):
+    """Return the ids of the worker processes."""
+    lines = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(server.process.pid)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if "spawn_main" in line]
+
+
 @pytest.mark.slow
 def test_workers_share_the_work_and_are_replaced(new_server, jpeg):
     server = new_server("--workers", "2")
@@ -173,10 +183,17 @@ def test_workers_share_the_work_and_are_replaced(new_server, jpeg):
     text = connection.getresponse().read().decode()
     connection.close()
     assert 'coreface_requests_total{method="POST",route="/v1/verify",status="200"} 4.0' in text
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(server.process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert len(children) >= 2
+    before = workers_of(server)
+    assert len(before) == 2
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    answered = False
+    until = time.monotonic() + 120
+    while not answered and time.monotonic() < until:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answered = ask(server, "POST", "/v1/verify", *body)[1]["match"] is True
+    assert answered
+    assert not set(workers_of(server)) & set(before)
     assert server.stop() in (0, -signal.SIGTERM)
 
 
