@@ -120,9 +120,18 @@ def test_requests_that_are_being_answered_are_finished(new_server, jpeg):
             received += piece
     assert received.startswith(b"HTTP/1.1 200 ")
     assert b'"faces"' in received
-    assert server.process.wait(60) in (0, -signal.SIGTERM)
+    assert server.process.wait(60) in (0, 128 + signal.SIGTERM)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", server.port), timeout=5)
+
+
+def test_a_temporary_gallery_ends_with_the_service(new_server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        server = new_server()
+        assert list(tmp_path.glob("coreface-gallery-*/people.db"))
+        assert server.stop(number) == status
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_request_beyond_those_at_once_comes_back_later(new_server):
@@ -194,7 +203,7 @@ def test_workers_share_the_work_and_are_replaced(new_server, jpeg):
             answered = ask(server, "POST", "/v1/verify", *body)[1]["match"] is True
     assert answered
     assert not set(workers_of(server)) & set(before)
-    assert server.stop() in (0, -signal.SIGTERM)
+    assert server.stop() in (0, 128 + signal.SIGTERM)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Runs the service: the socket, the processes, the log, the end."""
 
 import os
+import signal
 import socket
 import ssl
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import cv2
@@ -45,6 +47,7 @@ def serve(settings: Settings) -> None:
         CoreFaceError: the model cannot be opened.
     """
     _check_files(settings)
+    signal.signal(signal.SIGTERM, _exit)  # which uvicorn raises again at the end; a temporary gallery is removed then
     with _listen(settings) as listener, _own_gallery(settings) as settings:
         if settings.workers == 1:
             _limit_threads(settings)
@@ -58,6 +61,10 @@ def serve(settings: Settings) -> None:
             config = _config("coreface.serving.server:worker_app", settings, factory=True, workers=settings.workers)
             _say(settings, listener)
             Multiprocess(config, sockets=[listener]).run()
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def worker_app() -> FastAPI:
