@@ -24,6 +24,8 @@ from coreface.recognition.gallery_records import Enrolment
 from coreface.recognition.gallery_store import Found, GalleryRecord, now
 from coreface.recognition.pipeline import FacePipeline
 
+_TRIES = 20  # searches that a deletion may spoil, before the gallery is taken for damaged
+
 
 class Gallery(ManagedGallery):
     """People and the embeddings of their faces, in a store. Open one with `Gallery.open`.
@@ -270,13 +272,17 @@ class Gallery(ManagedGallery):
         pipeline = self._needed_pipeline()
         size = pipeline.encoder.embedding_size
         probes = np.array([sample.embedding for sample in samples], np.float32).reshape(len(samples), size)
-        while True:
+        for _ in range(_TRIES):
             found = self.store.search(probes, top)
             self._check(found.record)
             people = self.store.people_by_number({number for hits in found.hits for number, _ in hits})
             if all(number in people for hits in found.hits for number, _ in hits):
-                break  # otherwise somebody was deleted meanwhile, and must not be found
-        return [candidates(hits, people, pipeline.calibration, found) for hits in found.hits], found
+                return [candidates(hits, people, pipeline.calibration, found) for hits in found.hits], found
+            # Somebody was deleted meanwhile, and must not be found.
+        raise GalleryError(
+            f"{self.store.place}: a search finds people who are not in the gallery, which is damaged: coreface gallery "
+            "check says more; restore a backup"
+        )
 
     def _answers(
         self, photographs: Sequence[Sequence[Sample]], top: int, fpir: float, threshold: float | None
