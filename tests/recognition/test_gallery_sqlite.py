@@ -86,6 +86,18 @@ def test_damage_is_named(place):
         assert len(gallery.check()) == 2
 
 
+def test_a_search_that_finds_nobody_who_is_there_ends(place):
+    with cf.Gallery.open(place, toy_pipeline()) as gallery:
+        gallery.enrol("alice", embeddings(1))
+        assert gallery.identify(embeddings(1)[0]).person == "alice"
+        connection = sqlite3.connect(place)
+        connection.execute("DELETE FROM person")  # behind the back of the gallery, as damage does
+        connection.commit()
+        connection.close()
+        with pytest.raises(GalleryError, match="people who are not in the gallery"):
+            gallery.identify(embeddings(1)[0])
+
+
 def test_a_full_disk_changes_nothing(place):
     with cf.Gallery.open(place, toy_pipeline()) as gallery:
         gallery.enrol("alice", embeddings(1, 3))
