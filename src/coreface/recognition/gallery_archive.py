@@ -77,7 +77,11 @@ def export_people(store: GalleryStore, path: Path, id: str | None) -> Transfer:
             write({"coreface_gallery": _FORMAT, **head})
             for person in _people(store, id):
                 found = store.person(person.id)
-                assert found is not None
+                if found is None:
+                    raise GalleryError(
+                        f"{store.place}: the gallery is damaged ({person.id} is listed but not found): coreface gallery "
+                        "check says more; restore a backup"
+                    )
                 stored = [_template(template) for _, template in store.stored(found[0])]
                 plain = person.to_dict()
                 fields = {
