@@ -79,8 +79,8 @@ def export_people(store: GalleryStore, path: Path, id: str | None) -> Transfer:
                 found = store.person(person.id)
                 if found is None:
                     raise GalleryError(
-                        f"{store.place}: the gallery is damaged ({person.id} is listed but not found): coreface gallery "
-                        "check says more; restore a backup"
+                        f"{store.place}: the gallery is damaged ({person.id} is listed but not found): "
+                        "coreface gallery check says more; restore a backup"
                     )
                 stored = [_template(template) for _, template in store.stored(found[0])]
                 plain = person.to_dict()
