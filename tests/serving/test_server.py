@@ -130,6 +130,7 @@ def test_a_temporary_gallery_ends_with_the_service(new_server, tmp_path, monkeyp
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         server = new_server()
+        assert ask(server)[0] == 200
         assert list(tmp_path.glob("coreface-gallery-*/people.db"))
         assert server.stop(number) == status
         assert list(tmp_path.iterdir()) == []
