@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coreface.cli.pipeline_options import add_detector_options, add_face_options, add_model_options, open_pipeline
-from coreface.cli.terminal import add_command, show_progress
+from coreface.cli.terminal import add_command, print_no_face, show_progress
 from coreface.errors import FaceError, InputError
 from coreface.plurals import counted
 
@@ -208,9 +208,7 @@ def _verify(options: argparse.Namespace) -> int:
         try:
             decision = gallery.verify(options.person, options.image, options.fmr, threshold=options.threshold)
         except FaceError as error:
-            if options.json:
-                print(json.dumps({"match": None, "reason": error.reason, "message": str(error)}, indent=2))
-            print(f"coreface: {error}", file=sys.stderr)
+            print_no_face(error, options.json)
             return _UNDECIDED
     if options.json:
         print(json.dumps(decision.to_dict(), indent=2, allow_nan=False))

@@ -1,11 +1,14 @@
 """What the commands share: their place in the parser and the console they report progress to."""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from coreface.errors import FaceError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,3 +63,10 @@ def show_progress(text: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(text, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+def print_no_face(error: FaceError, as_json: bool) -> None:
+    """Print why two faces could not be compared: on standard error, and with ``--json`` as a decision without match."""
+    if as_json:
+        print(json.dumps({"match": None, "reason": error.reason, "message": str(error)}, indent=2))
+    print(f"coreface: {error}", file=sys.stderr)

@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import sys
 
 from coreface.cli.pipeline_options import add_detector_options, add_face_options, add_model_options, open_pipeline
-from coreface.cli.terminal import add_command
+from coreface.cli.terminal import add_command, print_no_face
 from coreface.errors import FaceError
 
 _MATCH, _NO_MATCH, _UNDECIDED = 0, 3, 4
@@ -39,9 +38,7 @@ def _verify(options: argparse.Namespace) -> int:
     try:
         decision = pipeline.verify(options.a, options.b, options.fmr, threshold=options.threshold)
     except FaceError as error:
-        if options.json:
-            print(json.dumps({"match": None, "reason": error.reason, "message": str(error)}, indent=2))
-        print(f"coreface: {error}", file=sys.stderr)
+        print_no_face(error, options.json)
         return _UNDECIDED
     status = _UNDECIDED if decision.match is None else _MATCH if decision.match else _NO_MATCH
     if options.json:
