@@ -100,6 +100,10 @@ class UnknownPersonError(GalleryError):
     """A person or a template is not in the gallery."""
 
 
+class PersonExistsError(GalleryError):
+    """A person who was to be new is in the gallery already."""
+
+
 class ContractError(GalleryError):
     """Embeddings of one pipeline were given to the gallery of another: their scores are not comparable."""
 

@@ -15,6 +15,7 @@ from coreface.errors import (
     ImageError,
     InputError,
     ModelError,
+    PersonExistsError,
     UnknownPersonError,
 )
 from coreface.recognition.detection import Face
@@ -125,6 +126,46 @@ def test_partial_success_and_idempotence(gallery, tmp_path):
     with pytest.raises(InputError, match="no images of bob"):
         gallery.enrol("bob", [])
     json.dumps(enrolment.to_dict())
+
+
+class InterruptedEncoder(ToyEncoder):
+    """Calls a function in the middle of its work, when the images have been read and nothing has been stored."""
+
+    meanwhile = staticmethod(lambda: None)
+
+    def embed(self, images, flip=True, *, unit=True):
+        self.meanwhile()
+        return super().embed(images, flip, unit=unit)
+
+
+def test_whoever_is_deleted_during_an_enrolment_does_not_come_back(place):
+    encoder = InterruptedEncoder()
+    pipeline = toy_pipeline()
+    pipeline.encoder = encoder
+    with cf.Gallery.open(place, pipeline) as gallery, cf.Gallery.open(place) as other:
+        gallery.enrol("alice", crops(1))
+        encoder.meanwhile = lambda: other.delete("alice")
+        with pytest.raises(UnknownPersonError, match="'alice'"):
+            gallery.enrol("alice", crops(2), expect="known")
+        assert gallery.people() == []
+        assert gallery.info().templates == 0
+        encoder.meanwhile = lambda: None
+        gallery.enrol("alice", crops(1), expect="new")
+        assert len(gallery.enrol("alice", crops(1, 2)[1:], expect="known").templates) == 1
+        assert gallery.person("alice").templates == 2
+
+
+def test_whoever_was_to_be_new_gets_no_images_of_another(place):
+    encoder = InterruptedEncoder()
+    pipeline = toy_pipeline()
+    pipeline.encoder = encoder
+    with cf.Gallery.open(place, pipeline) as gallery, cf.Gallery.open(place, toy_pipeline()) as other:
+        encoder.meanwhile = lambda: other.enrol("alice", crops(1))
+        with pytest.raises(PersonExistsError, match="'alice'"):
+            gallery.enrol("alice", crops(2), name="Alice B.", expect="new")
+        assert (gallery.person("alice").templates, gallery.person("alice").name) == (1, "alice")
+        with pytest.raises(InputError, match="expect is 'old'"):
+            gallery.enrol("alice", crops(2), expect="old")
 
 
 def test_an_image_unlike_the_others_is_flagged(gallery):

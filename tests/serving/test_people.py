@@ -99,6 +99,32 @@ def test_an_id_is_taken_once(service, jpeg):
     assert service.get("/v1/people/bob").json()["person"]["images"] == 1
 
 
+def test_whoever_is_deleted_during_an_enrolment_does_not_come_back(service, jpeg, monkeypatch):
+    """Another request is answered after the images of the first were embedded, and before they are stored."""
+    engine = service.app.state.service.engine
+    embed = engine.embed
+
+    def meanwhile(work):
+        async def embed_and_wait(crops):
+            rows = await embed(crops)
+            monkeypatch.setattr(engine, "embed", embed)
+            await engine.in_thread(work)
+            return rows
+
+        monkeypatch.setattr(engine, "embed", embed_and_wait)
+
+    gallery = service.app.state.service.gallery
+    enrol(service, "alice", jpeg(4))
+    meanwhile(lambda: gallery.delete("alice"))
+    problem(service.post("/v1/people/alice/images", files=images(jpeg(4, 3))), "unknown-person")
+    assert service.get("/v1/people").json()["people"] == []
+
+    row = service.app.state.service.pipeline.embed([jpeg(8)]).embeddings
+    meanwhile(lambda: gallery.enrol("alice", row))
+    problem(enrol(service, "alice", jpeg(4)), "person-exists")
+    assert service.get("/v1/people/alice").json()["person"]["images"] == 1
+
+
 def test_who_resembles_another_is_said(service, jpeg):
     enrol(service, "bob", jpeg(8))
     body = problem(enrol(service, "robert", jpeg(8, 1)), "nothing-enrolled")

@@ -15,7 +15,7 @@ from coreface.recognition import gallery_enrolment
 from coreface.recognition.crops import Choice
 from coreface.recognition.gallery_answers import Answer, Candidate, PersonDecision
 from coreface.recognition.gallery_decisions import calibration_of, candidates, checked_cosine, decide, gallery_threshold
-from coreface.recognition.gallery_enrolment import checked_id, new_person
+from coreface.recognition.gallery_enrolment import Expected, checked_id, new_person
 from coreface.recognition.gallery_faces import Sample, failure_of, listed, read_samples
 from coreface.recognition.gallery_management import ManagedGallery
 from coreface.recognition.gallery_matrix import pooled
@@ -102,6 +102,7 @@ class Gallery(ManagedGallery):
         keep_crops: bool = False,
         allow_similar: bool = False,
         fpir: float = 0.01,
+        expect: Expected | None = None,
     ) -> Enrolment:
         """Enrol images of a person; an image that cannot be used does not keep the others out.
 
@@ -118,16 +119,22 @@ class Gallery(ManagedGallery):
             keep_crops: store the crops, which `migrate` needs.
             allow_similar: enrol a person who resembles another one.
             fpir: the rate at which resemblance to another person is judged.
+            expect: ``new`` or ``known`` refuses a person who is not so at the moment of the change, whatever other
+                processes have done while the images were read: a person who is deleted meanwhile does not come back.
 
         Returns:
             What was enrolled, and why the rest was not. The person exists afterwards only if something was.
 
         Raises:
             InputError: an argument cannot be stored, or there are no images.
+            UnknownPersonError: the person was expected to be known.
+            PersonExistsError: the person was expected to be new.
             ContractError: another process has migrated the gallery.
             StorageError: it cannot be written, or another process writes for too long.
         """
         pipeline = self._needed_pipeline()
+        if expect not in (None, "new", "known"):
+            raise InputError(f"expect is {expect!r}, expected 'new', 'known' or None")
         new = new_person(person, name, metadata, retain_until)
         fields = {"name": name, "metadata": metadata, "retain_until": retain_until}
         given = {field: getattr(new, field) for field, value in fields.items() if value is not None}
@@ -148,6 +155,7 @@ class Gallery(ManagedGallery):
                 fpir=fpir,
                 keep_crops=keep_crops,
                 allow_similar=allow_similar,
+                expect=expect,
             )
 
     def identify(self, image: Any, top: int = 5, fpir: float = 0.01, *, threshold: float | None = None) -> Answer:

@@ -5,13 +5,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from coreface.errors import InputError
+from coreface.errors import InputError, PersonExistsError, UnknownPersonError
 from coreface.recognition.gallery_answers import Candidate
 from coreface.recognition.gallery_decisions import candidates, gallery_threshold
 from coreface.recognition.gallery_faces import Sample
@@ -20,6 +20,8 @@ from coreface.recognition.gallery_records import Enrolment, Person, Refusal, Tem
 from coreface.recognition.gallery_sql import new_id
 from coreface.recognition.gallery_store import GalleryStore, StoredTemplate, now
 from coreface.recognition.pipeline import FacePipeline
+
+Expected: TypeAlias = Literal["new", "known"]
 
 _LONGEST_ID, _LONGEST_NAME, _LARGEST_METADATA = 200, 500, 64 * 1024  # characters, characters, bytes of JSON
 _FLAG_FMR = 1e-2  # an image below this threshold to the person's others is flagged
@@ -37,6 +39,7 @@ def enrol(
     fpir: float,
     keep_crops: bool,
     allow_similar: bool,
+    expect: Expected | None,
 ) -> Enrolment:
     """Enrol samples, inside of a transaction of the store.
 
@@ -50,8 +53,17 @@ def enrol(
         fpir: rate at which resemblance to other people is judged.
         keep_crops: store the crops.
         allow_similar: enrol somebody who resembles another person.
+        expect: what the person must be; None takes both.
+
+    Raises:
+        UnknownPersonError: the person is not known, but was expected to be.
+        PersonExistsError: the person is not new, but was expected to be.
     """
     there = store.person(person.id)
+    if there is None and expect == "known":
+        raise UnknownPersonError(f"no person {person.id!r} in the gallery {store.name!r}")
+    if there is not None and expect == "new":
+        raise PersonExistsError(f"there is a person {person.id!r} in the gallery {store.name!r} already")
     own = [] if there is None else [stored for _, stored in store.stored(there[0])]
     seen = {stored.digest for stored in own}
     known: list[int] = []

@@ -12,6 +12,7 @@ from coreface.errors import (
     FaceError,
     ImageError,
     InputError,
+    PersonExistsError,
     StorageError,
     UnknownPersonError,
 )
@@ -129,6 +130,8 @@ def problem_of(error: CoreFaceError, field: str | None = None) -> Problem:
         return Problem("invalid-request", str(error), field=field)
     if isinstance(error, UnknownPersonError):
         return Problem("unknown-person", "the gallery has no such person", field=field)
+    if isinstance(error, PersonExistsError):
+        return Problem("person-exists", "there is a person of this id: add images to it", field="id")
     if isinstance(error, ContractError):
         return Problem("not-ready", "the gallery was moved to another encoder: the service must be started anew")
     if isinstance(error, StorageError):

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator
 
-from coreface.errors import ModelError, UnknownPersonError
+from coreface.errors import ModelError, PersonExistsError, UnknownPersonError
 from coreface.recognition.gallery import Gallery
 from coreface.recognition.gallery_records import EmbeddedFace, Person
 from coreface.serving.enrolling import enrol_images
@@ -87,19 +87,19 @@ async def add_person(request: Request, response: Response) -> EnrolmentResponse:
     service, gallery = service_of(request), gallery_of(request)
     message = await read_message(request, NewPersonRequest, service.settings.limits)
     _check_number(message, service.settings.limits.images)
-    async with service.new_people:
-        if await service.engine.in_thread(lambda: _exists(gallery, message.id)):
-            raise Problem("person-exists", "there is a person of this id: add images to it", field="id")
-        enrolment = await enrol_images(
-            service.engine,
-            gallery,
-            message.id,
-            message.images,
-            name=message.name,
-            metadata=message.metadata,
-            retain_until=message.retain_until,
-            allow_similar=message.allow_similar,
-        )
+    if await service.engine.in_thread(lambda: _exists(gallery, message.id)):  # before images are read
+        raise PersonExistsError("there is a person of this id already")
+    enrolment = await enrol_images(
+        service.engine,
+        gallery,
+        message.id,
+        message.images,
+        name=message.name,
+        metadata=message.metadata,
+        retain_until=message.retain_until,
+        allow_similar=message.allow_similar,
+        expect="new",
+    )
     person = await service.engine.in_thread(lambda: gallery.person(enrolment.person))
     response.headers["Location"] = f"/v1/people/{quote(person.id, safe='')}"
     return EnrolmentResponse.of(person, enrolment)
@@ -117,8 +117,10 @@ async def add_images(request: Request, id: Id) -> EnrolmentResponse:
     service, gallery = service_of(request), gallery_of(request)
     message = await read_message(request, ImagesRequest, service.settings.limits)
     _check_number(message, service.settings.limits.images)
-    await service.engine.in_thread(lambda: gallery.person(id))
-    enrolment = await enrol_images(service.engine, gallery, id, message.images, allow_similar=message.allow_similar)
+    await service.engine.in_thread(lambda: gallery.person(id))  # before images are read
+    enrolment = await enrol_images(
+        service.engine, gallery, id, message.images, allow_similar=message.allow_similar, expect="known"
+    )
     return EnrolmentResponse.of(await service.engine.in_thread(lambda: gallery.person(id)), enrolment)
 
 

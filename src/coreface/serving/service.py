@@ -1,6 +1,5 @@
 """What the routes work with, made once in each process."""
 
-import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -28,14 +27,12 @@ class Service:
         engine: finds and embeds faces.
         gallery: the people; None where the service only compares.
         metrics: what Prometheus reads.
-        new_people: held while a person is added, so that one id is not taken twice.
     """
 
     settings: Settings
     engine: FaceEngine
     gallery: Gallery | None = None
     metrics: Metrics = field(default_factory=Metrics)
-    new_people: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     def open(cls, settings: Settings, pipeline: FacePipeline | None = None) -> "Service":
