@@ -19,7 +19,8 @@ from coreface.training.checkpoint_facts import CheckpointFacts
 from coreface.training.checkpoint_state import module_tensors, optimizer_tensors
 from coreface.training.checkpoint_writer import CheckpointWriter
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe
+from coreface.training.recipe_data import DataRecipe
+from coreface.training.recipe_sections import ModelRecipe, OptimizerRecipe
 from coreface.training.trainer import Trainer
 
 IDENTITIES, EVERY = 10_572, 100

@@ -25,7 +25,8 @@ from timing import PRECISIONS, machine, ratio, synchronise
 
 from coreface.data import Augmentation, FaceLoader, FaceSource, open_faces
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
+from coreface.training.recipe_data import DataRecipe
+from coreface.training.recipe_sections import ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 WARMUP = 2

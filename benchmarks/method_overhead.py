@@ -18,7 +18,8 @@ from timing import PRECISIONS, Noise, Precision, against_bound, alternate, machi
 import coreface as cf
 from coreface.distributed.device import choose_device
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import ContrastiveRecipe, DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
+from coreface.training.recipe_data import DataRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 IDENTITIES = 10_572

@@ -21,7 +21,8 @@ import coreface as cf
 from coreface.models.views import RowMasks, dropout_views
 from coreface.training.gradients import clip_by_recipe
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
+from coreface.training.recipe_data import DataRecipe
+from coreface.training.recipe_sections import ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 IDENTITIES = 10_572

@@ -15,7 +15,7 @@ from coreface.errors import CoreFaceError
 from coreface.files import escaped, unescaped
 from coreface.runs.folder import open_recipe_faces
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import DataRecipe
+from coreface.training.recipe_data import DataRecipe
 from support.toy_images import encode, noise
 
 LOCALES = [

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from coreface.data import FaceSource, open_faces
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import ContrastiveRecipe, DataRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
+from coreface.training.recipe_data import DataRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 from coreface.training.trainer import Trainer
 
 CONTRAST = StageRecipe(from_epoch=2, views=2, dropout=0.3, contrastive=ContrastiveRecipe(weight=0.5, ema=0.5))

@@ -14,12 +14,11 @@ import pytest
 from coreface.training.checkpoint import checkpoint_folders, open_checkpoint
 from coreface.training.metrics_file import read_metrics
 from coreface.training.recipe import Recipe
+from coreface.training.recipe_data import AugmentRecipe, DataRecipe
 from coreface.training.recipe_sections import (
-    AugmentRecipe,
     CheckpointRecipe,
     ClassifierRecipe,
     ContrastiveRecipe,
-    DataRecipe,
     ModelRecipe,
     OptimizerRecipe,
     StageRecipe,

@@ -12,7 +12,8 @@ from coreface.models.encoder import FaceEncoder
 from coreface.training.best_encoder import Best, keep_best, read_best
 from coreface.training.checkpoint import open_checkpoint
 from coreface.training.checkpoint_writer import newest_checkpoint
-from coreface.training.recipe_sections import CheckpointRecipe, EvaluationRecipe
+from coreface.training.recipe_data import EvaluationRecipe
+from coreface.training.recipe_sections import CheckpointRecipe
 from support.evaluated import Evaluated
 
 TIMES = ("images_per_second", "waiting")

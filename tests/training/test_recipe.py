@@ -6,15 +6,8 @@ import pytest
 
 from coreface.errors import CoreFaceError, RecipeError
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import (
-    ContrastiveRecipe,
-    DataRecipe,
-    EvaluationRecipe,
-    MarginRecipe,
-    ModelRecipe,
-    OptimizerRecipe,
-    StageRecipe,
-)
+from coreface.training.recipe_data import DataRecipe, EvaluationRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, MarginRecipe, ModelRecipe, OptimizerRecipe, StageRecipe
 
 DEFAULTS = {
     "model": {

@@ -8,13 +8,11 @@ import yaml
 
 from coreface.errors import RecipeError
 from coreface.training.recipe import Recipe
+from coreface.training.recipe_data import AugmentRecipe, DataRecipe, EvaluationRecipe
 from coreface.training.recipe_sections import (
-    AugmentRecipe,
     CheckpointRecipe,
     ClassifierRecipe,
     ContrastiveRecipe,
-    DataRecipe,
-    EvaluationRecipe,
     MarginRecipe,
     ModelRecipe,
     OptimizerRecipe,

@@ -18,7 +18,8 @@ from coreface.training.checkpoint_facts import CheckpointFacts
 from coreface.training.checkpoint_writer import CheckpointWriter, newest_checkpoint
 from coreface.training.metrics_file import read_metrics
 from coreface.training.random_state import RandomState, get_randomness, kept_randomness, set_randomness
-from coreface.training.recipe_sections import AugmentRecipe, CheckpointRecipe
+from coreface.training.recipe_data import AugmentRecipe
+from coreface.training.recipe_sections import CheckpointRecipe
 from coreface.training.signals import StopSignals
 from support.evaluated import Evaluated
 

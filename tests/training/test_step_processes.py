@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from coreface.training.recipe import Recipe
+from coreface.training.recipe_data import DataRecipe
 from coreface.training.recipe_sections import (
     ClassifierRecipe,
     ContrastiveRecipe,
-    DataRecipe,
     MarginRecipe,
     ModelRecipe,
     OptimizerRecipe,

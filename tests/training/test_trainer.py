@@ -12,7 +12,8 @@ from coreface.data import Augmentation, FaceLoader, RecordReader, RecordWriter, 
 from coreface.errors import ConstantEmbeddingsError, DataError, EvaluationError, ModelError, RecipeError
 from coreface.models.encoder import FaceEncoder
 from coreface.models.row_masks import RowMasks
-from coreface.training.recipe_sections import AugmentRecipe, ContrastiveRecipe, StageRecipe
+from coreface.training.recipe_data import AugmentRecipe
+from coreface.training.recipe_sections import ContrastiveRecipe, StageRecipe
 from coreface.training.samples import save_samples
 from support.evaluated import Evaluated
 

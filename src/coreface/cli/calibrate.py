@@ -60,7 +60,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from coreface.evaluation.calibration import FMRS
+    from coreface.evaluation.effective_pairs import FMRS
     from coreface.models.known import KNOWN
     from coreface.models.open import is_onnx
     from coreface.reports.tables import print_thresholds

@@ -7,7 +7,8 @@ from rich.console import Console
 from coreface.data.source import FaceSource, require_identities
 from coreface.errors import EvaluationError
 from coreface.evaluation.all_pairs import unit_rows
-from coreface.evaluation.calibration import FMRS, Calibrator
+from coreface.evaluation.calibration import Calibrator
+from coreface.evaluation.effective_pairs import FMRS
 from coreface.evaluation.embedding_sources import EmbeddingSource
 from coreface.evaluation.identification import search_embeddings
 from coreface.evaluation.template_scores import score_templates

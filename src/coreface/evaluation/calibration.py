@@ -17,18 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from coreface.errors import InputError, ModelError
 from coreface.evaluation.calibrated_threshold import CalibratedThreshold, Method
+from coreface.evaluation.effective_pairs import FMRS, checked_effective, effective_pairs, trials_at
 from coreface.evaluation.metrics.pair_scores import PairSample
 from coreface.evaluation.metrics.proportions import badge, wilson
-from coreface.evaluation.metrics.resampling import resample
-from coreface.evaluation.metrics.scores import (
-    allowed_false_matches,
-    checked_floats,
-    checked_kinds,
-    next_above,
-)
+from coreface.evaluation.metrics.scores import allowed_false_matches, checked_floats, checked_kinds
 from coreface.evaluation.metrics.tail import Tail
-from coreface.evaluation.template_scores import FMRS as FMRS
-from coreface.evaluation.template_scores import POOLINGS, Pooling, TemplateScores, trials_at
+from coreface.evaluation.template_scores import POOLINGS, Pooling, TemplateScores
 from coreface.files import write_atomically
 
 CALIBRATION = "calibration.json"
@@ -36,7 +30,6 @@ ENOUGH_ALARMS = 30  # false alarms that non-mated searches need to be used: the 
 COMPARABLE = 2.0  # searches are used for galleries up to this factor smaller or larger than theirs
 
 _FORMAT = 1
-_REPLICATES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +88,7 @@ class Calibrator:
             searches = Tail.of(checked_floats(non_mated, "non-mated search scores", 1).astype(impostor.dtype))
             if gallery < 1:
                 raise InputError(f"gallery is {gallery}; expected the number of entries that were searched, 1 or more")
-        effective = () if pairs is None else _effective(pairs, seed)
+        effective = () if pairs is None else effective_pairs(pairs, seed)
         known = 0 if pairs is None else pairs.identities
         tails = Tail.of(genuine), Tail.of(impostor), searches
         return cls(*tails, gallery if searches else 0, effective, known, templates or {})
@@ -230,7 +223,7 @@ class Calibrator:
                 Tail.from_dict(content["impostor"]),
                 None if searches is None else Tail.from_dict(searches),
                 _count("gallery", content["gallery"], least=0 if searches is None else 1),
-                _checked_effective(content["effective_impostor_pairs"]),
+                checked_effective(content["effective_impostor_pairs"]),
                 _count("identities", content["identities"], least=0),
                 {
                     rule: tuple(map(TemplateScores.from_dict, content.get("templates", {}).get(rule, ())))
@@ -329,38 +322,3 @@ def _count(name: str, value: object, least: int) -> int:
     if type(value) is not int or value < least:
         raise InputError(f"{name} is {value!r}; expected an integer from {least} on")
     return value
-
-
-def _checked_effective(values: Any) -> tuple[float | None, ...]:
-    numbers = tuple(None if value is None else float(value) for value in values)
-    known = [number for number in numbers if number is not None]
-    if len(numbers) not in (0, len(FMRS)) or not all(0 < number < np.inf for number in known):
-        raise InputError(f"effective_impostor_pairs are not {len(FMRS)} numbers above 0")
-    return numbers
-
-
-def _effective(pairs: PairSample, seed: int) -> tuple[float | None, ...]:
-    impostor = pairs.impostor_scores
-    points: list[tuple[Literal["fmr"], float] | None] = []
-    for rate in FMRS:
-        allowed = allowed_false_matches(rate, len(impostor))
-        if not 0 < allowed < len(impostor):
-            points.append(None)
-            continue
-        place = len(impostor) - 1 - allowed
-        points.append(("fmr", float(next_above(np.partition(impostor, place)[place]))))
-    statistics = [point for point in points if point is not None]
-    if not statistics:
-        return (None,) * len(FMRS)
-    sample = resample(pairs, statistics, replicates=_REPLICATES, seed=seed)
-    numbers = iter(zip(sample.estimates, sample.values.T, strict=True))
-    found: list[float | None] = []
-    for point in points:
-        if point is None:
-            found.append(None)
-            continue
-        share, values = next(numbers)
-        variance = float(np.nanvar(values, ddof=1))
-        spread = float(share * (1 - share))
-        found.append(spread / variance if variance > 0 and spread > 0 else float(pairs.identities))
-    return tuple(found)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from coreface.evaluation.calibrated_threshold import ENOUGH_MATCHES, CalibratedThreshold
 from coreface.evaluation.calibration import Calibrator
+from coreface.evaluation.effective_pairs import trials_at
 from coreface.evaluation.metrics.proportions import wilson
 from coreface.evaluation.metrics.scores import allowed_false_matches
-from coreface.evaluation.template_scores import Pooling, TemplateScores, trials_at
+from coreface.evaluation.template_scores import Pooling, TemplateScores
 
 _STEPS = 40  # halvings of the range of cosines: to 2e-12
 

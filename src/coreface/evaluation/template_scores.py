@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import InputError
+from coreface.evaluation.effective_pairs import FMRS
 from coreface.evaluation.metrics.scores import allowed_false_matches, conservative_threshold
 from coreface.evaluation.metrics.tail import Tail
 
@@ -20,7 +21,6 @@ Pooling: TypeAlias = Literal["mean", "best"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "best")
 IMAGES = (2, 5, 10)  # of the templates whose scores are kept; those between use the next larger number
 
-FMRS = tuple(float(f"1e-{power}") for power in range(1, 7))
 _LARGEST = 1 << 23  # scores of one kind of templates
 _EXACT = 200  # best scores that are all kept
 _FEWEST_PEOPLE = 2
@@ -93,15 +93,6 @@ def score_templates(
             tail = Tail.of(scores[other], _EXACT)
             found[pooling].append(TemplateScores(images, tail, effective, len(np.unique(owners))))
     return {pooling: tuple(scores) for pooling, scores in found.items()}
-
-
-def trials_at(effective: tuple[float | None, ...], fmr: float) -> float | None:
-    """Return the effective number of pairs at a rate, between those that are known and as at the ends."""
-    known = [(np.log(rate), np.log(n)) for rate, n in zip(FMRS, effective, strict=False) if n is not None]
-    if not known:
-        return None
-    rates, numbers = zip(*sorted(known), strict=True)
-    return float(np.exp(np.interp(np.log(max(fmr, 1e-12)), rates, numbers)))
 
 
 def _groups(identities: NDArray[Any], images: int) -> tuple[NDArray[np.intp], NDArray[Any]]:

@@ -28,7 +28,7 @@ from coreface.registry import Registry
 from coreface.runs.status import ENVIRONMENT, LAUNCHERS, RECIPE, is_run
 from coreface.training.log import say
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import DataRecipe
+from coreface.training.recipe_data import DataRecipe
 
 REPORT = "report.html"
 _REGISTERED = "registered"  # in environment.json

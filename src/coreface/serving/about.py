@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from coreface._version import __version__
-from coreface.evaluation.calibration import FMRS, Calibrator
+from coreface.evaluation.calibration import Calibrator
+from coreface.evaluation.effective_pairs import FMRS
 from coreface.models.known import KNOWN
 from coreface.recognition.pipeline import FacePipeline
 from coreface.serving.settings import Settings

@@ -14,7 +14,7 @@ from coreface.images.alignment import Alignment
 from coreface.plurals import counted
 from coreface.training.log import RunLog
 from coreface.training.recipe import Recipe
-from coreface.training.recipe_sections import AugmentRecipe
+from coreface.training.recipe_data import AugmentRecipe
 
 UNREADABLE = "unreadable.txt"  #: file of a run that lists the images that could not be read
 

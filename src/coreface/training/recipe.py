@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from coreface.training.recipe_data import DataRecipe, EvaluationRecipe
 from coreface.training.recipe_sections import (
     CheckpointRecipe,
     ClassifierRecipe,
-    DataRecipe,
-    EvaluationRecipe,
     ModelRecipe,
     OptimizerRecipe,
     StageRecipe,
