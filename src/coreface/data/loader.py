@@ -2,103 +2,33 @@
 
 import atexit
 import os
-import signal
 import weakref
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from coreface.data.augmentation import Augmentation
+from coreface.data.batch_reader import BatchReader, Draw, Pixels, start_worker
 from coreface.data.source import FaceSource
-from coreface.errors import DataError, ImageError, InputError
-from coreface.images.load import fit_square
+from coreface.errors import DataError, InputError
 from coreface.images.preprocessing import to_network_input
 
 
-class _Draw(NamedTuple):
-    """One image of an epoch: its index, whether it is mirrored, and the number of the epoch."""
-
-    image: int
-    flip: bool
-    epoch: int
-
-
-class _Pixels(NamedTuple):
-    """A batch from a worker: uint8 (batch, size, size, 3), int64 (batch,), and the messages of unreadable images."""
-
-    images: torch.Tensor
-    identities: torch.Tensor
-    unreadable: dict[int, str]
-
-
-class _Faces(Dataset[Any]):
-    def __init__(
-        self, source: FaceSource, image_size: int, fill: bool, augment: Augmentation | None, seed: int
-    ) -> None:
-        self._source = source
-        self._image_size = image_size
-        self._fill = fill
-        self._augment = augment
-        self._seed = seed
-
-    def __getitems__(self, draws: list[_Draw]) -> _Pixels:
-        size = self._image_size
-        images = np.empty((len(draws), size, size, 3), dtype=np.uint8)
-        identities: list[int] = []
-        unreadable: dict[int, str] = {}
-        if self._augment is not None:
-            numbers = self._augment.draw(self._seed, draws[0].epoch, [draw.image for draw in draws])
-        for row, draw in enumerate(draws):
-            try:
-                image, identity = self._source[draw.image]
-            except ImageError as error:
-                unreadable[draw.image] = str(error)
-                continue
-            try:
-                image = fit_square(image, size)
-            except ImageError as error:  # a strip too long to be padded to a square
-                unreadable[draw.image] = f"{self._source.locate(draw.image)}: {error}"
-                continue
-            if self._augment is not None:
-                image = self._augment.apply(image, numbers[row])
-            images[len(identities)] = image[:, ::-1] if draw.flip else image
-            identities.append(identity)
-        read = len(identities)
-        if self._fill and 0 < read < len(draws):
-            again = np.arange(len(draws) - read) % read
-            images[read:] = images[again]
-            identities += [identities[index] for index in again]
-        return _Pixels(torch.from_numpy(images[: len(identities)]), torch.tensor(identities), unreadable)
-
-
-class _Schedule(Sampler[list[_Draw]]):
+class _Schedule(Sampler[list[Draw]]):
     """The batches of one epoch; the loader sets them before it starts the epoch."""
 
     def __init__(self) -> None:
-        self.batches: list[list[_Draw]] = []
+        self.batches: list[list[Draw]] = []
 
-    def __iter__(self) -> Iterator[list[_Draw]]:
+    def __iter__(self) -> Iterator[list[Draw]]:
         return iter(self.batches)
 
     def __len__(self) -> int:
         return len(self.batches)
-
-
-def _start_worker(_: int) -> None:
-    # The training process has priority: decoding must not take time from a step, and OpenCV and torch must not start a
-    # pool of threads in every worker.
-    os.nice(19)
-    # Ctrl-C, and SIGTERM to a whole service, reach the workers too. Only the training process decides when to stop, and
-    # it still needs batches to finish the step. Workers end when it does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
 class FaceLoader:
@@ -196,11 +126,11 @@ class FaceLoader:
         self._schedule = _Schedule()
         self._next_epoch = 1
         self._loader: DataLoader[Any] = DataLoader(
-            _Faces(source, image_size, fill=world_size > 1, augment=augment, seed=seed),
+            BatchReader(source, image_size, fill=world_size > 1, augment=augment, seed=seed),
             batch_sampler=self._schedule,
             collate_fn=_as_is,
             num_workers=workers,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             pin_memory=self._device.type == "cuda",
@@ -259,7 +189,7 @@ class FaceLoader:
         order, flips = self.draws(number)
         size = self._batch_size
         self._schedule.batches = [
-            [_Draw(int(i), bool(f), number) for i, f in zip(order[at : at + size], flips[at : at + size], strict=True)]
+            [Draw(int(i), bool(f), number) for i, f in zip(order[at : at + size], flips[at : at + size], strict=True)]
             for at in range(start * size, len(self) * size, size)
         ]
         for batch, pixels in enumerate(self._loader, start):
@@ -280,7 +210,7 @@ class FaceLoader:
                 f"copy of the data, or raise max_unreadable; the latest: {next(reversed(self.unreadable.values()))}"
             )
 
-    def _note(self, pixels: _Pixels) -> None:
+    def _note(self, pixels: Pixels) -> None:
         self.unreadable.update(pixels.unreadable)
         self.require_readable()
         if self._world_size > 1 and not len(pixels.identities):
