@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -126,14 +127,47 @@ def test_requests_that_are_being_answered_are_finished(new_server, jpeg):
         socket.create_connection(("127.0.0.1", server.port), timeout=5)
 
 
-def test_a_temporary_gallery_ends_with_the_service(new_server, tmp_path, monkeypatch):
+@contextlib.contextmanager
+def sigint_ignored():
+    """As a shell without job control starts processes in the background: they inherit it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_temporary_gallery_ends_with_the_service(new_server, tmp_path, monkeypatch, number, status):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    with sigint_ignored():
         server = new_server()
-        assert ask(server)[0] == 200
-        assert list(tmp_path.glob("coreface-gallery-*/people.db"))
-        assert server.stop(number) == status
-        assert list(tmp_path.iterdir()) == []
+    # At once: uvicorn has not begun to listen to signals.
+    assert list(tmp_path.glob("coreface-gallery-*/people.db"))
+    assert server.stop(number) == status
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_signal_while_the_service_is_opened_ends_it(tmp_path, monkeypatch, workers):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = [sys.executable, "-m", "coreface", "serve", "--port", "0", "--workers", workers]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert "no gallery was named" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(60) == 143
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_that_have_not_begun_are_ended(new_server, tmp_path, monkeypatch, number):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    server = new_server("--workers", "2")
+    assert server.stop(number) in (0, 128 + number)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_request_beyond_those_at_once_comes_back_later(new_server):

@@ -45,26 +45,72 @@ def serve(settings: Settings) -> None:
     Raises:
         InputError: the address cannot be listened at, or the certificate or the keys cannot be read.
         CoreFaceError: the model cannot be opened.
+        KeyboardInterrupt: after SIGINT, when all is closed.
+        SystemExit: after SIGTERM, likewise, with status 143.
     """
     _check_files(settings)
-    signal.signal(signal.SIGTERM, _exit)  # which uvicorn raises again at the end; a temporary gallery is removed then
-    with _listen(settings) as listener, _own_gallery(settings) as settings:
+    with _Ending() as ending, _listen(settings) as listener, _own_gallery(settings) as settings:
         if settings.workers == 1:
             _limit_threads(settings)
-            config = _config(create_app(Service.open(settings)), settings)
+            server = uvicorn.Server(_config(create_app(Service.open(settings)), settings))
+            ending.tell(server)
             _say(settings, listener)
-            uvicorn.Server(config).run(sockets=[listener])
-            return
-        Service.open(settings).close()  # a wrong name is one message here, not one of each worker again and again
-        with tempfile.TemporaryDirectory(prefix="coreface-metrics-") as folder:
-            os.environ[metrics.FOLDER], os.environ[_SETTINGS] = folder, settings.to_json()
-            config = _config("coreface.serving.server:worker_app", settings, factory=True, workers=settings.workers)
-            _say(settings, listener)
-            Multiprocess(config, sockets=[listener]).run()
+            server.run(sockets=[listener])
+        else:
+            Service.open(settings).close()  # a wrong name is one message here, not one of each worker again and again
+            _run_workers(settings, listener, ending)
+    if ending.number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ending.number is not None:
+        raise SystemExit(128 + ending.number)
 
 
-def _exit(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+class _Ending:
+    """Takes SIGINT and SIGTERM from the beginning on; uvicorn takes them later, and not all the time.
+
+    Nothing is raised where the signal arrives: Python drops an exception that a signal raises inside of a callback of
+    the garbage collector, and a temporary folder might be made but not yet known. The service is opened first, and
+    ends then. Whoever cannot wait for that sends a second signal.
+
+    Attributes:
+        number: the signal that has come; None before.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._server: uvicorn.Server | None = None
+
+    def __enter__(self) -> "_Ending":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def tell(self, server: uvicorn.Server) -> None:
+        """End a server when a signal comes, or at once if one has come."""
+        self._server = server
+        if self.number is not None:
+            server.should_exit = True
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        again, self.number = self.number is not None, number
+        if self._server is not None:
+            self._server.should_exit = True
+        elif again:
+            raise SystemExit(128 + number)
+
+
+def _run_workers(settings: Settings, listener: socket.socket, ending: _Ending) -> None:
+    with tempfile.TemporaryDirectory(prefix="coreface-metrics-") as folder:
+        os.environ[metrics.FOLDER], os.environ[_SETTINGS] = folder, settings.to_json()
+        config = _config("coreface.serving.server:worker_app", settings, factory=True, workers=settings.workers)
+        _say(settings, listener)
+        supervisor = Multiprocess(config, sockets=[listener])  # takes the signals from here on
+        if ending.number is not None:
+            supervisor.should_exit.set()
+        supervisor.run()
 
 
 def worker_app() -> FastAPI:
