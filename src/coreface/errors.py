@@ -24,7 +24,8 @@ class FaceError(CoreFaceError):
     """A photograph shows no face that can be used.
 
     Attributes:
-        reason: ``no face``, ``several faces``, ``small face``, or ``odd landmarks``: points that are those of no face.
+        reason: ``no face``, ``several faces``, ``small face``, ``odd landmarks`` (points that are those of no face), or
+            another of the quality limits, such as ``blurred``.
     """
 
     def __init__(self, message: str, reason: str) -> None:

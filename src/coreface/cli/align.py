@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from coreface.cli.pipeline_options import add_detector_options, add_face_options
+from coreface.cli.pipeline_options import add_detector_options, add_face_options, add_quality_option
 from coreface.cli.terminal import add_command, show_progress
 
 
@@ -13,6 +13,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     align.add_argument("photographs", metavar="PHOTOS", help="a folder <identity>/<photograph>")
     align.add_argument("aligned", metavar="ALIGNED", help="the folder to fill: crops, rejects.csv, samples.png")
     add_face_options(align, ("largest", "only", "centre", "all"))
+    add_quality_option(align)
     align.add_argument("--size", type=int, default=112, metavar="N", help="side of a crop in pixels (default: 112)")
     text = "how crops are stored (default: jpg, one file each)"
     align.add_argument("--format", choices=("jpg", "png", "recordio", "shards"), default="jpg", help=text)
@@ -35,6 +36,7 @@ def _align(options: argparse.Namespace) -> None:
         options.max_side,
         options.rotations,
         options.format,
+        options.quality,
     )
     total = len(list_photographs(Path(options.photographs)))
     with show_progress("aligning", total) as progress:

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coreface.cli.pipeline_options import add_detector_options, add_face_options, add_model_options, open_pipeline
+from coreface.cli.pipeline_options import (
+    add_detector_options,
+    add_face_options,
+    add_model_options,
+    add_quality_option,
+    open_pipeline,
+)
 from coreface.cli.terminal import add_command, print_no_face, show_progress
 from coreface.errors import FaceError, InputError
 from coreface.plurals import counted
@@ -41,6 +47,7 @@ def add_to(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     enrol.add_argument("--keep-crops", action="store_true", help="store the aligned crops, which gallery migrate needs")
     enrol.add_argument("--allow-similar", action="store_true", help="enrol people who resemble another one")
+    add_quality_option(enrol)
     for parser in (create, enrol):
         text = "compare with the mean of a person's templates, or with the best (new galleries; default: mean)"
         parser.add_argument("--pooling", choices=("mean", "best"), help=text)
@@ -110,6 +117,7 @@ def _enrol(options: argparse.Namespace) -> int:
                 keep_crops=options.keep_crops,
                 allow_similar=options.allow_similar,
                 fpir=options.fpir,
+                quality=options.quality,
             )
             enrolments.append((paths, enrolment))
             done += len(paths)

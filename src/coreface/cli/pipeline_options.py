@@ -27,6 +27,15 @@ def add_face_options(parser: argparse.ArgumentParser, choices: tuple[str, ...]) 
     parser.add_argument("--min-eyes", type=float, default=20.0, metavar="N", help=text)
 
 
+def add_quality_option(parser: argparse.ArgumentParser) -> None:
+    """Add by which limits a face is good enough."""
+    text = (
+        "limits of the faces that are used: off, standard or strict, as docs/quality.md defines them (default: off, "
+        "--min-eyes alone)"
+    )
+    parser.add_argument("--quality", choices=("off", "standard", "strict"), default="off", help=text)
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add what embeds."""
     parser.add_argument(

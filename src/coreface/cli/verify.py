@@ -3,7 +3,13 @@
 import argparse
 import json
 
-from coreface.cli.pipeline_options import add_detector_options, add_face_options, add_model_options, open_pipeline
+from coreface.cli.pipeline_options import (
+    add_detector_options,
+    add_face_options,
+    add_model_options,
+    add_quality_option,
+    open_pipeline,
+)
 from coreface.cli.terminal import add_command, print_no_face
 from coreface.errors import FaceError
 
@@ -29,6 +35,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     verify.add_argument("--json", action="store_true", help="print the decision as JSON")
     add_model_options(verify)
     add_face_options(verify, ("largest", "centre", "only"))
+    add_quality_option(verify)
     add_detector_options(verify)
 
 
@@ -36,7 +43,9 @@ def _verify(options: argparse.Namespace) -> int:
     calibration = None if options.threshold is not None else options.calibration
     pipeline = open_pipeline(options, calibration=calibration, face=options.face, min_eyes=options.min_eyes)
     try:
-        decision = pipeline.verify(options.a, options.b, options.fmr, threshold=options.threshold)
+        decision = pipeline.verify(
+            options.a, options.b, options.fmr, threshold=options.threshold, quality=options.quality
+        )
     except FaceError as error:
         print_no_face(error, options.json)
         return _UNDECIDED

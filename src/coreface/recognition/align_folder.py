@@ -26,6 +26,7 @@ from coreface.images.load import load_image
 from coreface.recognition.crops import MIN_EYES, Choice, Cropper
 from coreface.recognition.detection import MAX_SIDE
 from coreface.recognition.detectors import open_detector
+from coreface.recognition.quality import LimitsName, QualityLimits, quality_limits
 from coreface.recognition.workers import run_ordered
 
 Format: TypeAlias = Literal["jpg", "png", "recordio", "shards"]
@@ -47,6 +48,7 @@ class AlignSettings:
         max_side: longest side in pixels of the detector's input.
         rotations: try photographs in four orientations.
         format: how crops are stored.
+        quality: limits of the faces that are used, by name or in full.
     """
 
     detector: str = "yunet"
@@ -57,11 +59,12 @@ class AlignSettings:
     max_side: int = MAX_SIDE
     rotations: bool = False
     format: Format = "jpg"
+    quality: LimitsName | QualityLimits = "off"
 
     def cropper(self) -> Cropper:
         """Open the detector."""
         detector = open_detector(self.detector, max_side=self.max_side, rotations=self.rotations)
-        return Cropper(detector, self.alignment, self.size, self.face, self.min_eyes)
+        return Cropper(detector, self.alignment, self.size, self.face, self.min_eyes, self.quality)
 
     @property
     def suffix(self) -> str:
@@ -211,8 +214,12 @@ def _state(path: str) -> list[int]:
 
 
 def _about(settings: AlignSettings) -> dict[str, Any]:
-    detector = settings.cropper().detector.contract
-    return {"size": settings.size, "detector": detector, "face": settings.face, "min_eyes": settings.min_eyes}
+    cropper = settings.cropper()
+    about = {"size": settings.size, "detector": cropper.detector.contract, "face": settings.face}
+    about["min_eyes"] = settings.min_eyes
+    limits = quality_limits(settings.quality).to_dict()
+    # Left out where there are none, so that crops of earlier versions are continued.
+    return {**about, "quality": limits} if limits else about
 
 
 class _Journal:

@@ -1,6 +1,7 @@
 """Cutting faces out of a photograph: which ones are used, which are good enough, and how they are aligned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -10,6 +11,7 @@ from coreface.errors import FaceError, ImageError, InputError
 from coreface.images.alignment import Alignment, align
 from coreface.images.load import fit_square
 from coreface.recognition.detection import Detector, Face
+from coreface.recognition.quality import LimitsName, QualityLimits, judge, quality_limits
 
 Choice: TypeAlias = Literal["largest", "centre", "only", "all"]
 CHOICES: tuple[Choice, ...] = ("largest", "centre", "only", "all")
@@ -39,6 +41,7 @@ class Cropper:
         size: side of a crop in pixels.
         face: which one is used: the ``largest``, the one nearest to the ``centre``, the ``only`` one, or ``all``.
         min_eyes: pixels between the eyes of the smallest face that is used.
+        quality: limits of the faces that are used, by name or in full; see `coreface.recognition.quality`.
 
     Raises:
         InputError: an argument is out of range.
@@ -49,12 +52,14 @@ class Cropper:
     size: int = 112
     face: Choice = "largest"
     min_eyes: float = MIN_EYES
+    quality: LimitsName | QualityLimits = "off"
 
     def __post_init__(self) -> None:
         if self.face not in CHOICES:
             raise InputError(f"face is {self.face!r}, expected one of {', '.join(CHOICES)}")
         if self.size < 1 or not self.min_eyes >= 0:
             raise InputError(f"size is {self.size}, min_eyes {self.min_eyes}; expected 1 or more, and 0 or more")
+        quality_limits(self.quality)
 
     def crops(self, image: NDArray[np.uint8]) -> list[Crop]:
         """Return the crops of the selected faces, at least one; with ``all``, the most confident first.
@@ -89,16 +94,18 @@ class Cropper:
         return crops
 
     def _crop(self, image: NDArray[np.uint8], face: Face) -> Crop:
-        if face.landmarks is None:  # a crop already
-            return Crop(face, fit_square(image, self.size))
-        distance = face.eye_distance or 0.0
-        if distance < self.min_eyes:
-            raise FaceError(
-                f"the face has {distance:.0f} pixels between the eyes, expected at least {self.min_eyes:g}",
-                "small face",
-            )
         try:
+            if reasons := judge(image, face, self.limits):
+                raise FaceError("; ".join(reasons.values()), next(iter(reasons)))
+            if face.landmarks is None:  # a crop already
+                return Crop(face, fit_square(image, self.size))
             aligned = align(image, face.landmarks, self.size, self.alignment.template, self.alignment.border)
         except ImageError as error:
             raise FaceError(str(error), "odd landmarks") from error
         return Crop(face, aligned)
+
+    @cached_property
+    def limits(self) -> QualityLimits:
+        """The limits of the faces that are used, ``min_eyes`` among them."""
+        limits = quality_limits(self.quality)
+        return replace(limits, min_eyes=max(self.min_eyes, limits.min_eyes or 0))

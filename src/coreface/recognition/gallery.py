@@ -23,6 +23,7 @@ from coreface.recognition.gallery_open import open_store
 from coreface.recognition.gallery_records import Enrolment
 from coreface.recognition.gallery_store import Found, GalleryRecord, now
 from coreface.recognition.pipeline import FacePipeline
+from coreface.recognition.quality import LimitsName, QualityLimits
 
 _TRIES = 20  # searches that a deletion may spoil, before the gallery is taken for damaged
 
@@ -103,6 +104,7 @@ class Gallery(ManagedGallery):
         allow_similar: bool = False,
         fpir: float = 0.01,
         expect: Expected | None = None,
+        quality: LimitsName | QualityLimits | None = None,
     ) -> Enrolment:
         """Enrol images of a person; an image that cannot be used does not keep the others out.
 
@@ -121,6 +123,8 @@ class Gallery(ManagedGallery):
             fpir: the rate at which resemblance to another person is judged.
             expect: ``new`` or ``known`` refuses a person who is not so at the moment of the change, whatever other
                 processes have done while the images were read: a person who is deleted meanwhile does not come back.
+            quality: limits of the faces in photographs; None takes the pipeline's. Crops and embeddings are taken as
+                they are.
 
         Returns:
             What was enrolled, and why the rest was not. The person exists afterwards only if something was.
@@ -142,7 +146,7 @@ class Gallery(ManagedGallery):
         if not found:
             raise InputError(f"there are no images of {new.id}, expected at least one")
         choice = pipeline.cropper.face
-        samples, refused = read_samples(pipeline, found, "largest" if choice == "all" else choice)
+        samples, refused = read_samples(pipeline, found, "largest" if choice == "all" else choice, quality)
         with self.store.transaction():
             self._check(self.store.record())
             return gallery_enrolment.enrol(

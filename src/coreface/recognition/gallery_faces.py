@@ -15,6 +15,7 @@ from coreface.recognition.crops import Choice, Crop
 from coreface.recognition.detection import Face
 from coreface.recognition.gallery_records import EmbeddedFace, Refusal
 from coreface.recognition.pipeline import FaceEmbeddings, FacePipeline
+from coreface.recognition.quality import LimitsName, QualityLimits
 
 #: A photograph, a crop that a `Cropper` made, or an embedding (D,) of the pipeline of the gallery.
 FaceSource: TypeAlias = "ImageSource | Crop | EmbeddedFace"
@@ -61,13 +62,19 @@ def listed(images: Any) -> list[Any]:
     return list(images) if isinstance(images, Iterable) else [images]
 
 
-def read_samples(pipeline: FacePipeline, images: Sequence[Any], choice: Choice) -> tuple[list[Sample], list[Refusal]]:
+def read_samples(
+    pipeline: FacePipeline,
+    images: Sequence[Any],
+    choice: Choice,
+    quality: LimitsName | QualityLimits | None = None,
+) -> tuple[list[Sample], list[Refusal]]:
     """Embed one face, or with ``all`` every face, of each image.
 
     Args:
         pipeline: that of the gallery.
         images: as `listed` returns them; photographs are in memory one at a time.
         choice: which face of a photograph is meant.
+        quality: limits of the faces in photographs; None takes the pipeline's.
 
     Returns:
         The samples in order, and what has none.
@@ -75,6 +82,9 @@ def read_samples(pipeline: FacePipeline, images: Sequence[Any], choice: Choice) 
     Raises:
         InputError: something is no image and no embedding.
     """
+    cropper = replace(pipeline.cropper, face=choice)
+    if quality is not None:
+        cropper = replace(cropper, quality=quality)
     samples: list[Sample] = []
     refused: list[Refusal] = []
     waiting: list[tuple[int, Crop]] = []
@@ -96,7 +106,6 @@ def read_samples(pipeline: FacePipeline, images: Sequence[Any], choice: Choice) 
             elif isinstance(image, Crop):
                 waiting.append((index, image))
             else:
-                cropper = replace(pipeline.cropper, face=choice)
                 waiting += [(index, crop) for crop in cropper.crops(load_image(image))]
         except FaceError as error:
             refused.append(_refusal(index, image, error, error.reason))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from coreface.recognition.crops import MIN_EYES, Choice, Cropper
 from coreface.recognition.decision import Decision, DecisionAt
 from coreface.recognition.detection import MAX_SIDE, Detector, Face, WholeImage
 from coreface.recognition.detectors import open_detector
+from coreface.recognition.quality import LimitsName, Quality, QualityLimits, measure_quality
 
 SHIPPED = Path(__file__).parent / "calibrations"  #: calibrations of known weights, numbers only
 _BATCH = 32  # crops per batch
@@ -54,6 +55,7 @@ class FacePipeline:
         face: which face of a photograph is used: ``largest``, ``centre``, ``only``, or ``all``.
         alignment: for an encoder whose alignment is not recorded, such as ``arcface``.
         min_eyes: pixels between the eyes of the smallest face that is used.
+        quality: limits of the faces that are used: ``off``, ``standard``, ``strict``, or `QualityLimits`.
         flip: add the embedding of the mirrored crop.
         calibration: the source of thresholds; None for none.
 
@@ -75,13 +77,14 @@ class FacePipeline:
         face: Choice = "largest",
         alignment: str | Alignment | None = None,
         min_eyes: float = MIN_EYES,
+        quality: LimitsName | QualityLimits = "off",
         flip: bool = True,
         calibration: Calibrator | None = None,
     ) -> None:
         self.encoder, self.flip, self.calibration = encoder, flip, calibration
         self.detector = open_detector(detector)
         self.alignment = _chosen_alignment(encoder, alignment, self.detector)
-        self.cropper = Cropper(self.detector, self.alignment, encoder.image_size, face, min_eyes)
+        self.cropper = Cropper(self.detector, self.alignment, encoder.image_size, face, min_eyes, quality)
         self._encoder_digest = encoder.digest
         self.no_calibration = "there is none"
 
@@ -157,12 +160,41 @@ class FacePipeline:
         """
         return self.detector.detect(load_image(image))
 
-    def embed(self, images: Iterable[ImageSource], on_error: Literal["raise", "record"] = "raise") -> FaceEmbeddings:
+    def quality(self, image: ImageSource) -> list[Quality]:
+        """Measure the faces of a photograph that the pipeline means by ``face``, whether they are good enough or not.
+
+        Args:
+            image: a path, encoded bytes, a PIL image or an array.
+
+        Returns:
+            The quality of each face, with the length of its embedding.
+
+        Raises:
+            ImageError: it cannot be read.
+            FaceError: it shows no face, or the landmarks are those of no face.
+        """
+        photograph = load_image(image)
+        crops = replace(self.cropper, min_eyes=0, quality="off").crops(photograph)
+        embeddings = self.encoder.embed([crop.image for crop in crops], flip=self.flip, unit=False)
+        lengths = np.linalg.norm(embeddings, axis=1) / (2 if self.flip else 1)
+        return [
+            replace(measure_quality(photograph, crop.face), length=float(length))
+            for crop, length in zip(crops, lengths, strict=True)
+        ]
+
+    def embed(
+        self,
+        images: Iterable[ImageSource],
+        on_error: Literal["raise", "record"] = "raise",
+        *,
+        quality: LimitsName | QualityLimits | None = None,
+    ) -> FaceEmbeddings:
         """Embed the selected faces of photographs, with one photograph in memory at a time.
 
         Args:
             images: paths, encoded bytes, PIL images or arrays.
             on_error: ``raise`` the first error, or ``record`` all of them in ``failures``.
+            quality: limits of the faces that are used; None takes the pipeline's.
 
         Raises:
             ImageError: a photograph cannot be read.
@@ -170,6 +202,7 @@ class FacePipeline:
         """
         if on_error not in ("raise", "record"):
             raise InputError(f"on_error is {on_error!r}, expected 'raise' or 'record'")
+        cropper = self.cropper if quality is None else replace(self.cropper, quality=quality)
         failures: dict[int, CoreFaceError] = {}
         indices: list[int] = []
         faces: list[Face] = []
@@ -183,7 +216,7 @@ class FacePipeline:
 
         for index, source in enumerate(images):
             try:
-                crops = self.cropper.crops(load_image(source))
+                crops = cropper.crops(load_image(source))
             except (ImageError, FaceError) as error:
                 if on_error == "raise":
                     raise _placed(error, source, index) from error
@@ -199,7 +232,15 @@ class FacePipeline:
         embeddings = np.concatenate(rows) if rows else np.empty((0, self.encoder.embedding_size), np.float32)
         return FaceEmbeddings(embeddings, np.array(indices, np.int64), tuple(faces), failures)
 
-    def verify(self, a: ImageSource, b: ImageSource, fmr: float = 1e-3, *, threshold: float | None = None) -> Decision:
+    def verify(
+        self,
+        a: ImageSource,
+        b: ImageSource,
+        fmr: float = 1e-3,
+        *,
+        threshold: float | None = None,
+        quality: LimitsName | QualityLimits | None = None,
+    ) -> Decision:
         """Decide whether two photographs show the same person.
 
         Args:
@@ -207,6 +248,7 @@ class FacePipeline:
             b: another.
             fmr: accepted rate of false matches.
             threshold: a cosine to use instead of the calibration's threshold.
+            quality: limits of the faces that are compared; None takes the pipeline's.
 
         Raises:
             ModelError: there is neither a calibration nor a threshold.
@@ -219,7 +261,7 @@ class FacePipeline:
                 "verify compares single faces: the pipeline has face='all', expected largest, centre or only"
             )
         at = self.decision_at(fmr, threshold)
-        found = self.embed([a, b])
+        found = self.embed([a, b], quality=quality)
         return at.decide(float(found.embeddings[0] @ found.embeddings[1]), (found.faces[0], found.faces[1]))
 
     def decision_at(self, fmr: float = 1e-3, threshold: float | None = None) -> DecisionAt:
