@@ -107,7 +107,7 @@ def test_a_file_of_weights(run, sites, weights):
     network = "mobilefacenet"
     code, _, err = run("evaluate", "w.pth", "--faces", sites)
     assert code == 2
-    assert "w.pth is a file of weights: give its network, for example --backbone iresnet50" in err
+    assert "w.pth is a weight file: give its network, for example --backbone iresnet50" in err
     named = run("evaluate", "w.pth", "--backbone", network, "--faces", sites, "--json", "--replicates", 0)
     saved = run("evaluate", "saved", "--faces", sites, "--json", "--replicates", 0)
     assert named[0] == 0, named[2]

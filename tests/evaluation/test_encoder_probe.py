@@ -138,7 +138,7 @@ def test_evaluate_and_calibrate_say_it(people, tmp_path, capsys):
     [
         (None, "cannot be read"),
         ("{", "the preprocessing cannot be read"),
-        ('{"mean": 1}', "expected such as"),
+        ('{"mean": 1}', "expected for example"),
         ("[]", "the preprocessing cannot be read"),
     ],
 )

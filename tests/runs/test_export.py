@@ -149,7 +149,7 @@ def test_a_quantised_export_says_what_it_costs(model, saved, toy_folder, tmp_pat
     assert encoder.digest != source.digest
     assert encoder.calibration is None
     assert encoder.flip_inside
-    with pytest.raises(InputError, match="adds the mirror image itself"):
+    with pytest.raises(InputError, match="adds the mirrored image itself"):
         encoder.embed([np.zeros((16, 16, 3), np.uint8)], flip=False)
     faces = cf.data.open_faces(toy_folder)
     images = [image for image, _ in faces]
@@ -220,9 +220,9 @@ def test_the_scales_of_a_run_come_from_people_it_was_trained_on(model, toy_recip
     ("words", "message"),
     [
         (("m.txt",), "expected a name that ends in .onnx"),
-        (("nowhere/m.onnx",), "is no folder, expected an existing one for m.onnx"),
+        (("nowhere/m.onnx",), "is not a folder, expected an existing one for m.onnx"),
         (("m.onnx", "--flip", "--raw"), "flip and raw exclude each other"),
-        (("m.onnx", "--calibration-faces", "x"), "calibration faces are for static quantisation alone"),
+        (("m.onnx", "--calibration-faces", "x"), "calibration faces are for static quantisation only"),
         (("m.onnx", "--quantize", "static"), "is not a run with training faces"),
         (("m.onnx", "--check-images", "0"), "check_images is 0, expected at least 1"),
         (("m.onnx", "--faces", "nowhere"), "nowhere"),

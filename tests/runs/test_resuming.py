@@ -343,7 +343,7 @@ def test_what_it_was_given_is_said(finished, toy_recipe, tmp_path, paint_faces):
         tmp_path / "list.json": "a JSON file",
         finished.folder / "recipe.yaml": "a recipe or other YAML",
         finished.folder / "encoder" / "model.safetensors": "give the folder",
-        tmp_path / "words.pth": "not a file of weights",
+        tmp_path / "words.pth": "not a weight file",
         tmp_path / "other.pth": "so it is not toy",
     }
     for path, said in cases.items():

@@ -56,7 +56,7 @@ def _compare(options: argparse.Namespace) -> None:
         else:  # A has been looked at when the faces were opened
             warn_of_trained(source.identity_names, name, options.b)
     if options.backbone and not (is_weights(options.a) or is_weights(options.b)):
-        raise RecipeError("--backbone goes with a file of weights, and neither A nor B is one")
+        raise RecipeError("--backbone goes with a weight file, and neither A nor B is one")
     a, b = (open_embeddings(model, options) for model in (options.a, options.b))
     plain = []
     for name, source in sources.items():

@@ -24,7 +24,7 @@ PREPROCESSING_HELP = (
 
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     """Add how embeddings are made and kept."""
-    text = "of a MODEL that is a file of weights (.pth): its network, such as iresnet50"
+    text = "of a MODEL that is a weight file (.pth): its network, such as iresnet50"
     parser.add_argument("--backbone", metavar="NAME", help=text)
     parser.add_argument("--preprocessing", metavar="FILE", help=PREPROCESSING_HELP)
     text = (

@@ -61,7 +61,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if (options.model is None) == (options.embeddings is None):
         raise RecipeError("expected one of MODEL and --embeddings FILE")
     if options.backbone and not (options.model and is_weights(options.model)):
-        raise RecipeError(f"--backbone is {options.backbone}, expected only with a MODEL that is a file of weights")
+        raise RecipeError(f"--backbone is {options.backbone}, expected only with a MODEL that is a weight file")
     require_taker(options, options.model)
     given = _given(options)
     source = EmbeddingFile(Path(options.embeddings)) if options.embeddings else open_embeddings(options.model, options)

@@ -17,7 +17,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "is checked against torch on faces, and written only if it passes"
     )
     export = add_command(commands, "export", _export, text)
-    export.add_argument("model", metavar="RUN", help="a run, a saved encoder, or a file of weights with --backbone")
+    export.add_argument("model", metavar="RUN", help="a run, a saved encoder, or a weight file with --backbone")
     export.add_argument("out", metavar="FILE", help="the .onnx to write")
     export.add_argument("--flip", action="store_true", help="add the mirrored image's embedding inside the model")
     text = (
@@ -25,16 +25,16 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "each needs a calibration of its own afterwards"
     )
     export.add_argument("--quantize", choices=("static", "float16", "dynamic"), help=text)
-    text = "what the scales of --quantize static come from (default: people whom the run was trained on)"
+    text = "faces on which the scales of --quantize static are measured (default: training images of the run)"
     export.add_argument("--calibration-faces", metavar="PATH", help=text)
-    text = "the bare network: float (batch, 3, size, size) in, embeddings of any length out"
+    text = "the network alone: float (batch, 3, size, size) in, embeddings of any length out"
     export.add_argument("--raw", action="store_true", help=text)
-    text = "what the export is checked on (default: people whom the run held out, or the ORL faces)"
+    text = "faces on which the export is checked (default: the run's held-out people, or the ORL faces)"
     export.add_argument("--faces", metavar="PATH", help=text)
-    text = "faces at most that a quantised export is checked on (default: 500)"
+    text = "largest number of faces on which a quantised export is checked (default: 500)"
     export.add_argument("--check-images", type=int, metavar="N", help=text)
     export.add_argument("--licence", metavar="TEXT", help="a note on the terms of the weights, kept in the file")
-    text = "of a file of weights (.pth): its network, such as iresnet50"
+    text = "the network of a weight file (.pth), such as iresnet50"
     export.add_argument("--backbone", metavar="NAME", help=text)
     export.add_argument("--json", action="store_true", help="print what the check found as JSON")
 
@@ -66,8 +66,8 @@ def _print(written: "Export", quantize: str | None) -> None:
         rates = f"{100 * tar.export:.2f} %, torch {100 * tar.source:.2f} %"
         print(f"  TAR at FAR 1e-2: {rates}, change in points {100 * tar.difference:+.2f}{interval}")
     elif check.tar_note:
-        print(f"  change of TAR: not found ({check.tar_note})")
+        print(f"  change of TAR: not measured ({check.tar_note})")
     by_opencv = check.opencv if isinstance(check.opencv, str) else f"largest difference {check.opencv:.1e}"
     print(f"  OpenCV: {by_opencv}")
     if quantize:
-        print("thresholds of its source do not hold for it: calibrate it with coreface calibrate")
+        print("the thresholds of its source do not apply to it: calibrate it with coreface calibrate")

@@ -64,7 +64,7 @@ class EncoderProbe:
         if self.stranger_cosine is not None and self.stranger_cosine > _COLLAPSED:
             found.append(
                 f"different people have a mean cosine of {self.stranger_cosine:.3f}: mean or scale of the "
-                "preprocessing are probably wrong, or this is no encoder of faces"
+                "preprocessing are probably wrong, or this is not a face encoder"
             )
         if self.exchange_evidence is not None and self.exchange_evidence > _SURE:
             other = "BGR" if self.colour_order == "RGB" else "RGB"

@@ -1,4 +1,4 @@
-"""Is an exported encoder still the one that it was made from? Both embed the same faces."""
+"""Comparison of an exported encoder with its source: both embed the same faces."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -14,7 +14,7 @@ from coreface.models.encoder import FaceEncoder
 from coreface.models.onnx import OnnxEncoder
 
 BATCH_SIZES: Final = (1, 3, 16)
-TOLERANCE: Final = 1e-4  #: largest difference of a number of a unit-length embedding for a float32 export
+TOLERANCE: Final = 1e-4  #: largest difference of a component of a unit-length embedding for a float32 export
 FAR: Final = 1e-2
 _FEW = 32  # faces that are embedded at every batch size
 
@@ -40,19 +40,19 @@ class TarChange:
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """What the comparison of an export with its source found.
+    """Result of the comparison of an export with its source.
 
     Attributes:
-        faces: what it was checked on, in words.
-        images: how many images.
-        identities: of how many people.
-        batch_sizes: at which the first of them were embedded.
-        largest_difference: of a number of a unit-length embedding, over all batch sizes, by onnxruntime.
-        opencv: the same by OpenCV, or why OpenCV cannot run it.
+        faces: a description of the faces.
+        images: number of images.
+        identities: number of people.
+        batch_sizes: batch sizes at which the first images were embedded.
+        largest_difference: of a component of a unit-length embedding, over all batch sizes, by onnxruntime.
+        opencv: the same by OpenCV, or why OpenCV cannot run the model.
         smallest_cosine: of the embeddings of one image.
         median_cosine: likewise.
-        tar: the change of TAR; None for a float32 export, or where the faces allow none.
-        tar_note: why there is none.
+        tar: the change of TAR; None for a float32 export, or if there are too few faces.
+        tar_note: why it is None.
     """
 
     faces: str
@@ -79,10 +79,10 @@ def check_export(
     Args:
         source: the encoder that was exported.
         path: the file.
-        faces: on which; of an exact export some are enough.
-        described: what faces these are, in words.
-        flip: whether the mirror image is inside.
-        exact: a float32 export, which must not differ; of another the change of TAR is found.
+        faces: the faces to embed; for an exact export a part of them is enough.
+        described: a description of the faces.
+        flip: whether the model itself adds the mirrored image.
+        exact: whether it is a float32 export, which must not differ; otherwise the change of TAR is measured.
 
     Raises:
         ModelError: the file cannot be run, an embedding is not finite, or an exact export differs by more than 1e-4.
@@ -100,7 +100,7 @@ def check_export(
         )
     found = export.embed(images, flip=flip)
     if not np.isfinite(found).all():
-        raise ModelError("the exported encoder gives embeddings that are not finite: nothing was written")
+        raise ModelError("the exported encoder returns embeddings that are not finite: nothing was written")
     cosines = (found * expected).sum(axis=1)
     tar, note = (None, None) if exact else _tar_change(expected, found, faces.select(kept))
     return ExportCheck(
@@ -118,7 +118,7 @@ def check_export(
 
 
 def readable(faces: FaceSource, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
-    """Return the numbers of the faces that can be read, of those wanted, and their images.
+    """Return the indices of those wanted faces that can be read, and their images.
 
     Raises:
         DataError: none can.
@@ -131,7 +131,7 @@ def readable(faces: FaceSource, wanted: NDArray[np.int64]) -> tuple[NDArray[np.i
         except ImageError as error:
             reason = str(error)
     if not images:
-        raise DataError(f"none of {len(wanted)} faces can be read, such as: {reason}")
+        raise DataError(f"none of {len(wanted)} faces can be read; an example: {reason}")
     return np.array(kept, np.int64), images
 
 
@@ -139,7 +139,7 @@ def _largest_difference(
     export: OnnxEncoder, images: list[NDArray[np.uint8]], expected: NDArray[np.float32], flip: bool
 ) -> float:
     found = [export.embed(images, flip=flip, batch_size=size) for size in BATCH_SIZES]
-    return float(max(np.abs(rows - expected).max() for rows in found))  # nan where one is no number
+    return float(max(np.abs(rows - expected).max() for rows in found))  # nan if a component is not a number
 
 
 def _by_opencv(path: str, images: list[NDArray[np.uint8]], expected: NDArray[np.float32], flip: bool) -> float | str:

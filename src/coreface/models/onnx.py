@@ -26,30 +26,31 @@ from coreface.models.onnx_runtime import OnnxRuntime, chosen_runtime, first_line
 class OnnxEncoder:
     """An encoder in an ONNX file.
 
-    The input is uint8 RGB (batch, size, size, 3), as our own exports take it, or float (batch, 3, size, size), whose
-    pixels are prepared as ``preprocessing`` says. Nothing outside of the file is read, and no custom operator.
+    The input is uint8 RGB (batch, size, size, 3), as in exports of coreface, or float (batch, 3, size, size) after
+    ``preprocessing``. No other file is read, and no custom operator is loaded.
 
     Args:
         model: the file, or the name of known weights.
-        preprocessing: of a foreign model; None takes what is in the file, or in ``<name>.json`` beside it.
-        runtime: ``auto`` takes OpenCV for known weights and where onnxruntime is not installed.
-        threads: that compute; None leaves it to the runtime. OpenCV has one number for the whole process.
+        preprocessing: of a model that coreface did not export; None reads it from the file or from ``<name>.json`` next
+            to it.
+        runtime: ``auto`` selects OpenCV for known weights and where onnxruntime is not installed.
+        threads: number of threads; None uses the runtime's default. OpenCV has one setting for the whole process.
 
     Attributes:
-        name: what it is called.
+        name: the file or the known weights, as given.
         path: the file.
-        preprocessing: how its input is made.
-        embedding_size: numbers in an embedding.
+        preprocessing: how photographs become its input.
+        embedding_size: length of an embedding.
         digest: of file and preprocessing, or of the encoder that was exported.
         file_digest: SHA-256 of the file.
-        runtime: what runs it.
-        flip_inside: whether the file adds the mirror image itself.
+        runtime: ``onnxruntime`` or ``opencv``.
+        flip_inside: whether the model itself adds the embedding of the mirrored image.
         calibration: the ``calibration.json`` that an export carries; None without one.
-        foreign: whether it is neither an export of ours nor known: somebody else said how it is fed.
+        foreign: whether it is neither an export of coreface nor known weights, so that its preprocessing is a claim.
 
     Raises:
-        ModelError: the file is missing, damaged, or no encoder of faces; or how its input is made is not known.
-        InputError: ``preprocessing`` is given for a file that says its own.
+        ModelError: the file is missing, damaged, or not a face encoder; or its preprocessing is unknown.
+        InputError: ``preprocessing`` is given, but the file contains it.
         MissingExtraError: ``runtime="onnxruntime"`` without the package.
     """
 
@@ -77,7 +78,7 @@ class OnnxEncoder:
             self._input = _checked_input(described)
             properties = checked_properties(content)
         if preprocessing is not None and PREPROCESSING in properties:
-            raise InputError(f"preprocessing is given for {self.path}, which says its own: leave it out")
+            raise InputError(f"preprocessing is given for {self.path}, which contains its own: leave it out")
         self.preprocessing = preprocessing or described_preprocessing(self.path, properties)
         self.flip_inside = properties.get(FLIP) == "inside"
         self.calibration = properties.get(CALIBRATION)
@@ -93,7 +94,7 @@ class OnnxEncoder:
                 content, described, self.runtime, threads, outputs=1 + self._has_norms
             )
         if trusted and self.runtime == "opencv":
-            self._fixed_batch = 0  # sface says 1; OpenCV runs any number of images through it
+            self._fixed_batch = 0  # sface declares 1; OpenCV accepts any number of images
         self.embedding_size = int(self.embed([np.zeros((8, 8, 3), np.uint8)], flip=self.flip_inside).shape[1])
 
     @property
@@ -113,21 +114,23 @@ class OnnxEncoder:
 
         Args:
             images: uint8 RGB: one batch (n, height, width, 3), or a sequence of images of any sizes, or one image.
-            flip: add the embedding of the mirrored image before the length is taken out.
-            batch_size: images at a time.
-            unit: make every row of unit length.
+            flip: add the embedding of the mirrored image before normalising.
+            batch_size: images per batch.
+            unit: scale every row to unit length.
 
         Returns:
             (n, embedding_size) float32.
 
         Raises:
-            InputError: the images are not uint8 RGB, ``batch_size`` is below 1, or ``flip=False`` for a file that adds
-                the mirror image itself.
+            InputError: the images are not uint8 RGB, ``batch_size`` is below 1, or ``flip=False`` for a model that adds
+                the mirrored image itself.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, expected at least 1")
         if self.flip_inside and not flip:
-            raise InputError(f"{self.name} adds the mirror image itself, flip=False is not possible: export it without")
+            raise InputError(
+                f"{self.name} adds the mirrored image itself, so flip=False is not possible: export it without --flip"
+            )
         photographs = as_photographs(images)
         parts = []
         for start in range(0, len(photographs), self._fixed_batch or batch_size):
@@ -154,7 +157,7 @@ class OnnxEncoder:
             prepared = np.concatenate([prepared, np.repeat(prepared[-1:], self._fixed_batch - count, axis=0)])
         try:
             outputs = self._run(prepared)
-        except Exception as error:  # what a runtime raises depends on the runtime and on the model
+        except Exception as error:  # the exception's type depends on the runtime and on the model
             raise ModelError(f"{self.path}: {self.runtime} cannot run it ({first_line(error)})") from error
         found = np.asarray(outputs[0], np.float32)
         # (n, numbers), or a map of one pixel (n, numbers, 1, 1).
@@ -167,7 +170,7 @@ class OnnxEncoder:
 
 
 def to_float_input(squares: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Turn uint8 RGB (n, size, size, 3) into float (n, 3, size, size) as an encoder takes it."""
+    """Turn uint8 RGB (n, size, size, 3) into float (n, 3, size, size), the input of an encoder."""
     ordered = squares[..., ::-1] if preprocessing.colour_order == "BGR" else squares
     mean, scale = (np.asarray(value, np.float32) for value in (preprocessing.mean, preprocessing.scale))
     values = (ordered.astype(np.float32) - mean) / scale
@@ -175,13 +178,13 @@ def to_float_input(squares: NDArray[np.uint8], preprocessing: Preprocessing) -> 
 
 
 def own_digest(content: bytes, preprocessing: Preprocessing) -> str:
-    """Return the digest of an encoder that is known by its file alone: of file and preprocessing."""
+    """Return the digest of an ONNX file together with its preprocessing."""
     decisive = json.dumps(preprocessing.decisive(), sort_keys=True)
     return hashlib.sha256(f"{hashlib.sha256(content).hexdigest()} {decisive}".encode()).hexdigest()
 
 
 def file_content(path: Path) -> bytes:
-    """Return the bytes of an ONNX file. Raises `ModelError` where it cannot be read."""
+    """Return the bytes of an ONNX file. Raises `ModelError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -190,12 +193,12 @@ def file_content(path: Path) -> bytes:
 
 def _checked_input(described: OnnxFile) -> Tensor:
     if described.external:
-        raise ModelError(f"its weights lie in another file ({described.external[0]}): save it as one file")
+        raise ModelError(f"its weights are in another file ({described.external[0]}): save it as one file")
     if described.domains:
         raise ModelError(f"it needs custom operators ({', '.join(described.domains)}), which are never loaded")
     if len(described.inputs) != 1 or not described.outputs:
         names = ", ".join(map(str, described.inputs)) or "none"
-        raise ModelError(f"its inputs are {names}, expected one, of images: this is no encoder of faces")
+        raise ModelError(f"its inputs are {names}, expected a single one for images: this is not a face encoder")
     found = described.inputs[0]
     channels = {"uint8": 3, "float32": 1}.get(found.dtype)
     if channels is None or len(found.shape) != 4 or found.shape[channels] not in (3, None):
@@ -206,17 +209,17 @@ def _checked_input(described: OnnxFile) -> Tensor:
 
 
 def described_preprocessing(path: Path, properties: Mapping[str, str]) -> Preprocessing:
-    """Return how the input of an ONNX file is made, as its properties say it or ``<name>.json`` beside it.
+    """Return the preprocessing of an ONNX file, from its properties or from ``<name>.json`` next to it.
 
     Raises:
-        ModelError: neither does, or it cannot be read.
+        ModelError: neither contains it, or it cannot be read.
     """
     if PREPROCESSING in properties:
         return _parsed(properties[PREPROCESSING], str(path))
     beside = path.with_suffix(".json")
     if not beside.is_file():
         raise ModelError(
-            f"{path} does not describe its preprocessing: give a file with --preprocessing, or write {beside.name} "
+            f"{path} does not contain its preprocessing: give a file with --preprocessing, or write {beside.name} "
             f"beside it, for example {json.dumps(Preprocessing().to_dict())}"
         )
     return read_preprocessing(beside)
@@ -226,7 +229,7 @@ def read_preprocessing(path: Path) -> Preprocessing:
     """Read a file with the schema of ``preprocess.json``.
 
     Raises:
-        ModelError: it cannot be read, or says something else.
+        ModelError: it cannot be read, or has another schema.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -240,7 +243,9 @@ def _parsed(text: str, where: str) -> Preprocessing:
         return Preprocessing.from_dict(json.loads(text))
     except (ValueError, AttributeError, RecursionError) as error:
         example = json.dumps(Preprocessing().to_dict())
-        raise ModelError(f"{where}: the preprocessing cannot be read ({error}), expected such as {example}") from error
+        raise ModelError(
+            f"{where}: the preprocessing cannot be read ({error}), expected for example {example}"
+        ) from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From a `FaceEncoder` to an ONNX model that any runtime takes: pixels in, embeddings out."""
+"""Export of a `FaceEncoder` to an ONNX model that any runtime accepts: pixels in, embeddings out."""
 
 import copy
 import importlib.util
@@ -23,14 +23,14 @@ def onnx_model(encoder: FaceEncoder, *, flip: bool = False, raw: bool = False) -
     """Return an encoder as an ONNX model without properties, for any batch size.
 
     Input ``images``, uint8 RGB (batch, size, size, 3). Outputs ``embeddings`` (batch, embedding_size), float32 of unit
-    length, and ``norms`` (batch, 1), their lengths before: without these an embedding could be added to that of the
-    mirror image, or be pooled, only as if all had one length.
+    length, and ``norms`` (batch, 1), their lengths before normalising, which are needed to add the embedding of the
+    mirrored image or to pool embeddings.
 
     Args:
         encoder: it is copied; its mode and device do not matter.
-        flip: add the embedding of the mirror image inside, before the length is taken out.
-        raw: the bare network instead: float (batch, 3, size, size), prepared as ``encoder.preprocessing`` says, to
-            embeddings of any length.
+        flip: add the embedding of the mirrored image inside the model, before normalising.
+        raw: export the network alone: float (batch, 3, size, size), after ``encoder.preprocessing``, to embeddings of
+            any length.
 
     Raises:
         InputError: both ``flip`` and ``raw``.
@@ -38,12 +38,12 @@ def onnx_model(encoder: FaceEncoder, *, flip: bool = False, raw: bool = False) -
         MissingExtraError: the packages of the extra ``export`` are not installed.
     """
     if flip and raw:
-        raise InputError("flip and raw exclude each other: the bare network adds no mirror image")
+        raise InputError("flip and raw exclude each other: the network alone does not add the mirrored image")
     require_export_extra()
     network = copy.deepcopy(encoder).cpu().float().eval()
     size = encoder.image_size
     module: nn.Module = network if raw else _FromPixels(network, flip)
-    # Two images: torch takes a batch of one for a constant.
+    # Two images: torch would treat a batch of one as a constant.
     example = torch.zeros(2, 3, size, size) if raw else torch.zeros(2, size, size, 3, dtype=torch.uint8)
     try:
         with _quiet():
@@ -58,7 +58,7 @@ def onnx_model(encoder: FaceEncoder, *, flip: bool = False, raw: bool = False) -
                 output_names=["embeddings"] if raw else ["embeddings", "norms"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
-    except Exception as error:  # what the exporter raises depends on the operator that it does not know
+    except Exception as error:  # the exception's type depends on the operator that the exporter does not support
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(f"the backbone {encoder.backbone_name} cannot be exported to ONNX ({reason})") from error
     assert program is not None  # it is, with dynamo
@@ -66,14 +66,14 @@ def onnx_model(encoder: FaceEncoder, *, flip: bool = False, raw: bool = False) -
 
 
 def require_export_extra() -> None:
-    """Raise `MissingExtraError` where a package of the extra ``export`` is missing."""
+    """Raise `MissingExtraError` if a package of the extra ``export`` is missing."""
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"not installed: {', '.join(missing)}; pip install 'coreface[export]'")
 
 
 class _FromPixels(nn.Module):
-    """The encoder between its preprocessing and the unit length."""
+    """The encoder with its preprocessing before it and the normalisation after it."""
 
     def __init__(self, encoder: FaceEncoder, flip: bool) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class _FromPixels(nn.Module):
 
 
 def _without_traces(model: Any) -> bytes:
-    """Return the bytes of a model without what torch notes at each node: stack traces with paths of this machine."""
+    """Return the bytes of a model without torch's notes at each node: stack traces with paths of this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]

@@ -1,4 +1,4 @@
-"""The description of an ONNX file: inputs, outputs, metadata and requirements. Nothing in it is run.
+"""The description of an ONNX file: inputs, outputs, metadata and requirements. Nothing is executed.
 
 The protocol buffer is parsed by the lengths of its fields: no allocation exceeds the size of the file. Source:
 onnx.proto (field numbers) and the encoding of protocol buffers (wire types).
@@ -34,10 +34,10 @@ class OnnxFile:
 
     Attributes:
         inputs: those that are used and are not weights.
-        outputs: in their order in the file.
+        outputs: in the order of the file.
         metadata: properties by name.
         opset: version of the standard operators.
-        domains: of operators that are not in the standard.
+        domains: of non-standard operators.
         external: other files that contain weights.
     """
 
@@ -53,7 +53,7 @@ def read_onnx(content: bytes) -> OnnxFile:
     """Read the description of an ONNX model.
 
     Raises:
-        ModelError: it is damaged, or no ONNX model.
+        ModelError: it is damaged, or not an ONNX model.
     """
     try:
         model = list(_fields(memoryview(content)))
@@ -67,7 +67,7 @@ def read_onnx(content: bytes) -> OnnxFile:
         inputs = [_tensor(value) for number, value in graph if number == _INPUT]
         nodes = [list(_fields(value)) for number, value in graph if number == _NODE]
         domains = {_text(_last(node, 7, b"")) for node in nodes}
-        # Quantisers leave the name of a weight among the inputs although nothing uses it.
+        # Quantisers leave the name of an unused weight among the inputs.
         taken = {_text(name) for node in nodes for at, name in node if at == 1} - weights
         opsets = [list(_fields(value)) for number, value in model if number == _OPSETS]
         standard = [int(_last(entry, 2, 0)) for entry in opsets if _text(_last(entry, 1, b"")) in ("", "ai.onnx")]
@@ -87,7 +87,7 @@ def without_weights_as_inputs(content: bytes) -> bytes:
     """Return the model without the inputs that are weights: older exporters list them, and onnxruntime rejects some.
 
     Raises:
-        ModelError: it is damaged, or no ONNX model.
+        ModelError: it is damaged, or not an ONNX model.
     """
     kept = {tensor.name for tensor in read_onnx(content).inputs}
     model = b""
@@ -101,12 +101,12 @@ def without_weights_as_inputs(content: bytes) -> bytes:
 
 
 def property_field(name: str, text: str) -> bytes:
-    """Return the bytes that add a property to a model when they are put behind it."""
+    """Return the bytes that, appended to a model, add a property."""
     return _encoded(_METADATA, _encoded(1, name.encode()) + _encoded(2, text.encode()))
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of every field: an int, or a view of bytes."""
+    """Yield the number and the value of every field: an int, or a view of bytes."""
     position = 0
     while position < len(data):
         key, position = _varint(data, position)

@@ -46,5 +46,5 @@ if __name__ == "__main__":
         main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     except ModelError as error:
         sys.exit(str(error))
-    except Exception as error:  # what a runtime raises depends on the runtime and on the model
+    except Exception as error:  # the exception's type depends on the runtime and on the model
         sys.exit(first_line(error))

@@ -1,4 +1,4 @@
-"""The properties that an export writes into an ONNX file, and a checksum that finds out a change of any byte."""
+"""The properties that an export writes into an ONNX file, and a checksum that detects any changed byte."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from coreface.errors import ModelError
 from coreface.models.onnx_file import property_field, read_onnx
 
 PREPROCESSING: Final = "coreface.preprocessing"  #: a ``preprocess.json``
-FLIP: Final = "coreface.flip"  #: ``inside`` where the file adds the mirror image itself, else ``outside``
-OUTPUT: Final = "coreface.output"  #: ``unit`` with a second output, the norms before; or ``raw``
-DIGEST: Final = "coreface.digest"  #: of the encoder that was exported, where the check found the two equal
+FLIP: Final = "coreface.flip"  #: ``inside`` if the model itself adds the mirrored image, else ``outside``
+OUTPUT: Final = "coreface.output"  #: ``unit``, with the norms as a second output, or ``raw``
+DIGEST: Final = "coreface.digest"  #: of the exported encoder, if the check found both equal
 QUANTIZATION: Final = "coreface.quantization"  #: ``none``, ``static``, ``float16`` or ``dynamic``
-SOURCE: Final = "coreface.source"  #: JSON: the encoder that was exported, and by which versions
-CHECK: Final = "coreface.check"  #: JSON: what the comparison with the source found
+SOURCE: Final = "coreface.source"  #: JSON: the exported encoder, and the versions of the packages
+CHECK: Final = "coreface.check"  #: JSON: the result of the comparison with the source
 CALIBRATION: Final = "coreface.calibration"  #: a ``calibration.json``
-LICENCE: Final = "coreface.licence"  #: what is known of the terms of the weights
+LICENCE: Final = "coreface.licence"  #: what is known about the terms of the weights
 _CHECKSUM: Final = "coreface.checksum"  # SHA-256 of all bytes before it; it is the last field of the file
 
 
@@ -28,10 +28,10 @@ def with_properties(content: bytes, properties: Mapping[str, str]) -> bytes:
 def checked_properties(content: bytes) -> dict[str, str]:
     """Return the properties of an ONNX file.
 
-    Those that coreface wrote count only together with the checksum: a digest vouches for the bytes beside it.
+    Those that coreface wrote are used only if the checksum is right: a digest must belong to the bytes next to it.
 
     Raises:
-        ModelError: the file is no ONNX model, or it was changed after coreface had exported it.
+        ModelError: the file is not an ONNX model, or it was changed after the export.
     """
     properties = read_onnx(content).metadata
     if _CHECKSUM not in properties:

@@ -1,4 +1,4 @@
-"""Smaller or faster ONNX models at the cost of exactness: int8 products, uint8 weights, weights in half precision."""
+"""Smaller or faster, less exact ONNX models: int8 products, uint8 weights, or weights in half precision."""
 
 import contextlib
 import io
@@ -22,30 +22,30 @@ _SMALL = 1024  # numbers of a weight that is not worth a node of its own
 
 
 def quantized(content: bytes, kind: Quantization, faces: NDArray[Any] | None = None) -> bytes:
-    """Return an ONNX model in fewer bits.
+    """Return a quantised ONNX model.
 
-    ``static``: products of 8-bit integers, one scale a channel of the weights, and for activations scales that faces
-    gave. ``dynamic``: weights of 8 bits, the scales of activations found anew for each batch. ``float16``: weights
-    stored in half the bytes, and widened when the model is loaded; all arithmetic stays float32.
+    ``static``: products of 8-bit integers, with one scale per channel of the weights and scales of the activations
+    measured on faces. ``dynamic``: weights of 8 bits, with scales of the activations computed for each batch.
+    ``float16``: weights stored in half the bytes and widened when the model is loaded; arithmetic stays float32.
 
     Args:
         content: a model of `onnx_model`.
-        kind: how.
-        faces: (n, ...) as the model takes them, which the scales of ``static`` come from.
+        kind: ``static``, ``dynamic`` or ``float16``.
+        faces: (n, ...) inputs of the model, on which the scales of ``static`` are measured.
 
     Raises:
         InputError: there is no such kind, or ``faces`` is missing.
-        ModelError: the quantiser cannot do it, or a weight does not fit into half precision.
+        ModelError: the quantiser fails, or a weight exceeds the range of half precision.
     """
     if kind not in QUANTIZATIONS:
         raise InputError(f"quantize is {kind!r}, expected {', '.join(QUANTIZATIONS)}")
     if kind == "float16":
         return _with_half_weights(content)
     if kind == "static" and faces is None:
-        raise InputError("static quantisation takes its scales from faces, and there are none")
+        raise InputError("static quantisation measures its scales on faces, and there are none")
     try:
         return _by_onnxruntime(content, faces if kind == "static" else None)
-    except Exception as error:  # what the quantiser raises depends on the model
+    except Exception as error:  # the exception's type depends on the model
         raise ModelError(f"the model cannot be quantised ({first_line(error)})") from error
 
 
@@ -56,7 +56,7 @@ def _by_onnxruntime(content: bytes, faces: NDArray[Any] | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         given, prepared, result = (Path(folder) / f"{name}.onnx" for name in ("given", "prepared", "result"))
         given.write_bytes(content)
-        # It folds BatchNorm into convolutions; symbolic shapes need one more package, and give nothing here.
+        # It folds BatchNorm into convolutions. Symbolic shapes would need another package and change nothing here.
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
         if faces is None:
             # Signed weights would be three times slower in onnxruntime's convolutions.
@@ -97,7 +97,7 @@ def _with_half_weights(content: bytes) -> bytes:
         values = onnx.numpy_helper.to_array(weight)
         largest = float(np.abs(values).max())
         if not largest <= float(np.finfo(np.float16).max):
-            raise ModelError(f"{weight.name} reaches {largest:g}, which half precision does not hold")
+            raise ModelError(f"{weight.name} reaches {largest:g}, outside the range of half precision")
         name = weight.name
         weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
         casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
@@ -110,7 +110,7 @@ def _with_half_weights(content: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser from printing what it does and from advising what has been done."""
+    """Silence the quantiser's progress messages, and its advice on steps already taken."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""What runs an ONNX model: onnxruntime or OpenCV, and a child process that tries a file of unknown origin first."""
+"""The runtimes of ONNX models, onnxruntime and OpenCV, and a child process that first tries files of unknown origin."""
 
 import importlib.util
 import subprocess
@@ -24,11 +24,11 @@ PROBE_SECONDS: Final = 120
 
 
 def chosen_runtime(runtime: str, known: bool) -> str:
-    """Return what runs a model; ``auto`` takes OpenCV for known weights and where onnxruntime is not installed.
+    """Return the runtime of a model; ``auto`` selects OpenCV for known weights and where onnxruntime is not installed.
 
     Raises:
         InputError: there is no such runtime.
-        MissingExtraError: onnxruntime is asked for and not installed.
+        MissingExtraError: onnxruntime is requested and not installed.
     """
     installed = importlib.util.find_spec("onnxruntime") is not None
     if runtime == "auto":
@@ -36,21 +36,21 @@ def chosen_runtime(runtime: str, known: bool) -> str:
     if runtime not in ("onnxruntime", "opencv"):
         raise InputError(f"runtime is {runtime!r}, expected auto, onnxruntime or opencv")
     if runtime == "onnxruntime" and not installed:
-        raise MissingExtraError("onnxruntime is not installed: pip install 'coreface[export]', or take runtime opencv")
+        raise MissingExtraError("onnxruntime is not installed: pip install 'coreface[export]', or use opencv")
     return runtime
 
 
 def open_network(
     content: bytes, described: OnnxFile, runtime: str, threads: int | None = None, *, outputs: int = 1
 ) -> tuple[Run, int]:
-    """Load a model; return what runs it, and the only batch size it takes (0 for any).
+    """Load a model; return a function that runs it, and its fixed batch size (0 for any).
 
     Args:
         content: of the file.
-        described: what the file says of itself.
+        described: the description of the file.
         runtime: ``onnxruntime`` or ``opencv``.
-        threads: that compute; None leaves it to the runtime. OpenCV has one number for the whole process.
-        outputs: how many of the outputs are wanted, from the first on.
+        threads: number of threads; None uses the runtime's default. OpenCV has one setting for the whole process.
+        outputs: the number of outputs to return, from the first on.
 
     Raises:
         ModelError: the runtime cannot load it.
@@ -63,12 +63,12 @@ def open_network(
                 cv2.setNumThreads(threads)
             with silent_opencv():
                 net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
-            lock = threading.Lock()  # a network holds its input between the two calls
+            lock = threading.Lock()  # a network keeps its input between the two calls
 
             def run_opencv(batch: NDArray[Any]) -> list[NDArray[np.float32]]:
                 with lock:
                     net.setInput(batch, name)
-                    return [np.asarray(output) for output in net.forward(names)]  # it gives all or none
+                    return [np.asarray(output) for output in net.forward(names)]  # it returns all or none
 
             return run_opencv, fixed
         import onnxruntime
@@ -82,7 +82,7 @@ def open_network(
         return lambda batch: [np.asarray(output) for output in session.run(names[:outputs], {name: batch})], fixed
     except CoreFaceError:
         raise
-    except Exception as error:  # what a runtime raises depends on the runtime and on the model
+    except Exception as error:  # the exception's type depends on the runtime and on the model
         raise ModelError(f"{runtime} cannot load it ({first_line(error)})") from error
 
 
@@ -96,11 +96,11 @@ def probe(path: Path, runtime: str, image_size: int) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise ModelError(f"{path}: {runtime} hung on it for {PROBE_SECONDS} s: damaged, or no encoder") from None
+        raise ModelError(f"{path}: {runtime} did not finish in {PROBE_SECONDS} s; the file is damaged") from None
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         how = f"crashed (signal {-done.returncode})" if done.returncode < 0 else f"failed: {said[:200]}"
-        raise ModelError(f"{path}: {runtime} {how}; the file is damaged, or no encoder of faces")
+        raise ModelError(f"{path}: {runtime} {how}; the file is damaged, or not a face encoder")
 
 
 def first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coreface.models.encoder import FaceEncoder
 
 Runtime: TypeAlias = Literal["auto", "torch", "onnxruntime", "opencv"]
-_SAME = 1e-4  # largest difference of a number of an embedding, to torch, of an encoder that another runtime runs
+_SAME = 1e-4  # largest difference to torch, in a component of an embedding, of an encoder run by another runtime
 _CONFIG, _ENCODER = "config.json", "encoder"
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".bin", ".tar")  # usual suffixes of files written by torch.save
 
@@ -47,7 +47,7 @@ class Encoder(Protocol):
 
     @property
     def runtime(self) -> str:
-        """What runs it: ``torch``, ``onnxruntime`` or ``opencv``."""
+        """The runtime: ``torch``, ``onnxruntime`` or ``opencv``."""
 
     def embed(
         self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], flip: bool = True, *, unit: bool = True
@@ -61,7 +61,7 @@ def is_onnx(model: str | os.PathLike[str]) -> bool:
 
 
 def is_weights(model: str | os.PathLike[str]) -> bool:
-    """Whether ``model`` is a file of weights that torch.save wrote, which does not say its network."""
+    """Whether ``model`` is a weight file written by torch.save, which does not name its network."""
     path = user_path(model)
     return path.is_file() and path.suffix.lower() in _WEIGHTS
 
@@ -78,17 +78,18 @@ def open_encoder(
 
     Args:
         model: the folder of a run or of a saved encoder, an ONNX file, or the name of known weights such as ``sface``.
-        preprocessing: of a foreign ONNX file that does not say it.
-        runtime: what runs it; the encoder's ``runtime`` says what was chosen. ``auto`` takes torch for a run or a saved
-            encoder, OpenCV for known weights, and onnxruntime, if it is installed, for an ONNX file. A saved encoder
-            that another runtime runs is exported in memory, which takes seconds, and compared with torch.
-        threads: that compute; None leaves it to the runtime. torch and OpenCV have one number for the whole process.
-        backbone: the network of a file of weights that torch.save wrote, such as ``iresnet50``.
+        preprocessing: of an ONNX file that does not contain it.
+        runtime: ``auto`` selects torch for a run or a saved encoder, OpenCV for known weights, and onnxruntime, if
+            installed, for an ONNX file; the encoder's ``runtime`` names the selected one. For another runtime a saved
+            encoder is exported in memory, which takes seconds, and compared with torch.
+        threads: number of threads; None uses the runtime's default. torch and OpenCV have one setting for the whole
+            process.
+        backbone: the network of a weight file written by torch.save, such as ``iresnet50``.
 
     Raises:
         ModelError: there is no encoder, or it is damaged, or ``backbone`` is missing or goes with something else.
         InputError: ``preprocessing`` or ``runtime`` does not go with the model, or ``threads`` is below 1.
-        MissingExtraError: the package that brings it is not installed.
+        MissingExtraError: the package that contains the weights is not installed.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, expected at least 1")
@@ -97,9 +98,7 @@ def open_encoder(
             raise InputError(f"the runtime is torch, expected auto, onnxruntime or opencv for {model}")
         return OnnxEncoder(model, preprocessing=preprocessing, runtime=runtime, threads=threads)
     if preprocessing is not None:
-        raise InputError(
-            f"preprocessing is given for {model}, expected only for an ONNX file that does not say its own"
-        )
+        raise InputError(f"preprocessing is given for {model}, expected only for an ONNX file that does not contain it")
     if runtime not in get_args(Runtime):
         raise InputError(f"runtime is {runtime!r}, expected {', '.join(get_args(Runtime))}")
     encoder = _open_torch(model, backbone)
@@ -116,12 +115,12 @@ def _open_torch(model: str | os.PathLike[str], backbone: str | None) -> "FaceEnc
     path = user_path(model)
     if backbone is not None:
         if not path.is_file() or is_onnx(model):
-            raise ModelError(f"the backbone {backbone} was given for {path}, expected one only for a file of weights")
+            raise ModelError(f"the backbone {backbone} was given for {path}, expected one only for a weight file")
         from coreface.models.encoder import FaceEncoder
 
         return FaceEncoder.from_insightface(path, backbone)
     if is_weights(model):
-        raise ModelError(f"{path} is a file of weights: give its network, for example --backbone iresnet50")
+        raise ModelError(f"{path} is a weight file: give its network, for example --backbone iresnet50")
     folder = encoder_folder(path)
     from coreface.models.encoder import FaceEncoder  # imports torch, which an ONNX file does not need
 
@@ -148,7 +147,7 @@ def encoder_folder(path: Path) -> Path:
 def _run_by(
     encoder: "FaceEncoder", name: str, runtime: Literal["onnxruntime", "opencv"], threads: int | None
 ) -> OnnxEncoder:
-    """Export an encoder and have it run by something else than torch, under its own digest."""
+    """Export an encoder to another runtime than torch; its digest stays the same."""
     from coreface.models.onnx_export import onnx_model
 
     texts = {

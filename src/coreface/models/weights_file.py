@@ -39,7 +39,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         with Path(path).open("rb") as file:
             what = found_instead(file.read(64))
         reason = f"it is {what}" if what else type(error).__name__
-        raise ModelError(f"{path}: not a plain file of weights; nothing else is opened ({reason})") from error
+        raise ModelError(f"{path}: not a plain weight file; nothing else is opened ({reason})") from error
     if _is_state_dict(content):
         return dict(content)
     if isinstance(content, Mapping):

@@ -105,7 +105,7 @@ def open_source(
         model: which.
         flip: add the mirrored image's embedding.
         cache: the folder where embeddings are kept; None keeps none.
-        opening: more of what `open_encoder` takes, such as ``backbone`` for a file of weights that torch.save wrote.
+        opening: more of what `open_encoder` takes, such as ``backbone`` for a weight file written by torch.save.
         embedding: more of what `EncoderSource` takes, such as ``precision``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""An encoder becomes an ONNX file: exported, quantised if asked for, checked against torch, and only then written."""
+"""Export of an encoder to an ONNX file: converted, quantised on request, checked against torch, then written."""
 
 import importlib.metadata
 import json
@@ -33,7 +33,7 @@ from coreface.training.recipe import Recipe
 
 CHECK_IMAGES = 500  #: faces on which a quantised export is compared with its source
 _CALIBRATION_IMAGES = 128
-_IMAGES_A_PERSON = 8  # of few people all pairs would be alike
+_IMAGES_A_PERSON = 8  # pairs of too few people would be too similar to each other
 _NO_LICENCE = "not stated; the weights are under the terms of those who trained them and of their training data"
 
 
@@ -44,8 +44,8 @@ class Export:
     Attributes:
         path: the file.
         size: bytes.
-        digest: of the encoder in it: that of the source for a float32 export, its own otherwise.
-        check: what the comparison with the source found.
+        digest: of the encoder in the file: that of the source for a float32 export, otherwise a new one.
+        check: the result of the comparison with the source.
     """
 
     path: Path
@@ -67,28 +67,28 @@ def export_onnx(
     licence: str = _NO_LICENCE,
     backbone: str | None = None,
 ) -> Export:
-    """Write an encoder as an ONNX file, once it has passed a comparison with torch on faces.
+    """Write an encoder as an ONNX file, provided that it agrees with torch on faces.
 
-    The model takes uint8 RGB (batch, size, size, 3) and gives embeddings of unit length; `onnx_model` describes it. The
-    file holds its preprocessing, the alignment, what the check found and, for a float32 export, the calibration beside
+    The model turns uint8 RGB (batch, size, size, 3) into embeddings of unit length; see `onnx_model`. The file contains
+    its preprocessing, the alignment, the result of the check and, for a float32 export, the calibration found next to
     the encoder. A float32 export keeps the digest of its source, so that calibrations and galleries stay valid. A
-    quantised one has a digest of its own and needs a calibration of its own.
+    quantised one has a new digest and needs a new calibration.
 
     Args:
-        model: the encoder, the folder of a saved one or of a run, or a file of weights with ``backbone``.
+        model: the encoder, the folder of a saved one or of a run, or a weight file with ``backbone``.
         path: the ``.onnx`` to write; an old one is replaced.
-        flip: add the embedding of the mirror image inside.
-        raw: the bare network: float (batch, 3, size, size) in, embeddings of any length out.
-        quantize: ``static`` (int8 products, scales from faces), ``float16`` (weights stored in half the bytes) or
+        flip: add the embedding of the mirrored image inside the model.
+        raw: the network alone: float (batch, 3, size, size) in, embeddings of any length out.
+        quantize: ``static`` (int8 products, scales measured on faces), ``float16`` (weights in half the bytes) or
             ``dynamic`` (uint8 weights, scales at run time).
-        calibration_faces: what the scales of ``static`` come from; None takes people whom the run was trained on.
-        faces: what the export is checked on; None takes those that the run is evaluated on, or the ORL faces.
-        check_images: of a quantised export, how many faces at most.
+        calibration_faces: faces on which the scales of ``static`` are measured; None uses training images of the run.
+        faces: faces on which the export is checked; None uses those that the run is evaluated on, or the ORL faces.
+        check_images: for a quantised export, the largest number of faces.
         licence: a note on the terms of the weights.
-        backbone: the network of a file of weights that torch.save wrote.
+        backbone: the network of a weight file written by torch.save.
 
     Raises:
-        ModelError: there is no encoder, the export cannot be made or run, or differs from torch by more than 1e-4.
+        ModelError: there is no encoder, or the export fails, cannot be run, or differs from torch by more than 1e-4.
         DataError: there are no faces for the check or the scales.
         InputError: an argument is out of range, or two exclude each other.
         MissingExtraError: the extra ``export`` is not installed.
@@ -96,11 +96,11 @@ def export_onnx(
     """
     target = user_path(path)
     if target.suffix.lower() != ".onnx":
-        raise InputError(f"the model goes to {target}, expected a name that ends in .onnx")
+        raise InputError(f"the output is {target}, expected a name that ends in .onnx")
     if not target.absolute().parent.is_dir():
-        raise InputError(f"{target.absolute().parent} is no folder, expected an existing one for {target.name}")
+        raise InputError(f"{target.absolute().parent} is not a folder, expected an existing one for {target.name}")
     if calibration_faces is not None and quantize != "static":
-        raise InputError("calibration faces are for static quantisation alone: quantize='static' (--quantize static)")
+        raise InputError("calibration faces are for static quantisation only: quantize='static' (--quantize static)")
     if check_images < 1:
         raise InputError(f"check_images is {check_images}, expected at least 1")
     require_export_extra()
@@ -139,23 +139,23 @@ def _encoder(model: FaceEncoder | str | os.PathLike[str], backbone: str | None) 
     if is_onnx(model):
         raise ModelError(f"{model} is an ONNX model already, expected a run or a saved encoder")
     encoder = open_encoder(model, backbone=backbone)
-    assert isinstance(encoder, FaceEncoder)  # all that is no ONNX model
+    assert isinstance(encoder, FaceEncoder)  # everything but an ONNX model
     return encoder
 
 
 def _faces_to_check(
     model: FaceEncoder | str | os.PathLike[str], faces: FaceSource | str | os.PathLike[str] | None
 ) -> tuple[FaceSource, str]:
-    """Return what an export is checked on, and what these faces are, without a path: the file is given to strangers."""
+    """Return the faces of the check and their description, which has no path because the file is given to others."""
     if isinstance(faces, FaceSource):
         return faces, "given faces"
     if faces is not None:
         return open_faces(os.fspath(faces)), "given faces"
     try:
         return held_out(model), "faces that the run is evaluated on"
-    except RunError:  # no run, or one that held nobody out
+    except RunError:  # not a run, or one without held-out people
         pass
-    except CoreFaceError as error:  # such as a disk that is not there today
+    except CoreFaceError as error:  # for example a disk that is not mounted
         raise DataError(f"the faces that {model} is evaluated on cannot be opened: {error}; or --faces PATH") from error
     try:
         return open_faces("orl"), "the ORL faces"
@@ -169,11 +169,11 @@ def _calibration_batch(
     faces: FaceSource | str | os.PathLike[str] | None,
     raw: bool,
 ) -> NDArray[Any]:
-    """Return faces as the exported model takes them, evenly over a source."""
+    """Return inputs of the exported model, taken evenly from a source."""
     if faces is None:
         if isinstance(model, FaceEncoder) or not (user_path(model) / RECIPE).is_file():
             raise DataError(
-                "static quantisation takes its scales from faces, and this encoder is not a run with training faces: "
+                "static quantisation measures its scales on faces, and this encoder is not a run with training faces: "
                 "give a hundred faces or more with --calibration-faces PATH"
             )
         source, _ = open_recipe_faces(Recipe.load(user_path(model) / RECIPE))
@@ -185,7 +185,7 @@ def _calibration_batch(
 
 
 def _whole_people(faces: FaceSource, limit: int) -> FaceSource:
-    """Return so many faces at most, of people with two or more of them: these make genuine pairs."""
+    """Return at most so many faces, of people with two or more: only these make genuine pairs."""
     counts = np.bincount(faces.identities, minlength=faces.num_identities)
     people = np.random.default_rng(0).permutation(np.flatnonzero(counts > 1))
     chosen: list[int] = []
@@ -210,14 +210,14 @@ def _described(encoder: FaceEncoder) -> dict[str, Any]:
 
 
 def _calibration(model: FaceEncoder | str | os.PathLike[str], encoder: FaceEncoder) -> dict[str, str]:
-    """Return the calibration beside an encoder as a property, if there is one of this encoder."""
+    """Return as a property the calibration next to an encoder, if there is one and it belongs to it."""
     if isinstance(model, FaceEncoder) or not user_path(model).is_dir():
         return {}
     try:
         text = (encoder_folder(user_path(model)) / CALIBRATION_FILE).read_text(encoding="utf-8")
         content = json.loads(text)
         contract = content["about"].get("contract", {})
-        owner = contract.get("encoder", content["encoder"])  # that of a pipeline names the encoder in its contract
+        owner = contract.get("encoder", content["encoder"])  # a pipeline's calibration names its encoder there
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return {}
     return {properties.CALIBRATION: text} if owner == encoder.digest else {}

@@ -61,7 +61,7 @@ def _from_file(path: Path, backbone: str) -> FaceEncoder:
             b"GIF8": "a GIF image",
         }
         kind = next((name for magic, name in kinds.items() if start.startswith(magic)), None)
-        kind = kind or ("a recipe or other YAML" if path.suffix in (".yaml", ".yml") else "not a file of weights")
+        kind = kind or ("a recipe or other YAML" if path.suffix in (".yaml", ".yml") else "not a weight file")
         raise ModelError(f"init_from is {path}, {kind}: {_EXPECTED}")
     return FaceEncoder.from_insightface(path, backbone)
 
