@@ -56,7 +56,9 @@ def test_list_page_and_corrected_faces(run, place, tmp_path):
     listed, page = tmp_path / "list.csv", tmp_path / "page.html"
     status, out, err = run("faces", "--model", "pixels.npz", "--list", listed, "--page", page)
     assert status == 0, err
-    assert re.search(r"^ +6 images that do not look like their identity\n +score <= 0\.\d{4}: expected are ", out, re.M)
+    assert re.search(
+        r"^ +6 images that do not look like their identity\n +score <= -0\.\d{4}: expected are ", out, re.M
+    )
     assert re.search(r"^ +1 equal images of different identities$", out, re.M)
     assert f"list: {listed}, 8 lines\npage: {page}\n" in out
     lines = lines_of(listed)

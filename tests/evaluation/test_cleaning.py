@@ -68,6 +68,33 @@ def test_exchanged_labels_are_found_and_the_promise_is_kept():
     assert found > 0.8
 
 
+def test_images_of_nobody_else_in_the_set_are_found():
+    """Wrong images need not belong to another identity: these are of people of whom there is one image each."""
+    truth = crowd()
+    wrong = np.random.default_rng(0).choice(len(truth), 36, replace=False)
+    shown = truth.copy()
+    shown[wrong] = 150 + np.arange(36)
+    report = find_label_errors(Faces(truth), embedded(shown), good_lost=0.005)
+    listed = {finding.images[0] for finding in report.of_kind("wrong image")}
+    assert len(listed & set(wrong.tolist())) > 0.8 * len(wrong)
+    assert len(listed - set(wrong.tolist())) <= 0.005 * len(truth) + 2 * np.sqrt(0.005 * len(truth))
+
+
+def test_an_encoder_that_has_learnt_the_wrong_labels_still_finds_them():
+    """Training has drawn the wrong images near the others of their label, as near as they are to their own person."""
+    truth = crowd()
+    labels = truth.copy()
+    wrong = np.random.default_rng(1).choice(len(truth), 36, replace=False)
+    labels[wrong] = np.roll(labels[wrong], 1)
+    wrong = np.flatnonzero(labels != truth)
+    faces = embedded(truth, spread=0.05)
+    centres = np.stack([faces.embeddings[truth == k].mean(axis=0) for k in range(150)])
+    faces.embeddings[wrong] += 0.6 * centres[labels[wrong]]
+    report = find_label_errors(Faces(labels), faces, good_lost=0.005)
+    listed = {finding.images[0] for finding in report.of_kind("wrong image")}
+    assert len(listed & set(wrong.tolist())) > 0.8 * len(wrong)
+
+
 def test_where_nothing_is_wrong_nothing_is_listed():
     report = find_label_errors(Faces(crowd()), embedded(crowd()))
     assert report.findings == ()

@@ -36,18 +36,34 @@ def test_own_scores_are_cosines_with_the_centre_of_the_others(crowd):
         assert score == pytest.approx(to_centre(embeddings, i, others), abs=1e-5) if others else np.isnan(score)
 
 
-def test_wrong_images_are_those_of_others_in_the_same_places(crowd):
+def margin(embeddings, identities, image, place):
+    """The score of an image in a place: its cosine with the others there, less that with the most alike stranger."""
+    strangers = set(identities.tolist()) - {int(identities[place]), int(identities[image])}
+    rest = [j for j in range(len(identities)) if identities[j] == identities[place] and j != place]
+    nearest = max(to_centre(embeddings, image, np.flatnonzero(identities == k)) for k in strangers)
+    return to_centre(embeddings, image, rest) - nearest
+
+
+def alone(embeddings, identities, image, place):
+    rest = [j for j in range(len(identities)) if identities[j] == identities[place] and j != place]
+    return to_centre(embeddings, image, rest)
+
+
+@pytest.mark.parametrize(("kind", "score_of"), [("image_scores", margin), ("pair_scores", alone)])
+def test_images_and_those_of_others_in_the_same_places(crowd, kind, score_of):
     """Every wrong score is one of the possible ones: an image of somebody else in the place of the image."""
     embeddings, identities, _ = crowd
     rows = np.flatnonzero(np.bincount(identities)[identities] > 2)
-    scores = LabelledEmbeddings(embeddings, identities, seed=3).image_scores(rows)
-    assert scores.observed.shape == rows.shape
+    scores = getattr(LabelledEmbeddings(embeddings, identities, seed=3), kind)(rows)
+    expected = [score_of(embeddings, identities, row, row) for row in rows]
+    np.testing.assert_allclose(scores.observed, expected, atol=1e-5)
     assert scores.wrong.shape == (5 * len(rows),)
     drawn = set()
     for place, score in zip(np.tile(rows, 5), scores.wrong, strict=True):
-        rest = [j for j in range(len(identities)) if identities[j] == identities[place] and j != place]
         possible = {
-            i: to_centre(embeddings, i, rest) for i in range(len(identities)) if identities[i] != identities[place]
+            i: score_of(embeddings, identities, i, place)
+            for i in range(len(identities))
+            if identities[i] != identities[place]
         }
         fits = [i for i, value in possible.items() if abs(value - score) < 1e-5]
         assert fits, (place, score)
@@ -117,7 +133,8 @@ def test_equal_images_are_one_side():
 
 def test_one_identity_has_nothing_to_compare_with():
     crowd = LabelledEmbeddings(*people([6]))
-    assert not len(crowd.image_scores(np.arange(6)).wrong)
+    assert not len(crowd.image_scores(np.arange(6)).observed)
+    assert not len(crowd.pair_scores(np.arange(6)).wrong)
     assert not len(crowd.split_scores().scores.wrong)
     assert not len(crowd.twin_scores()[0].observed)
     assert crowd.nearest_other(np.arange(2))[0].tolist() == [-1, -1]

@@ -37,7 +37,8 @@ class Finding:
     Attributes:
         kind: what it is.
         identity: whose label is in question.
-        score: the cosine, or the likeness of duplicates, that it was found by.
+        score: what it was found by: of a wrong image the cosine with the centre of the others of its identity, less
+            ``other_score``; of duplicates their likeness; of the rest a cosine.
         images: the images whose labels are in question; for ``one person`` typical images of the identity.
         beside: images to compare them with: typical ones of the identity, for ``one person`` those of the other one,
             for duplicates the other image.
@@ -156,33 +157,35 @@ class _Finder:
 
     def wrong_images(self) -> list[Finding]:
         rows = np.flatnonzero(self._people.counts[self._people.identities] > 2)
-        listed = self._images("wrong image", rows)
-        cut = self.cuts["wrong image"]
+        scores = self._people.image_scores(rows)
+        numbers = self._listed("wrong image", scores)
+        listed, cut = rows[numbers], self.cuts["wrong image"]
         if cut.share_wrong > _MOST_WRONG:
             raise EvaluationError(
                 f"{cut.share_wrong:.0%} of the images do not look like their identity; expected less than half: either "
                 "the encoder does not fit these images (alignment, colours), or the labels belong to other images"
             )
-        nearest, scores = self._people.nearest_other(listed)
+        nearest, likeness = self._people.nearest_other(listed)
+        columns = listed, scores.observed[numbers], nearest, likeness
         return [
             Finding(
                 "wrong image",
                 int(self._people.identities[row]),
-                float(self._own[row]),
+                score,
                 self._numbers(row),
                 self._typical(int(self._people.identities[row]), (row,)),
-                None if other < 0 else other,
-                None if other < 0 else score,
-                () if other < 0 else self._typical(other),
+                other,
+                other_score,
+                self._typical(other),
             )
-            for row, other, score in zip(listed.tolist(), nearest.tolist(), scores.tolist(), strict=True)
+            for row, score, other, other_score in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
     def unlike_pairs(self) -> list[Finding]:
         rows = np.flatnonzero(self._people.counts[self._people.identities] == 2)
         first = rows[rows == self._people.by_identity[self._people.starts[self._people.identities[rows]]]]
         found = []
-        for row in self._images("unlike pair", first).tolist():
+        for row in first[self._listed("unlike pair", self._people.pair_scores(first))].tolist():
             identity = int(self._people.identities[row])
             both = self._numbers(*self._people.rows_of(identity).tolist())
             found.append(Finding("unlike pair", identity, float(self._own[row]), both, ()))
@@ -220,9 +223,6 @@ class _Finder:
             score, sides = float(scores.observed[number]), (self._typical(one), self._typical(other))
             made.setdefault(frozenset((one, other)), Finding("one person", one, score, *sides, other))
         return list(made.values())
-
-    def _images(self, kind: Kind, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return rows[self._listed(kind, self._people.image_scores(rows))]
 
     def _listed(self, kind: Kind, scores: Scores) -> NDArray[np.int64]:
         """Return the numbers of the scores that are listed, the worst first."""

@@ -1,11 +1,14 @@
 """Scores that are low (or high) where a label is wrong, and the scores of the same kind that wrong labels have.
 
-An image has the cosine with the centre of the other images of its identity. Two groups of images, such as two
-identities, have the mean of the cosines of all pairs of an image of one and an image of the other: unlike the cosine of
-their centres its expectation does not depend on how many images there are. Wrong labels are made on purpose: an image
-of somebody else in the place of each image, two identities put together, one identity divided in two.
+An image has the cosine with the centre of the other images of its identity, less the cosine with the most alike centre
+of another identity: an encoder that was trained on a wrong label puts the image near the wrong centre, but leaves it
+near the right one. Two groups of images, such as two identities, have the mean of the cosines of all pairs of an image
+of one and an image of the other: unlike the cosine of their centres its expectation does not depend on how many images
+there are. Wrong labels are made on purpose: an image of somebody else in the place of each image, two identities put
+together, one identity divided in two.
 """
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,22 +92,31 @@ class LabelledEmbeddings:
         return scores
 
     def image_scores(self, rows: NDArray[np.int64]) -> Scores:
-        """Score images of identities with others. Wrong: an image of another identity in the place of each of them.
+        """Score images by the cosine with their own centre less that with the most alike other centre.
+
+        Wrong: an image of another identity in the place of each of them. The centre of its own identity is left out,
+        as if this were a person of whom there is nothing else: a centre that the image is a part of would be too alike.
 
         Args:
             rows: (n,) images that have others of their identity.
+
+        Returns:
+            The scores; empty where there are fewer than three identities.
         """
-        total = len(self.unit)
-        wrong: list[NDArray[np.float64]] = []
-        own = self.identities[rows]
-        rows_with_others = rows[self.counts[own] < total]
-        own = self.identities[rows_with_others]
-        for _ in range(_DRAWS):
-            # A number among the images of other identities; those of one identity follow one another in by_identity.
-            drawn = self._rng.integers(total - self.counts[own])
-            drawn += np.where(drawn >= self.starts[own], self.counts[own], 0)
-            wrong.append(self._in_place_of(self.by_identity[drawn], rows_with_others))
-        return Scores(self._in_place_of(rows, rows), np.concatenate(wrong))
+        if np.count_nonzero(self.counts) < 3:
+            return Scores(np.empty(0), np.empty(0))
+        images, places = self._replaced(rows)
+        nearest, best, second = self._others
+        other = np.where(nearest[images] == self.identities[places], second[images], best[images])
+        return Scores(self._in_place_of(rows, rows) - best[rows], self._in_place_of(images, places) - other)
+
+    def pair_scores(self, rows: NDArray[np.int64]) -> Scores:
+        """Score images of identities of two by their cosine. Wrong: an image of another identity in the place of each.
+
+        Args:
+            rows: (n,) one image of each pair.
+        """
+        return Scores(self._in_place_of(rows, rows), self._in_place_of(*self._replaced(rows)))
 
     def split_scores(self) -> SplitScores:
         """Divide each identity in two by two-means. Wrong: images of two identities, as many as on the two sides."""
@@ -151,19 +163,36 @@ class LabelledEmbeddings:
 
     def nearest_other(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the other identity whose centre is most like each image, and the cosine with it; -1 where none is."""
+        nearest, best, _ = self._others
+        return nearest[rows], np.where(nearest[rows] < 0, np.nan, best[rows])
+
+    @cached_property
+    def _others(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """The most alike other identity of each image, -1 where none is; the cosines with its centre and the second."""
         present = np.flatnonzero(self.counts)
-        centres = _unit(self.sums[present])
-        which, scores = np.full(len(rows), -1, np.int64), np.full(len(rows), np.nan)
-        if len(present) < 2:
-            return which, scores
-        for start in range(0, len(rows), _BLOCK):
-            part = rows[start : start + _BLOCK]
-            products = self.unit[part] @ centres.T
-            products[np.arange(len(part)), np.searchsorted(present, self.identities[part])] = -np.inf
-            best = products.argmax(axis=1)
-            which[start : start + len(part)] = present[best]
-            scores[start : start + len(part)] = products[np.arange(len(part)), best]
-        return which, scores
+        centres = _unit(self.sums[present]).astype(np.float32)
+        nearest = np.full(len(self.unit), -1, np.int64)
+        best, second = np.full((2, len(self.unit)), -np.inf)
+        for start in range(0, len(self.unit) if len(present) > 1 else 0, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            products = self.unit[block] @ centres.T
+            here = np.arange(len(products))
+            products[here, np.searchsorted(present, self.identities[block])] = -np.inf
+            most = products.argmax(axis=1)
+            nearest[block], best[block] = present[most], products[here, most]
+            products[here, most] = -np.inf
+            second[block] = products.max(axis=1)
+        return nearest, best, second
+
+    def _replaced(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw images of other identities for the places of images, several each: the images, and the places."""
+        total = len(self.unit)
+        places = np.tile(rows[self.counts[self.identities[rows]] < total], _DRAWS)
+        own = self.identities[places]
+        # A number among the images of other identities; those of one identity follow one another in by_identity.
+        drawn = self._rng.integers(total - self.counts[own])
+        drawn += np.where(drawn >= self.starts[own], self.counts[own], 0)
+        return self.by_identity[drawn], places
 
     def _in_place_of(self, images: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the cosine of each image with the centre of the identity of a place, less the image that is there."""

@@ -14,10 +14,11 @@ from coreface.reports.sections import picture_url
 _SHOWN = 60  # findings of a kind; more make a page that opens slowly
 _FACES = 6  # of a side
 _MEANING = (
-    "The score of an image is its cosine with the centre of the other images of its identity; that of two sides of an "
-    "identity, or of two identities, is the mean cosine of their images. The share of good ones listed is expected "
-    "to be at most what was asked for: it follows from the scores of wrong labels that were made on purpose. A "
-    "duplicate has no threshold of this kind; its score is the correlation of the grey values."
+    "The score of an image is its cosine with the centre of the other images of its identity, less the cosine with "
+    "the most alike other identity, which stands beside it. That of a pair is its cosine; that of two sides of an "
+    "identity, or of two identities, is the mean cosine of their images. The share of good ones listed is expected to "
+    "be at most what was asked for: it follows from the scores of wrong labels that were made on purpose. A duplicate "
+    "has no threshold of this kind; its score is the correlation of the grey values."
 )
 
 
