@@ -199,6 +199,15 @@ RUNS = [
             r"delete one +\d+\.\d+ ms",
         ),
     ),
+    Run(
+        "cluster.py",
+        "--faces 300 --size 32 --fmr 1e-4",
+        (
+            r"FMR 0\.0001: cosine 0\.\d+",
+            r"300 faces x 32 +\d+\.\d s, .* precision \d+\.\d\d %, recall \d+\.\d\d %  \d+ groups of \d+ people",
+            r"  30 of them added +\d+\.\d s, .* precision \d+\.\d\d %",
+        ),
+    ),
     Run("kill_gallery.py", "KILLED.db --kills 2", (r" +1  \d+ changes done  as promised", r"2 of 2 as promised; \d+")),
     Run(
         "calibrate_sface.py",
