@@ -28,7 +28,7 @@ def test_how_a_file_is_named(tmp_path, monkeypatch):
         cf.Gallery.open(place, toy_pipeline()).close()
     assert {path.name for path in tmp_path.iterdir()} == {"a.db", "b.db", "c.db", "d.db"}
     assert (tmp_path / "a.db").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InputError, match="mysql:// is no store"):
+    with pytest.raises(InputError, match="mysql:// is not a store"):
         cf.Gallery.open("mysql://localhost/x", toy_pipeline())
     for missing in ("none.db", tmp_path, tmp_path / "none" / "x.db"):
         with pytest.raises(GalleryError):

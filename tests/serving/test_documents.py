@@ -131,4 +131,4 @@ def test_compose_closes_what_it_opens(capsys):
     # Without the file of keys, which is the only thing missing here, it does not start.
     command = [word.replace("/keys/keys.json", "/nowhere/keys.json") for word in service["command"]]
     assert main(command) == 2
-    assert "/nowhere/keys.json cannot be read as a file of keys" in capsys.readouterr().err
+    assert "/nowhere/keys.json is not a readable file of keys" in capsys.readouterr().err

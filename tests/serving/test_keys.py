@@ -80,7 +80,7 @@ def test_what_cannot_be_a_key_file(tmp_path):
         KeyFile(path).listed()
     for content in ("", "[]", '{"format": 2, "keys": []}', '{"format": 1, "keys": [{"id": "a"}]}', "[" * 100_000):
         path.write_text(content)
-        with pytest.raises(InputError, match="cannot be read as a file of keys"):
+        with pytest.raises(InputError, match="is not a readable file of keys"):
             KeyFile(path).listed()
 
 

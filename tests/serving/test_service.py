@@ -1,4 +1,4 @@
-"""The service in this process: answers equal the library's, errors are typed, doors and limits hold."""
+"""The service in this process: answers equal the library's, errors are typed, access and limits."""
 
 import json
 import logging

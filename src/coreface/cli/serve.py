@@ -43,7 +43,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     serve.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     serve.add_argument("--tls-cert", metavar="FILE", help="certificate, PEM")
     serve.add_argument("--tls-key", metavar="FILE", help="its private key, PEM")
-    text = "a proxy in front ends TLS; its X-Forwarded-For is believed"
+    text = "a proxy terminates TLS; its X-Forwarded-For is trusted"
     serve.add_argument("--behind-proxy", action="store_true", help=text)
     text = "answer POST /v1/embed, which hands out biometric data"
     serve.add_argument("--allow-embeddings", action="store_true", help=text)

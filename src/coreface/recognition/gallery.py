@@ -1,4 +1,4 @@
-"""A gallery: people enrolled, found, and forgotten, at thresholds that follow how many people are in it."""
+"""Galleries: people are enrolled, identified and deleted, at thresholds that depend on the number of people."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,18 +25,18 @@ from coreface.recognition.gallery_store import Found, GalleryRecord, now
 from coreface.recognition.pipeline import FacePipeline
 from coreface.recognition.quality import LimitsName, QualityLimits
 
-_TRIES = 20  # searches that a deletion may spoil, before the gallery is taken for damaged
+_TRIES = 20  # attempts at a search that is disturbed by deletions, before the gallery is considered damaged
 
 
 class Gallery(ManagedGallery):
     """People and the embeddings of their faces, in a store. Open one with `Gallery.open`.
 
-    A gallery may be used by several threads, and its store by several processes: each search sees what was changed
-    before it began. Open it anew in a process that was forked.
+    A gallery may be used by several threads, and its store by several processes: each search sees all changes
+    made before it began. A forked process must open the gallery again.
 
     Attributes:
-        pipeline: what makes embeddings and decides; None where the gallery was opened to be managed only.
-        store: where it is kept.
+        pipeline: computes embeddings and decides; None if the gallery was opened without one.
+        store: the place where it is stored.
     """
 
     @classmethod
@@ -51,18 +51,18 @@ class Gallery(ManagedGallery):
         create: bool = True,
         timeout: float = 5.0,
     ) -> "Gallery":
-        """Open a gallery, or make it.
+        """Open a gallery, or create it.
 
         Args:
             place: a file, ``sqlite:///file``, or ``postgresql://user:password@host/database``.
-            pipeline: what makes embeddings. The gallery belongs to its contract: encoder, alignment, detector with its
-                width, mirror image, size of crops. Without one people can be listed, renamed, deleted, exported and
+            pipeline: computes embeddings. The gallery is tied to its contract: encoder, alignment, detector with its
+                width, mirrored image, size of crops. Without one people can be listed, renamed, deleted, exported and
                 imported.
-            name: of the gallery, where a store holds several.
+            name: of the gallery, since a store may contain several.
             pooling: of a new gallery: ``mean`` (the default) compares with the mean of a person's templates, ``best``
-                with each of them. None takes an existing gallery as it is.
+                with each of them. None accepts either for an existing gallery.
             index: of a new gallery in PostgreSQL: ``exact`` (the default), or ``hnsw``, an approximate search.
-            create: make the gallery if it does not exist and there is a pipeline.
+            create: create the gallery if it does not exist and there is a pipeline.
             timeout: seconds to wait for another writer.
 
         Raises:
@@ -106,16 +106,16 @@ class Gallery(ManagedGallery):
         expect: Expected | None = None,
         quality: LimitsName | QualityLimits | None = None,
     ) -> Enrolment:
-        """Enrol images of a person; an image that cannot be used does not keep the others out.
+        """Enrol images of a person; images that cannot be used are refused, the others are enrolled.
 
         Content that was enrolled for the person before is not enrolled again. All changes are made together.
 
         Args:
             person: the caller's id of the person, new or known.
-            images: one or several: photographs (paths, encoded bytes, PIL images, arrays), of which the face is taken
-                that the pipeline means, the largest where it takes all; crops of its cropper; embeddings of the
-                pipeline, (D,), (n, D), `FaceEmbeddings` or `EmbeddedFace`.
-            name: for people to read; None keeps it, and is the id of a new person.
+            images: one or several: photographs (paths, encoded bytes, PIL images, arrays), crops of the pipeline's
+                cropper, or embeddings of the pipeline, (D,), (n, D), `FaceEmbeddings` or `EmbeddedFace`. Of a
+                photograph the face chosen by the pipeline is used; the largest if the pipeline uses all.
+            name: a display name; None keeps it, and uses the id for a new one.
             metadata: JSON values; None keeps them.
             retain_until: when `purge` deletes the person, with a time zone; None keeps it.
             keep_crops: store the crops, which `migrate` needs.
@@ -123,18 +123,18 @@ class Gallery(ManagedGallery):
             fpir: the rate at which resemblance to another person is judged.
             expect: ``new`` or ``known`` refuses a person who is not so at the moment of the change, whatever other
                 processes have done while the images were read: a person who is deleted meanwhile does not come back.
-            quality: limits of the faces in photographs; None takes the pipeline's. Crops and embeddings are taken as
-                they are.
+            quality: limits of the faces in photographs; None uses the pipeline's. Crops and embeddings are not
+                checked.
 
         Returns:
-            What was enrolled, and why the rest was not. The person exists afterwards only if something was.
+            What was enrolled, and why the rest was refused. A new person is stored only if something was enrolled.
 
         Raises:
             InputError: an argument cannot be stored, or there are no images.
             UnknownPersonError: the person was expected to be known.
             PersonExistsError: the person was expected to be new.
             ContractError: another process has migrated the gallery.
-            StorageError: it cannot be written, or another process writes for too long.
+            StorageError: it cannot be written, or another process is writing for too long.
         """
         pipeline = self._needed_pipeline()
         if expect not in (None, "new", "known"):
@@ -163,16 +163,16 @@ class Gallery(ManagedGallery):
             )
 
     def identify(self, image: Any, top: int = 5, fpir: float = 0.01, *, threshold: float | None = None) -> Answer:
-        """Say who is in a photograph.
+        """Identify the people in a photograph.
 
-        Every face of the photograph that can be used is answered, the largest first, and a person at most once. The
-        threshold is that of the calibration for a gallery of this size.
+        Each usable face has an answer, the largest first. A person is assigned to at most one face. The threshold is
+        the calibration's for a gallery of this size.
 
         Args:
             image: a photograph, crop or embedding, or several crops or embeddings of one photograph.
             top: number of candidates for each face.
             fpir: requested false positive identification rate: the share of unknown faces that are taken for somebody.
-            threshold: a cosine to decide at, instead of the calibration's.
+            threshold: a cosine to use instead of the calibration's threshold.
 
         Raises:
             ImageError: the photograph cannot be read.
@@ -191,7 +191,7 @@ class Gallery(ManagedGallery):
     def identify_many(
         self, images: Iterable[Any], top: int = 5, fpir: float = 0.01, *, threshold: float | None = None
     ) -> list[Answer]:
-        """Answer for several photographs as `identify` does, in one search.
+        """Identify the people in several photographs, as `identify` does, in one search.
 
         A photograph without a usable face has an answer without faces, whose ``failure`` says why. Embeddings (n, D)
         are n photographs.
@@ -208,9 +208,9 @@ class Gallery(ManagedGallery):
 
         Args:
             person: the id of the person.
-            image: a photograph, of which the face is taken that the pipeline means; a crop or an embedding.
+            image: a photograph, of which the face selected by the pipeline is used; a crop or an embedding.
             fmr: requested rate of false matches.
-            threshold: a cosine to decide at, instead of the calibration's.
+            threshold: a cosine to use instead of the calibration's threshold.
 
         Raises:
             UnknownPersonError: the person is not in the gallery, or has no templates.
@@ -242,14 +242,14 @@ class Gallery(ManagedGallery):
         if len(own) == 1:
             at = calibration.threshold(fmr)
             expected = at.fmr, at.fmr_low, at.fmr_high
-        else:  # one person of as many images is a gallery of one
+        else:  # one person with that many images is a gallery of size one
             at = threshold_of_templates(calibration, {len(own): 1}, record.pooling, fmr)
             expected = at.fpir, at.fpir_low, at.fpir_high
         match = None if at.threshold is None or at.standing == "undecidable" else score >= at.threshold
         return PersonDecision(match, found.id, score, at.threshold, *expected, at.standing, faces[0].face)
 
     def search(self, embeddings: Any, top: int = 5) -> list[list[Candidate]]:
-        """Return the most similar people, the best first, and decide nothing: there is always a most similar one.
+        """Return the most similar people, the best first, without a decision: there is always a most similar one.
 
         Args:
             embeddings: (D,) or (n, D) float, of the pipeline of the gallery, or `EmbeddedFace`.
@@ -269,7 +269,7 @@ class Gallery(ManagedGallery):
         return self.pipeline
 
     def _probes(self, items: Sequence[Any], choice: Choice = "all") -> tuple[list[Sample], CoreFaceError | None]:
-        """Return the faces, the largest first, and the error where there is none."""
+        """Return the faces, the largest first, and the error if there is none."""
         samples, refused = read_samples(self._needed_pipeline(), items, choice)
         if refused and (not samples or len(items) > 1):
             return [], failure_of(refused[0])
@@ -290,7 +290,7 @@ class Gallery(ManagedGallery):
             people = self.store.people_by_number({number for hits in found.hits for number, _ in hits})
             if all(number in people for hits in found.hits for number, _ in hits):
                 return [candidates(hits, people, pipeline.calibration, found) for hits in found.hits], found
-            # Somebody was deleted meanwhile, and must not be found.
+            # Somebody was deleted in the meantime and must not be found.
         raise GalleryError(
             f"{self.store.place}: a search finds people who are not in the gallery, which is damaged: coreface gallery "
             "check says more; restore a backup"

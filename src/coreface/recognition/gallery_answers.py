@@ -1,4 +1,4 @@
-"""What a search of a gallery returns: candidates, decisions, and what they rest on."""
+"""Results of searches in a gallery: candidates, decisions, and their basis."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -12,14 +12,14 @@ Outcome: TypeAlias = Literal["person", "unknown", "undecidable"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """Somebody who may be meant.
+    """A person who resembles a face.
 
     Attributes:
         person: the id of the person.
-        name: for people to read.
+        name: the display name.
         score: cosine to the person: to the pooled template, or to the best of the templates.
         fpir: share of searches of unknown people that score as high in a gallery of this size, estimated from the
-            impostor pairs of the calibration; 0 says that none of them did; None without a calibration.
+            impostor pairs of the calibration; 0 if none of them did; None without a calibration.
     """
 
     person: str
@@ -37,11 +37,11 @@ class FaceAnswer:
     """The answer for one face.
 
     Attributes:
-        decision: ``person``, ``unknown``, or ``undecidable`` where the calibration is too small for the requested rate.
-        person: the id of the person, where the decision is one.
-        candidates: the most similar people, the best first. The first is not the decision where another face of the
+        decision: ``person``, ``unknown``, or ``undecidable`` if the calibration is too small for the requested rate.
+        person: the id of the person, if the decision is ``person``.
+        candidates: the most similar people, the best first. The first is not the decision if another face of the
             photograph resembles that person more.
-        face: where it was found; None for an embedding.
+        face: the place of the face; None for an embedding.
     """
 
     decision: Outcome
@@ -61,17 +61,17 @@ class FaceAnswer:
 
 @dataclass(frozen=True)
 class Answer:
-    """Who is in a photograph.
+    """The people in a photograph.
 
     Attributes:
-        faces: an answer for each face, the largest face first; empty where there is none that can be used.
+        faces: an answer for each face, the largest face first; empty if there is no usable one.
         fpir: the requested false positive identification rate.
-        threshold: a cosine; somebody is a person if the score is not below it. None where there is none.
-        derived: what the threshold comes from: ``independence`` (pairs of the calibration, as 1 - (1 - FMR)^N),
+        threshold: a cosine; a face is identified if its score is not below it. None if there is none.
+        derived: the origin of the threshold: ``independence`` (pairs of the calibration, as 1 - (1 - FMR)^N),
             ``templates`` (likewise, of pooled images),
             ``searches`` (of the calibration in a gallery of a comparable size), ``given``, or ``empty gallery``.
-        calibrated: all that is known of the threshold; None where it was given, or the gallery is empty.
-        gallery_size: what the threshold follows: people with ``mean`` pooling, templates with ``best``.
+        calibrated: all that is known about the threshold; None if it was given, or the gallery is empty.
+        gallery_size: the size that determines the threshold: people with ``mean`` pooling, templates with ``best``.
         failure: why there is no face.
     """
 
@@ -85,12 +85,12 @@ class Answer:
 
     @property
     def decision(self) -> Outcome:
-        """The decision for the largest face; ``undecidable`` where there is none."""
+        """The decision for the largest face; ``undecidable`` if there is none."""
         return self.faces[0].decision if self.faces else "undecidable"
 
     @property
     def person(self) -> str | None:
-        """The person behind the largest face, where it is decided."""
+        """The person of the largest face, if identified."""
         return self.faces[0].person if self.faces else None
 
     @property
@@ -118,12 +118,12 @@ class PersonDecision:
     """Whether a photograph shows a person of the gallery.
 
     Attributes:
-        match: True or False; None where the calibration is too small for the requested rate.
+        match: True or False; None if the calibration is too small for the requested rate.
         person: the id of the person.
         score: cosine to the pooled template, or to the best of the templates.
-        threshold: a match is a score not below it; None where there is none.
-        fmr: the expected rate of false matches there; None where the threshold was given.
-        fmr_low: lower end of its 95 % interval; None where it is not known.
+        threshold: scores not below it match; None if there is none.
+        fmr: the expected rate of false matches there; None if the threshold was given.
+        fmr_low: lower end of its 95 % interval; None if it is not known.
         fmr_high: its upper end.
         standing: as of `Decision`.
         face: the face in the photograph; None for an embedding.

@@ -1,8 +1,8 @@
-"""A gallery, or a person of one, as a file: JSON Lines, without compression and without names of files.
+"""Export and import of a gallery, or of one person, as JSON Lines, without compression and file names.
 
-The first line is the head: format, contract, embedding size and pooling. Each line that follows is a person with the
-templates: embeddings as base64 of little-endian float32, crops as base64 of PNG. The last line counts people and
-templates, and holds the SHA-256 of all lines above it.
+The first line contains format, contract, embedding size and pooling. Each following line is a person with the
+templates: embeddings as base64 of little-endian float32, crops as base64 of PNG. The last line contains the numbers of
+people and templates, and the SHA-256 of all lines above it.
 """
 
 import base64
@@ -37,16 +37,16 @@ from coreface.recognition.pipeline import FacePipeline
 _FORMAT = 1
 _LONGEST_LINE = 64 * 2**20  # bytes
 _FIELDS = ("id", "name", "metadata", "created", "updated", "retain_until")
-_PROBED = 8  # crops that are embedded again
-_SAME = 0.98  # cosine between a stored embedding and that of its crop; other arithmetic reaches 0.999
+_PROBED = 8  # number of crops that are embedded again
+_SAME = 0.98  # cosine between a stored embedding and that of its crop; other hardware still reaches 0.999
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What an export wrote, or an import added.
+    """What was exported or imported.
 
     Attributes:
-        people: how many; of an import those who are new.
+        people: number of people; for an import, of new ones.
         templates: likewise.
     """
 
@@ -55,7 +55,7 @@ class Transfer:
 
 
 def export_people(store: GalleryStore, path: Path, id: str | None) -> Transfer:
-    """Write one person, or everybody, to a file that its owner alone can read.
+    """Write one person, or everybody, to a file that only its owner can read.
 
     Raises:
         OSError: it cannot be written.
@@ -80,7 +80,7 @@ def export_people(store: GalleryStore, path: Path, id: str | None) -> Transfer:
                 if found is None:
                     raise GalleryError(
                         f"{store.place}: the gallery is damaged ({person.id} is listed but not found): "
-                        "coreface gallery check says more; restore a backup"
+                        "run coreface gallery check, or restore a backup"
                     )
                 stored = [_template(template) for _, template in store.stored(found[0])]
                 plain = person.to_dict()
@@ -97,13 +97,13 @@ def export_people(store: GalleryStore, path: Path, id: str | None) -> Transfer:
 
 
 def import_people(store: GalleryStore, path: Path, pipeline: FacePipeline | None) -> Transfer:
-    """Add the people of a file to a gallery, all or none; of a person who is there, the templates that are new.
+    """Add the people of a file to a gallery, all or none; for existing people, the new templates.
 
-    Where crops are in the file and there is a pipeline, some are embedded again.
+    If the file contains crops and there is a pipeline, some crops are embedded again.
 
     Raises:
-        ContractError: the file is of another pipeline.
-        GalleryError: it is no export, is incomplete, or does not hold what it says.
+        ContractError: the file belongs to another pipeline.
+        GalleryError: it is not an export, or incomplete, or its embeddings are not those of its crops.
         StorageError: it cannot be read.
     """
     people = templates = 0
@@ -140,7 +140,7 @@ def import_people(store: GalleryStore, path: Path, pipeline: FacePipeline | None
 
 
 class _Reader:
-    """Turns lines into people, and checks what can be checked."""
+    """Turns lines into people and checks them as far as possible."""
 
     def __init__(self, path: Path, record: GalleryRecord, pipeline: FacePipeline | None) -> None:
         self._path, self._record, self._pipeline = path, record, pipeline
@@ -210,9 +210,9 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[bytes, Mapping[str, Any
         try:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise GalleryError(f"{path}, line {number}: no JSON ({error}), expected an export of a gallery") from error
+            raise GalleryError(f"{path}, line {number}: not JSON ({error}), expected an export of a gallery") from error
         if not isinstance(content, dict):
-            raise GalleryError(f"{path}, line {number}: no JSON object, expected an export of a gallery")
+            raise GalleryError(f"{path}, line {number}: not a JSON object, expected an export of a gallery")
         yield line, content
 
 

@@ -1,4 +1,4 @@
-"""Whether a pipeline and a gallery belong together, and if not, what differs."""
+"""Comparison of the contracts of a pipeline and a gallery."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ _SHOWN = 12  # digits of a digest
 
 
 def check_contract(place: str, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Compare the contract of a gallery with another one, both as JSON has them.
+    """Compare the contract of a gallery with another one, both as plain JSON values.
 
     Raises:
-        ContractError: they differ; the message says in what.
+        ContractError: they differ; the message lists the differences.
     """
     if stored != given:
         what = "; ".join(differences(stored, given))
@@ -24,7 +24,7 @@ def check_contract(place: str, stored: Mapping[str, Any], given: Mapping[str, An
 
 
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield what differs between two contracts, a phrase each."""
+    """Yield each difference between two contracts as a phrase."""
     for key in sorted({*stored, *given}):
         old, new = stored.get(key), given.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -1,4 +1,4 @@
-"""From the scores of a search to decisions: the threshold for this gallery, and who is who in a photograph."""
+"""From the scores of a search to decisions: the threshold for this gallery, and the assignment of people to faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from coreface.recognition.pipeline import FacePipeline
 
 @dataclass(frozen=True)
 class GalleryThreshold:
-    """Where a gallery of this size decides.
+    """The threshold of a gallery of this size.
 
     Attributes:
-        value: a cosine; None where nothing can be decided.
+        value: a cosine; None if nothing can be decided.
         derived: as `Answer.derived`.
-        calibrated: what is known of it; None where it was given, or the gallery is empty.
+        calibrated: what is known about it; None if it was given, or the gallery is empty.
     """
 
     value: float | None
@@ -33,7 +33,7 @@ class GalleryThreshold:
 
     @property
     def decides(self) -> bool:
-        """Whether the threshold, or the emptiness of the gallery, decides."""
+        """Whether decisions are possible: there is a threshold, or the gallery is empty."""
         return self.derived in ("given", "empty gallery") or (
             self.calibrated is not None and self.calibrated.standing != "undecidable"
         )
@@ -54,16 +54,16 @@ def calibration_of(pipeline: FacePipeline) -> Calibrator:
 
 
 def gallery_threshold(pipeline: FacePipeline, found: Found, fpir: float, given: float | None) -> GalleryThreshold:
-    """Return the threshold for a false positive identification rate in a gallery as a search has found it.
+    """Return the threshold for a false positive identification rate in the gallery of a search.
 
     Raises:
         ModelError: the pipeline has no calibration, and no threshold was given.
-        InputError: ``fpir`` is not between 0 and 1, or the threshold is no cosine.
+        InputError: ``fpir`` is not between 0 and 1, or the threshold is not a cosine.
     """
     if given is not None:
         return GalleryThreshold(checked_cosine(given), "given", None)
     calibration = calibration_of(pipeline)
-    # An impossible rate is refused in an empty gallery, too.
+    # An invalid rate is an error in an empty gallery, too.
     at = threshold_of_templates(calibration, found.images or {1: 1}, found.record.pooling, fpir)
     if not found.images:
         return GalleryThreshold(None, "empty gallery", None)
@@ -71,7 +71,7 @@ def gallery_threshold(pipeline: FacePipeline, found: Found, fpir: float, given: 
 
 
 def checked_cosine(threshold: float) -> float:
-    """Return a threshold; raise `InputError` where it is no cosine."""
+    """Return a threshold; raise `InputError` if it is not a cosine."""
     if not -1 <= threshold <= 1:
         raise InputError(f"threshold is {threshold}, expected a cosine from -1 to 1")
     return float(threshold)
@@ -80,7 +80,7 @@ def checked_cosine(threshold: float) -> float:
 def candidates(
     hits: Hits, people: Mapping[int, Person], calibration: Calibrator | None, found: Found
 ) -> list[Candidate]:
-    """Return hits with names, and with the share of unknown people who score as high."""
+    """Return hits with names, and with the share of unknown people whose score is as high."""
     rates: list[float | None] = [None] * len(hits)
     if calibration is not None and hits:
         scores = np.array([score for _, score in hits], np.float32)
@@ -94,9 +94,9 @@ def candidates(
 def decide(
     found: Sequence[Sequence[Candidate]], faces: Sequence[Face | None], threshold: GalleryThreshold, top: int
 ) -> tuple[FaceAnswer, ...]:
-    """Decide who each face of one photograph is; a person is there at most once.
+    """Assign people to the faces of one photograph, each person at most once.
 
-    Of all pairs of a face and a person that reach the threshold, the most similar is taken first.
+    Among all pairs of a face and a person that reach the threshold, the most similar pair is assigned first.
     """
     outcome: Outcome = "unknown" if threshold.decides else "undecidable"
     chosen: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Enrolling a person: what is new, what does not fit the person's other images, and whom it resembles."""
+"""Enrolment of a person: new content, images unlike the person's others, and resemblance to other people."""
 
 import json
 import unicodedata
@@ -24,7 +24,7 @@ from coreface.recognition.pipeline import FacePipeline
 Expected: TypeAlias = Literal["new", "known"]
 
 _LONGEST_ID, _LONGEST_NAME, _LARGEST_METADATA = 200, 500, 64 * 1024  # characters, characters, bytes of JSON
-_FLAG_FMR = 1e-2  # an image below this threshold to the person's others is flagged
+_FLAG_FMR = 1e-2  # FMR of the threshold below which an image is flagged as unlike the person's others
 _SHOWN = 5  # similar people that are returned
 
 
@@ -41,19 +41,19 @@ def enrol(
     allow_similar: bool,
     expect: Expected | None,
 ) -> Enrolment:
-    """Enrol samples, inside of a transaction of the store.
+    """Enrol samples, within a transaction of the store.
 
     Args:
         store: of the gallery.
         pipeline: of the gallery.
-        person: as to be stored where the person is new.
-        given: fields that the caller has set, which replace those of a person who is there.
-        samples: of new and known content.
-        refused: images that gave no sample.
+        person: the record of a new person.
+        given: fields set by the caller, which replace those of an existing person.
+        samples: the embedded images, new and known.
+        refused: images without a sample.
         fpir: rate at which resemblance to other people is judged.
         keep_crops: store the crops.
         allow_similar: enrol somebody who resembles another person.
-        expect: what the person must be; None takes both.
+        expect: ``new`` or ``known``; None accepts both.
 
     Raises:
         UnknownPersonError: the person is not known, but was expected to be.
@@ -104,7 +104,7 @@ def enrol(
 
 
 def new_person(id: str, name: str | None, metadata: Mapping[str, Any] | None, retain: datetime | None) -> Person:
-    """Return a person as to be stored.
+    """Return the record of a new person.
 
     Raises:
         InputError: an argument cannot be stored.
@@ -124,10 +124,10 @@ def new_person(id: str, name: str | None, metadata: Mapping[str, Any] | None, re
 
 
 def checked_id(id: object) -> str:
-    """Return the id of a person in Unicode's composed form, as folders of other systems have it otherwise.
+    """Return the id of a person in Unicode's composed form, because the folders of some systems use the other one.
 
     Raises:
-        InputError: it is no text of 1 to 200 printable characters without space at the ends.
+        InputError: it is not 1 to 200 printable characters without space at the ends.
     """
     text = unicodedata.normalize("NFC", str(id)) if isinstance(id, str) else ""
     if not 0 < len(text) <= _LONGEST_ID or not text.isprintable() or text != text.strip():
@@ -139,14 +139,14 @@ def checked_id(id: object) -> str:
 
 
 def checked_name(name: object) -> str:
-    """Return a name; raise `InputError` where it is no text of 1 to 500 printable characters."""
+    """Return a name; raise `InputError` if it is not 1 to 500 printable characters."""
     if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
         raise InputError(f"the name is {ascii(name)[:80]}, expected 1 to {_LONGEST_NAME} printable characters")
     return name
 
 
 def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as they will be read again; raise `InputError` where they are no JSON object of 64 KB at most."""
+    """Return metadata as JSON stores them; raise `InputError` if they are not a JSON object of at most 64 KB."""
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -158,7 +158,7 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_time(time: object, name: str) -> datetime:
-    """Return a time in UTC; raise `InputError` where it has no time zone."""
+    """Return a time in UTC; raise `InputError` if it has no time zone."""
     if not isinstance(time, datetime) or time.tzinfo is None:
         raise InputError(f"{name} is {time!r}, expected a datetime with a time zone")
     return time.astimezone(UTC)
@@ -167,7 +167,7 @@ def checked_time(time: object, name: str) -> datetime:
 def _similar(
     store: GalleryStore, pipeline: FacePipeline, fresh: Sequence[Sample], number: int | None, fpir: float
 ) -> tuple[list[Candidate], bool]:
-    """Return other people whom the mean of new samples resembles, and whether that could be decided."""
+    """Return other people who resemble the mean of the new samples, and whether that could be decided."""
     if not fresh or pipeline.calibration is None:
         return [], False
     probe = pooled(np.sum([sample.embedding for sample in fresh], axis=0)[None])
@@ -181,7 +181,7 @@ def _similar(
 
 
 def _unlike_the_others(pipeline: FacePipeline, own: Sequence[NDArray[np.float32]], fresh: Sequence[Sample]) -> set[int]:
-    """Return the numbers of samples that do not match the mean of the person's other images."""
+    """Return the indices of samples that do not match the mean of the person's other images."""
     if pipeline.calibration is None or len(own) + len(fresh) < 2:
         return set()
     at = pipeline.calibration.threshold(_FLAG_FMR)
@@ -203,6 +203,6 @@ def _stored(sample: Sample, time: datetime, flagged: set[int], keep_crops: bool)
 
 
 def encoded_crop(crop: NDArray[np.uint8]) -> bytes:
-    """Return a crop, uint8 RGB, as PNG: pixels alone, nothing of the photograph's EXIF."""
+    """Return a crop, uint8 RGB, as PNG: only pixels, without the photograph's EXIF."""
     png: bytes = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))[1].tobytes()
     return png

@@ -1,4 +1,4 @@
-"""A gallery tried on photographs of known and of unknown people: what was promised, and what was achieved."""
+"""Evaluation of a gallery on photographs of known and unknown people: promised and achieved error rates."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,15 +20,15 @@ class GalleryEvaluation:
 
     Attributes:
         fpir: the requested false positive identification rate.
-        threshold: the cosine decided at.
+        threshold: a cosine.
         gallery_size: as of `Answer`.
-        promised: the FPIR that the calibration expects there.
-        promised_low: lower end of the 95 % prediction interval for as many searches; None where it is not known.
+        promised: the FPIR that the calibration predicts.
+        promised_low: lower end of the 95 % prediction interval for as many searches; None if it is not known.
         promised_high: its upper end.
         non_mated: searches of people who are not in the gallery.
-        false_positives: how many of them were taken for somebody.
+        false_positives: how many of them were identified as somebody.
         mated: searches of people who are in the gallery, those without a usable face included.
-        false_negatives: how many of them were not recognised, or taken for somebody else.
+        false_negatives: how many of them were not identified, or as somebody else.
         without_face: photographs without a usable face.
     """
 
@@ -46,7 +46,7 @@ class GalleryEvaluation:
 
     @property
     def achieved_fpir(self) -> float | None:
-        """Share of non-mated searches that were taken for somebody; None without such searches."""
+        """Share of non-mated searches that were identified as somebody; None without such searches."""
         return self.false_positives / self.non_mated if self.non_mated else None
 
     @property
@@ -67,8 +67,8 @@ def evaluate_gallery(
 ) -> GalleryEvaluation:
     """Search for the photographs of a folder of people, ``<probes>/<person>/<photograph>``.
 
-    A folder whose name is the id of a person of the gallery holds mated searches, any other one people who are not in
-    it. Photographs that were enrolled themselves flatter the result: give others.
+    Folders named by the id of a person of the gallery contain mated searches, all others non-mated ones. Enrolled
+    photographs would make the result too good: use others.
 
     Raises:
         DataError: there are no photographs, or the gallery is empty.

@@ -1,4 +1,4 @@
-"""From what a caller gives a gallery - photographs, crops, embeddings - to unit vectors with what is known of them."""
+"""From photographs, crops or embeddings to the unit vectors of a gallery."""
 
 import hashlib
 import os
@@ -17,10 +17,10 @@ from coreface.recognition.gallery_records import EmbeddedFace, Refusal
 from coreface.recognition.pipeline import FaceEmbeddings, FacePipeline
 from coreface.recognition.quality import LimitsName, QualityLimits
 
-#: A photograph, a crop that a `Cropper` made, or an embedding (D,) of the pipeline of the gallery.
+#: A photograph, a crop made by a `Cropper`, or an embedding (D,) of the gallery's pipeline.
 FaceSource: TypeAlias = "ImageSource | Crop | EmbeddedFace"
 
-_BATCH = 32  # crops that are embedded at a time
+_BATCH = 32  # crops per batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class Sample:
     """A face, embedded.
 
     Attributes:
-        index: number of the image it comes from.
+        index: index of its image.
         embedding: (D,) float32, unit length.
-        face: where it was found.
+        face: its place in the image.
         crop: uint8 RGB.
     """
 
@@ -41,14 +41,14 @@ class Sample:
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the content: of the crop where there is one, for its embedding may differ in the last bits."""
+        """SHA-256 of the content: of the crop if there is one, because its embedding may differ in the last bits."""
         if self.crop is None:
             return hashlib.sha256(b"embedding" + self.embedding.tobytes()).digest()
         return hashlib.sha256(b"crop" + repr(self.crop.shape).encode() + self.crop.tobytes()).digest()
 
 
 def listed(images: Any) -> list[Any]:
-    """Return one image, crop or embedding, or several, as a list.
+    """Return a single image, crop or embedding, or several of them, as a list.
 
     Floats (n, D) and (D,) are embeddings; integers are pixels, (n, H, W, 3) several images.
     """
@@ -72,15 +72,15 @@ def read_samples(
 
     Args:
         pipeline: that of the gallery.
-        images: as `listed` returns them; photographs are in memory one at a time.
-        choice: which face of a photograph is meant.
-        quality: limits of the faces in photographs; None takes the pipeline's.
+        images: as `listed` returns them; one photograph is in memory at a time.
+        choice: which face of a photograph is used.
+        quality: limits of the faces in photographs; None uses the pipeline's.
 
     Returns:
-        The samples in order, and what has none.
+        The samples in order, and the images without one.
 
     Raises:
-        InputError: something is no image and no embedding.
+        InputError: something is neither an image nor an embedding.
     """
     cropper = replace(pipeline.cropper, face=choice)
     if quality is not None:
@@ -125,7 +125,7 @@ def unit(embedding: Any, size: int) -> NDArray[np.float32]:
     """Return an embedding as float32 of unit length.
 
     Raises:
-        InputError: another size, not finite, or zero.
+        InputError: its size differs, or it is not finite, or zero.
     """
     vector = np.asarray(embedding)
     if vector.shape != (size,) or vector.dtype.kind != "f":
@@ -139,7 +139,7 @@ def unit(embedding: Any, size: int) -> NDArray[np.float32]:
 
 
 def failure_of(refusal: Refusal) -> CoreFaceError:
-    """Return the error that says the same as a refusal."""
+    """Return a refusal as an error."""
     if refusal.reason == "unreadable":
         return ImageError(refusal.message)
     if refusal.reason == "invalid embedding":

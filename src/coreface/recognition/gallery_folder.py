@@ -1,4 +1,4 @@
-"""People as folders of photographs, for enrolment and for probes; links do not lead out of them."""
+"""Folders of people's photographs, for enrolment and probes; links that lead out of them are not followed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from coreface.errors import DataError
 
 @dataclass(frozen=True)
 class PeopleFolder:
-    """What a folder of people holds.
+    """The contents of a folder of people.
 
     Attributes:
         people: name of a person -> photographs, both in order.
-        outside: symbolic links that lead out of the folder, or of that of a person, and are not followed.
+        outside: symbolic links that lead out of the folder, or out of a person's folder; they are not followed.
     """
 
     people: dict[str, list[Path]] = field(default_factory=dict)
@@ -52,14 +52,14 @@ def list_people(folder: Path) -> PeopleFolder:
 def _photographs(folder: Path, root: Path, outside: list[Path], above: frozenset[Path]) -> Iterator[Path]:
     for path in _inside(folder, root, outside):
         if path.is_dir():
-            if path.resolve() not in above:  # otherwise a link back to where we came from
+            if path.resolve() not in above:  # otherwise a link to a folder above
                 yield from _photographs(path, root, outside, above | {path.resolve()})
         elif _is_image(path):
             yield path
 
 
 def _inside(folder: Path, root: Path, outside: list[Path]) -> Iterator[Path]:
-    """Yield what a folder holds, but for links that lead out of ``root``."""
+    """Yield the entries of a folder, without links that lead out of ``root``."""
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             if path.resolve().is_relative_to(root):

@@ -1,4 +1,4 @@
-"""What can be done with the people of a gallery without an encoder: list, change, delete, export, import, audit."""
+"""Management of the people of a gallery, which needs no encoder: list, change, delete, export, import, audit."""
 
 import json
 import os
@@ -19,15 +19,15 @@ from coreface.recognition.gallery_store import GalleryRecord, GalleryStore, now
 from coreface.recognition.pipeline import FacePipeline
 
 Self = TypeVar("Self", bound="ManagedGallery")
-_MISSING: Any = object()  # an argument that was not given, where None means something
+_MISSING: Any = object()  # an argument that was not given; None has a meaning
 
 
 class ManagedGallery:
     """The part of a `Gallery` that needs no encoder.
 
     Attributes:
-        store: where it is kept.
-        pipeline: what makes embeddings and decides; None where the gallery was opened to be managed only.
+        store: the place where it is stored.
+        pipeline: computes embeddings and decides; None if the gallery was opened without one.
     """
 
     def __init__(self, store: GalleryStore, pipeline: FacePipeline | None) -> None:
@@ -51,15 +51,15 @@ class ManagedGallery:
         """Return the people in the order of their ids.
 
         Args:
-            after: the last id of the page before.
-            limit: number of people of a page.
+            after: the last id of the previous page.
+            limit: number of people per page.
         """
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}, expected 1 or more")
         return self.store.people(after, limit)
 
     def person(self, id: str) -> Person:
-        """Return a person. Raises `UnknownPersonError` where there is none of that id."""
+        """Return a person. Raises `UnknownPersonError` if there is none with that id."""
         return self._known(id)[1]
 
     def templates(self, person: str) -> list[Template]:
@@ -78,11 +78,11 @@ class ManagedGallery:
         metadata: Mapping[str, Any] | None = None,
         retain_until: datetime | None = _MISSING,
     ) -> Person:
-        """Change what is known of a person; what is not given stays.
+        """Change fields of a person; those that are not given stay.
 
         Args:
             person: the id.
-            name: for people to read.
+            name: the display name.
             metadata: JSON values, which replace the old ones.
             retain_until: when `purge` deletes the person, with a time zone; None for never.
 
@@ -118,7 +118,7 @@ class ManagedGallery:
         return Deletion(1, templates, self._erased())
 
     def delete_template(self, id: str) -> Deletion:
-        """Delete one template by its id; the person stays. Raises `UnknownPersonError` where there is none."""
+        """Delete one template by its id; the person stays. Raises `UnknownPersonError` if there is none."""
         with self.store.transaction():
             found = self.store.remove_template(id)
             if found is None:
@@ -127,10 +127,10 @@ class ManagedGallery:
         return Deletion(0, 1, self._erased())
 
     def purge(self, older_than: timedelta | None = None) -> Deletion:
-        """Delete the people whose retention has ended, and erase what could not be erased before.
+        """Delete the people whose retention has ended, and complete pending erasures.
 
         Args:
-            older_than: delete as well who was neither enrolled nor updated for so long.
+            older_than: also delete people who have not been enrolled or updated for this long.
         """
         if older_than is not None and not older_than >= timedelta(0):
             raise InputError(f"older_than is {older_than}, expected a time of 0 or more")
@@ -159,13 +159,13 @@ class ManagedGallery:
         return transfer
 
     def import_(self, path: str | os.PathLike[str]) -> Transfer:
-        """Add the people of an exported file, all or none; of a person who is there, the templates that are new.
+        """Add the people of an exported file, all or none; for existing people, the new templates.
 
         Raises:
             ContractError: the file comes from the gallery of another pipeline.
-            GalleryError: the file is damaged or no export; where it holds crops and the gallery has a pipeline, also if
-                embeddings are not those of their crops.
-            StorageError: the file cannot be read, or the gallery not be written.
+            GalleryError: the file is damaged or not an export, or, if it contains crops and the gallery has a pipeline,
+                its embeddings are not those of the crops.
+            StorageError: the file cannot be read, or the gallery cannot be written.
         """
         try:
             return gallery_archive.import_people(self.store, user_path(path), self.pipeline)
@@ -173,27 +173,27 @@ class ManagedGallery:
             raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
 
     def migrate(self, pipeline: FacePipeline, progress: Callable[[int], None] | None = None) -> int:
-        """Move the gallery to another encoder, with crops that were kept; searches go on with the old one until then.
+        """Move the gallery to another encoder, using the stored crops; until the end, searches use the old one.
 
-        Other processes that have it open are told so at their next search, and open it with the new pipeline.
+        Other processes that have it open get a `ContractError` at their next search, and must open it again.
 
         Args:
-            pipeline: the same alignment and detector, and another encoder.
-            progress: called with the number of crops that are embedded.
+            pipeline: another encoder with the same alignment and detector.
+            progress: called with the number of embedded crops.
 
         Returns:
             The number of templates.
 
         Raises:
-            ContractError: crops would be others with this pipeline, or it is the gallery's already.
-            GalleryError: crops were not kept of all templates.
+            ContractError: this pipeline makes other crops, or the gallery has been created with it.
+            GalleryError: some templates have no crop.
         """
         count = gallery_migration.migrate(self.store, pipeline, progress)
         self._use(pipeline)
         return count
 
     def info(self) -> GalleryInfo:
-        """Return what the gallery is and holds."""
+        """Return a description of the gallery."""
         record = self.store.record()
         counts = self.store.counts()
         contract = record.contract, record.embedding_size, record.pooling
@@ -202,22 +202,22 @@ class ManagedGallery:
         )
 
     def audit(self, limit: int = 100) -> list[AuditEntry]:
-        """Return the last changes, the last first: by opaque id, without names, embeddings and images."""
+        """Return the latest changes, the last first, with opaque ids and without names, embeddings and images."""
         if limit < 1:
             raise InputError(f"limit is {limit}, expected 1 or more")
         return self.store.audit(limit)
 
     def check(self) -> list[str]:
-        """Look for damage in the store, and return what was found, a line each."""
+        """Look for damage in the store; return one line for each problem."""
         return self.store.check()
 
     def _use(self, pipeline: FacePipeline | None) -> None:
         self.pipeline = pipeline
-        # As JSON has it, where the stored one comes from: tuples have become lists.
+        # As JSON stores it: tuples become lists.
         self._contract = None if pipeline is None else json.loads(json.dumps(pipeline.contract))
 
     def _check(self, record: GalleryRecord) -> None:
-        """Refuse a gallery that does not belong to the pipeline."""
+        """Raise `ContractError` if the gallery does not belong to the pipeline."""
         if self._contract is not None:
             check_contract(self.store.place, record.contract, self._contract)
 

@@ -12,18 +12,18 @@ from coreface.evaluation.template_scores import Pooling
 Hits: TypeAlias = "list[tuple[int, float]]"  #: (number of the person, cosine), the highest cosine first
 
 _GROWTH = 1.25
-_BLOCK = 256  # scores whose maximum is looked at before any of them
-_SCORES = 1 << 24  # scores computed at a time: 64 MB
-_UNIT = 1e-3  # how far from 1 the length of a stored embedding may be
+_BLOCK = 256  # scores per block; the maxima of the blocks are compared first
+_SCORES = 1 << 24  # scores computed at once: 64 MB
+_UNIT = 1e-3  # tolerance for the length of a stored embedding
 
 
 class TemplateMatrix:
-    """Unit vectors with their owners: one a person with ``mean`` pooling, one a template with ``best``.
+    """Unit vectors with their owners: one per person with ``mean`` pooling, one per template with ``best``.
 
     Args:
-        embedding_size: numbers in a vector.
+        embedding_size: length of a vector.
         pooling: how the templates of a person become rows.
-        capacity: rows that are reserved.
+        capacity: number of rows to reserve.
     """
 
     def __init__(self, embedding_size: int, pooling: Pooling, capacity: int = 0) -> None:
@@ -36,7 +36,7 @@ class TemplateMatrix:
 
     @property
     def images(self) -> dict[int, int]:
-        """Number of images -> people who have as many templates."""
+        """Number of images -> number of people with that many templates."""
         if self._images is None:
             counts = self._counts[: self.size]
             if self.pooling == "best":
@@ -59,12 +59,12 @@ class TemplateMatrix:
         Args:
             people: numbers of all people, rising.
             templates: number of templates.
-            chunks: (owners, unit vectors) of some templates each, in any order.
-            embedding_size: numbers in a vector.
+            chunks: (owners, unit vectors) of templates, in any order.
+            embedding_size: length of a vector.
             pooling: how the templates of a person become rows.
 
         Raises:
-            GalleryError: a stored embedding is not of unit length, or of no person.
+            GalleryError: a stored embedding does not have unit length, or belongs to no person.
         """
         matrix = cls(embedding_size, pooling, templates if pooling == "best" else min(len(people), templates))
         if pooling == "best":
@@ -95,11 +95,11 @@ class TemplateMatrix:
         return matrix
 
     def replace(self, people: NDArray[np.int64], owners: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Remove the rows of people, then add theirs again.
+        """Replace the rows of people.
 
         Args:
-            people: whose rows are removed.
-            owners: the owner of each template that they have now, in groups.
+            people: whose rows are replaced.
+            owners: the owner of each of their present templates, grouped.
             vectors: (n, D) unit vectors.
         """
         gone = np.flatnonzero(np.isin(self._owners[: self.size], people))
@@ -134,7 +134,7 @@ class TemplateMatrix:
         if self.size == 0:
             return [[] for _ in probes]
         rows = self._rows[: self.size]
-        if len(probes) == 1:  # a product of a matrix and a vector is faster than that of two matrices
+        if len(probes) == 1:  # a matrix-vector product is faster than a product of two matrices
             return [self._best(rows @ probes[0], top)]
         hits: list[Hits] = []
         step = max(1, _SCORES // self.size)
@@ -151,7 +151,7 @@ class TemplateMatrix:
             if len(first) >= top or len(order) == len(scores):
                 chosen = np.sort(first)[:top]
                 return list(zip(owners[chosen].tolist(), scores[order[chosen]].tolist(), strict=True))
-            wanted *= 4  # several templates of one person were among them
+            wanted *= 4  # several templates belong to one person
 
     def _append(
         self, owners: NDArray[np.int64], vectors: NDArray[np.float32], counts: NDArray[np.int64] | int = 1
@@ -172,27 +172,27 @@ class TemplateMatrix:
 
 
 def pooled(sums: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return sums of unit vectors (n, D) made unit length: the mean of the templates of each person.
+    """Return sums of unit vectors (n, D), scaled to unit length: the mean of the templates of each person.
 
-    Opposite vectors sum up to zero, which stays zero and resembles nobody.
+    Opposite vectors have the sum zero, which stays zero and resembles nobody.
     """
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.asarray(sums / np.where(lengths > 0, lengths, 1), np.float32)
 
 
 def checked_unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return stored embeddings (n, D); raise `GalleryError` where one is not of unit length."""
+    """Return stored embeddings (n, D); raise `GalleryError` if one does not have unit length."""
     squares = np.einsum("nd,nd->n", vectors, vectors)
     if not (np.abs(squares - 1) < _UNIT).all():
-        raise GalleryError("a stored embedding is not of unit length: the gallery is damaged")
+        raise GalleryError("a stored embedding does not have unit length: the gallery is damaged")
     return vectors
 
 
 def _highest(scores: NDArray[np.float32], top: int) -> NDArray[np.intp]:
-    """Return the places of the ``top`` highest scores (n,), the highest first, and the lower place of equal ones.
+    """Return the indices of the ``top`` highest scores (n,), the highest first; of equal ones the lower index.
 
-    The highest k lie in the k blocks with the highest maxima: finding those reads the scores once, at the speed of
-    memory, where a partition of all scores would cost as much as computing them.
+    The k highest scores are in the k blocks with the highest maxima. Finding these blocks reads the scores once; a
+    partition of all scores would cost as much as computing them.
     """
     count = len(scores)
     if count > 4 * _BLOCK * top:

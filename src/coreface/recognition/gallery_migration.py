@@ -1,4 +1,4 @@
-"""A gallery moves to another encoder: the crops that were kept are embedded again, and all is swapped at once."""
+"""Migration of a gallery to another encoder: the stored crops are embedded again, then all are replaced at once."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,29 +14,29 @@ from coreface.recognition.gallery_faces import unit
 from coreface.recognition.gallery_store import GalleryStore
 from coreface.recognition.pipeline import FacePipeline
 
-_BATCH = 32  # crops that are embedded at a time
-_ROUNDS = 5  # a busy gallery is caught up with in a few
-_OF_CROPS = ("alignment", "detector")  # parts of a contract that decide what a crop looks like
+_BATCH = 32  # crops per batch
+_ROUNDS = 5  # passes over what was enrolled in the meantime
+_OF_CROPS = ("alignment", "detector")  # parts of a contract that determine the crops
 
 
 def migrate(store: GalleryStore, pipeline: FacePipeline, progress: Callable[[int], None] | None) -> int:
     """Embed all crops of a gallery with another pipeline, then store embeddings and contract in one transaction.
 
-    What is enrolled meanwhile is embedded as well. Until the end the gallery stays as it is.
+    Images enrolled in the meantime are embedded as well. Until the end the gallery does not change.
 
     Returns:
         The number of templates.
 
     Raises:
-        ContractError: the crops of the other pipeline would be others: alignment, size or detector differ.
-        GalleryError: crops were not kept of all templates.
+        ContractError: the other pipeline makes other crops: alignment, size or detector differ.
+        GalleryError: some templates have no crop.
     """
     record, new = store.record(), pipeline.contract
     check_contract(
         store.place, {key: record.contract.get(key) for key in _OF_CROPS}, {key: new[key] for key in _OF_CROPS}
     )
     if record.contract == new:
-        raise ContractError(f"{store.place} has been made with this pipeline already")
+        raise ContractError(f"{store.place} already belongs to this pipeline")
     embedded: dict[str, NDArray[np.float32]] = {}
     for _ in range(_ROUNDS):
         _embed_missing(store, pipeline, embedded, progress)
@@ -48,7 +48,7 @@ def migrate(store: GalleryStore, pipeline: FacePipeline, progress: Callable[[int
                 store.replace_embeddings(chosen, replace(record, contract=new, embedding_size=size))
                 store.log("migrate", None, {"templates": len(chosen)})
                 return len(chosen)
-    raise GalleryError(f"{store.place}: people are enrolled faster than they can be migrated: pause the enrolment")
+    raise GalleryError(f"{store.place}: images are enrolled faster than they can be migrated: pause the enrolment")
 
 
 def _embed_missing(
@@ -57,7 +57,7 @@ def _embed_missing(
     embedded: dict[str, NDArray[np.float32]],
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Add the embeddings of the crops that have none yet."""
+    """Add the embeddings of crops without one."""
     _, templates, with_crop = store.counts()  # of one moment: others go on enrolling
     if without := templates - with_crop:
         raise GalleryError(

@@ -1,4 +1,4 @@
-"""One word opens the store of a gallery: a file, or the URL of a database."""
+"""Opens the store of a gallery: a file, or the URL of a database."""
 
 import os
 from pathlib import Path
@@ -25,9 +25,9 @@ def open_store(
     Args:
         place: a file, ``sqlite:///file`` or ``postgresql://...``.
         name: of the gallery.
-        new: what to store of the gallery where it does not exist; None raises.
+        new: the record to create if the gallery does not exist; None raises.
         timeout: seconds to wait for another writer.
-        index: how a new gallery in PostgreSQL is searched.
+        index: the kind of search of a new gallery in PostgreSQL.
 
     Raises:
         GalleryError: there is no such gallery, or it is damaged.
@@ -46,5 +46,7 @@ def open_store(
         return SqliteStore(Path(text.removeprefix(_SQLITE)), name, new, timeout)
     if "://" in text:
         scheme = text.split("://")[0]
-        raise InputError(f"{scheme}:// is no store of galleries, expected a file, sqlite:///file or postgresql://...")
+        raise InputError(
+            f"{scheme}:// is not a store of galleries, expected a file, sqlite:///file or postgresql://..."
+        )
     return SqliteStore(user_path(place), name, new, timeout)

@@ -21,9 +21,9 @@ SearchIndex: TypeAlias = Literal["exact", "hnsw"]
 
 _CONNECTIONS = 8
 _CHUNK = 1000  # rows fetched at a time
-_SPARE = 16  # people whose exact scores are computed beyond those asked for: half precision may swap neighbours
-_EF_SEARCH = 200  # of HNSW; 40, the default, finds the right person first in only 88 % of searches of 100 000
-_LOCK = 0x434F5246  # of those who make the tables
+_SPARE = 16  # further people whose exact scores are computed, because half precision may swap neighbours
+_EF_SEARCH = 200  # of HNSW; with the default, 40, the right person comes first in only 88 % of searches among 100 000
+_LOCK = 0x434F5246  # held while the tables are created
 
 _TABLES = """
 CREATE SCHEMA IF NOT EXISTS coreface;
@@ -50,13 +50,13 @@ CREATE TABLE IF NOT EXISTS coreface.audit (
 class PostgresStore(SqlStore):
     """A gallery in a PostgreSQL database that has the extension pgvector.
 
-    What is searched lies in a table of its own for each gallery, in half precision: one row a person with ``mean``
-    pooling, one a template with ``best``. The scores of those that are found are computed from the full embeddings.
+    Each gallery has a table for searching, in half precision: one row per person with ``mean`` pooling, one per
+    template with ``best``. The scores of the hits are computed from the full embeddings.
 
     Args:
         url: ``postgresql://user:password@host/database``.
         name: of the gallery.
-        new: what to store of the gallery where it does not exist; None raises.
+        new: the record to create if the gallery does not exist; None raises.
         timeout: seconds to wait for a connection, and for another writer.
         search: of a new gallery: ``exact``, or ``hnsw``, an approximate index.
 
@@ -87,7 +87,7 @@ class PostgresStore(SqlStore):
             timeout=timeout,
             kwargs={"autocommit": True, "options": "-c search_path=coreface,public"},
             configure=self._configure,
-            check=ConnectionPool.check_connection,  # one that the server has closed is replaced
+            check=ConnectionPool.check_connection,  # replaces one closed by the server
             reconnect_timeout=timeout,
         )
         try:
@@ -103,7 +103,7 @@ class PostgresStore(SqlStore):
         try:
             connection.execute(f"SET hnsw.ef_search = {_EF_SEARCH}")
             connection.execute("SET hnsw.iterative_scan = strict_order")
-        except self._psycopg.Error:  # before the extension exists; it is then not used either
+        except self._psycopg.Error:  # before the extension exists, when it is not used either
             return
 
     def _open(self, new: GalleryRecord | None, search: SearchIndex | None) -> None:
@@ -111,7 +111,9 @@ class PostgresStore(SqlStore):
             with self._begin():
                 self.run("SELECT pg_advisory_xact_lock(?)", [_LOCK])
                 if not self.run("SELECT 1 FROM pg_type WHERE typname = 'halfvec'"):
-                    raise GalleryError(f"{self.place}: no pgvector in the database: CREATE EXTENSION vector")
+                    raise GalleryError(
+                        f"{self.place}: pgvector is not enabled in the database: CREATE EXTENSION vector"
+                    )
                 if not self.run("SELECT to_regclass('coreface.format')::text")[0][0]:
                     self.run(_TABLES)
                     self.run("INSERT INTO format VALUES (?)", [FORMAT])
@@ -126,7 +128,7 @@ class PostgresStore(SqlStore):
                     self._make_entries(new.embedding_size, search or "exact")
                     self.log("create", None, {})
         if not self.run("SELECT to_regclass('coreface.format')::text")[0][0]:
-            raise GalleryError(f"{self.place}: no gallery in the database; coreface gallery create makes one")
+            raise GalleryError(f"{self.place}: no gallery in the database; create one with coreface gallery create")
         self._check_format()
         rows = self.run("SELECT number, search FROM gallery WHERE name = ?", [self.name])
         if not rows:
@@ -140,7 +142,7 @@ class PostgresStore(SqlStore):
         version = self.run("SELECT version FROM format")[0][0]
         if version != FORMAT:
             raise GalleryError(
-                f"{self.place}: galleries of format {version}, expected {FORMAT}: a newer coreface has written them"
+                f"{self.place}: galleries of format {version}, expected {FORMAT}: they were written by a newer coreface"
             )
 
     @property
@@ -151,7 +153,7 @@ class PostgresStore(SqlStore):
         self.run(
             f"CREATE TABLE {self._entries} (person BIGINT NOT NULL, images INTEGER NOT NULL, vector halfvec({size}))"
         )
-        # Not compressed and not in a table of its own: the search reads every row.
+        # Neither compressed nor in a separate TOAST table: the search reads every row.
         self.run(f"ALTER TABLE {self._entries} ALTER vector SET STORAGE PLAIN")
         self.run(f"CREATE INDEX ON {self._entries} (person)")
         if search == "hnsw":
@@ -183,7 +185,7 @@ class PostgresStore(SqlStore):
 
     @contextmanager
     def _begin(self, kind: str = "") -> Iterator[None]:
-        if getattr(self._local, "connection", None) is not None:  # part of the one around it
+        if getattr(self._local, "connection", None) is not None:  # part of the surrounding one
             yield
             return
         with self._errors(), self._pool.connection() as connection:
@@ -209,7 +211,7 @@ class PostgresStore(SqlStore):
             yield connection
 
     def index(self, people: list[int]) -> None:
-        """Write the rows that are searched anew for these people."""
+        """Write the search rows of these people again."""
         pooling = self.record().pooling
         self.run(f"DELETE FROM {self._entries} WHERE person = ANY(?)", [people])
         for person in people:
@@ -249,7 +251,7 @@ class PostgresStore(SqlStore):
             people = list(dict.fromkeys(found))
             if len(people) >= top or len(found) < wanted:
                 break
-            wanted *= 4  # several templates of one person were among them
+            wanted *= 4  # several templates belong to one person
         hits = []
         for person, rows in self._templates_of(people).items():
             vectors = pooled(rows.sum(axis=0)[None]) if record.pooling == "mean" else rows
@@ -266,7 +268,7 @@ class PostgresStore(SqlStore):
         return {person: np.array(vectors) for person, vectors in found.items()}
 
     def _composition(self, record: GalleryRecord) -> dict[int, int]:
-        """Return number of images -> people, which is counted once a revision."""
+        """Return number of images -> number of people, counted once per revision."""
         revision, images = self._images
         if revision != record.revision:
             rows = self.run(
@@ -278,7 +280,7 @@ class PostgresStore(SqlStore):
         return images
 
     def erase(self) -> bool:
-        """Rewrite the tables without what was deleted; searches wait meanwhile. Called by `Gallery.purge` alone."""
+        """Rewrite the tables without deleted rows; searches wait meanwhile. Only `Gallery.purge` calls it."""
         record = self.record()
         if record.erase_due is None:
             return True
@@ -286,7 +288,7 @@ class PostgresStore(SqlStore):
             "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_xmin IS NOT NULL "
             "AND pid <> pg_backend_pid()"
         )
-        if self.run(readers)[0][0]:  # rows that an open transaction may still see would be kept
+        if self.run(readers)[0][0]:  # rows visible to an open transaction would be kept
             return False
         try:
             for table in ("person", "template", self._entries):
@@ -312,13 +314,13 @@ class PostgresStore(SqlStore):
                 f"{self.place}: no connection, or another writer, for {self.timeout:g} seconds: try again"
             ) from error
         except (self._psycopg.OperationalError, errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
-            raise StorageError(f"{self.place}: {_first_line(error)}; what was begun may not be done") from error
+            raise StorageError(f"{self.place}: {_first_line(error)}; the operation may be incomplete") from error
         except (errors.UndefinedTable, errors.DataException, errors.UndefinedColumn) as error:
             raise self.damaged(_first_line(error)) from error
 
 
 def _literal(vector: NDArray[np.float32]) -> str:
-    """Return a vector as pgvector reads it."""
+    """Return a vector in pgvector's notation."""
     return f"[{','.join(map(repr, vector.tolist()))}]"
 
 

@@ -1,4 +1,4 @@
-"""What a gallery takes, and what it holds and reports about people."""
+"""Records of a gallery: people, templates, and the results of changes."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -14,11 +14,11 @@ from coreface.recognition.gallery_answers import Candidate
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedFace:
-    """A face that was embedded elsewhere, by the pipeline of the gallery.
+    """A face that the gallery's pipeline has already embedded.
 
     Attributes:
         embedding: (D,) float, any length above 0.
-        face: where it was found.
+        face: its place in the photograph.
         crop: uint8 RGB (size, size, 3), which ``keep_crops`` needs.
     """
 
@@ -29,11 +29,11 @@ class EmbeddedFace:
 
 @dataclass(frozen=True)
 class Template:
-    """The embedding of one image of a person, without the numbers themselves.
+    """The entry of one image of a person, without the embedding.
 
     Attributes:
-        id: opaque, what `Gallery.delete_template` takes.
-        created: when it was enrolled, UTC.
+        id: opaque; for `Gallery.delete_template`.
+        created: time of enrolment, UTC.
         flagged: whether it did not resemble the person's other images when it was enrolled.
         has_crop: whether the crop was kept.
     """
@@ -53,12 +53,12 @@ class Person:
     """A person in a gallery.
 
     Attributes:
-        id: the caller's, as in ``enrol("alice", ...)``.
-        opaque_id: random; what the audit log calls the person.
-        name: for people to read.
+        id: chosen by the caller, as in ``enrol("alice", ...)``.
+        opaque_id: random; used in the audit log.
+        name: the display name.
         metadata: JSON values of the caller.
-        created: when the person was first enrolled, UTC.
-        updated: when the person last changed, UTC.
+        created: time of the first enrolment, UTC.
+        updated: time of the last change, UTC.
         retain_until: when `Gallery.purge` deletes the person; None for never.
         templates: number of images enrolled.
     """
@@ -83,10 +83,10 @@ class Refusal:
     """An image that was not enrolled.
 
     Attributes:
-        index: its number among the images given.
+        index: its index among the given images.
         image: its path, or ``image 3``.
-        reason: that of `FaceError`, ``unreadable``, ``invalid embedding``, or ``resembles another``.
-        message: the same in words.
+        reason: the reason of a `FaceError`, ``unreadable``, ``invalid embedding``, or ``resembles another``.
+        message: an explanation.
     """
 
     index: int
@@ -101,17 +101,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """What became of the images of a person.
+    """The result of enrolling images of a person.
 
     Attributes:
         person: the id of the person.
         templates: ids of the new templates.
-        known: numbers of the images whose content was enrolled before.
-        flagged: numbers of the images that were enrolled, but do not resemble the person's others at an FMR of 1 %.
-        refused: what was not enrolled, and why.
-        similar: other people whom the new images resemble at the gallery's threshold. Unless ``allow_similar`` was
-            given, nothing was enrolled where there are any.
-        checked: whether resemblance to others was checked: the calibration must resolve the requested rate.
+        known: indices of the images whose content was already enrolled.
+        flagged: indices of the images that were enrolled but do not resemble the person's others at an FMR of 1 %.
+        refused: images that were not enrolled, with the reason.
+        similar: other people who resemble the new images at the gallery's threshold. If there are any, nothing was
+            enrolled unless ``allow_similar`` was given.
+        checked: whether resemblance to others was checked, which needs a calibration for the requested rate.
     """
 
     person: str
@@ -129,13 +129,13 @@ class Enrolment:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What a deletion did. No search that begins after it finds what was deleted.
+    """The result of a deletion. Searches that begin later do not find what was deleted.
 
     Attributes:
-        people: how many were deleted.
-        templates: how many were deleted.
-        erased: whether the bytes are gone from the store; where another process was reading they are erased at the next
-            write, or by `Gallery.purge`.
+        people: number of deleted people.
+        templates: number of deleted templates.
+        erased: whether the bytes are gone from the store; if another process was reading, they are erased at the next
+            write or by `Gallery.purge`.
     """
 
     people: int
@@ -149,13 +149,13 @@ class Deletion:
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """A line of the audit log: who is told by opaque id alone.
+    """A line of the audit log; people appear only by their opaque ids.
 
     Attributes:
         time: UTC.
         action: ``create``, ``enrol``, ``update``, ``delete``, ``delete template``, ``purge``, ``export``, ``import`` or
             ``migrate``.
-        opaque_id: of the person; None where the whole gallery is meant.
+        opaque_id: of the person; None if the action concerns the whole gallery.
         detail: numbers.
     """
 
@@ -171,19 +171,19 @@ class AuditEntry:
 
 @dataclass(frozen=True)
 class GalleryInfo:
-    """What a gallery is.
+    """A description of a gallery.
 
     Attributes:
         name: of the gallery within its store.
         place: the file, or the database without its password.
-        contract: all that decides a score, as `FacePipeline.contract`.
-        embedding_size: numbers in an embedding.
+        contract: everything that determines a score; see `FacePipeline.contract`.
+        embedding_size: length of an embedding.
         pooling: how the templates of a person are compared: ``mean`` or ``best``.
-        people: how many.
-        templates: how many.
-        crops: templates whose crop was kept.
+        people: number of people.
+        templates: number of templates.
+        crops: number of templates with a crop.
         created: UTC.
-        erased: whether the bytes of everything that was deleted are gone from the store.
+        erased: whether the bytes of everything deleted are gone from the store.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The statements that all SQL stores of galleries share: written for SQLite and PostgreSQL alike."""
+"""SQL shared by the stores of galleries in SQLite and PostgreSQL."""
 
 import json
 import secrets
@@ -16,14 +16,14 @@ from coreface.evaluation.template_scores import POOLINGS
 from coreface.recognition.gallery_records import AuditEntry, Person, Template
 from coreface.recognition.gallery_store import Found, GalleryRecord, StoredTemplate, now
 
-FORMAT = 1  #: of the tables
-_AUDIT_LINES = 10_000  # older ones are dropped
+FORMAT = 1  #: version of the tables
+_AUDIT_LINES = 10_000  # lines of the audit log that are kept
 _PERSON = (
     "SELECT number, id, opaque_id, name, metadata, created, updated, retain_until, "
     "(SELECT COUNT(*) FROM template WHERE template.person = person.number) FROM person"
 )
 _TEMPLATE = "id, created, flagged, crop IS NOT NULL"
-_SOME = 500  # values in a list of a statement
+_SOME = 500  # values per list in a statement
 
 
 class SqlStore(ABC):
@@ -41,20 +41,20 @@ class SqlStore(ABC):
 
     @abstractmethod
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement whose values stand as ``?``, and return its rows; a transaction of its own outside of one."""
+        """Run a statement with ``?`` for values, and return its rows; outside of a transaction it is one by itself."""
 
     @abstractmethod
     def stream(self, statement: str, values: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
-        """Run a statement, and yield its rows in groups; inside of `snapshot` or `transaction`."""
+        """Run a statement and yield its rows in groups, within `snapshot` or `transaction`."""
 
     @abstractmethod
     def index(self, people: list[int]) -> None:
-        """Take notice that templates of people were added or removed, inside of the transaction that did it."""
+        """Update the search rows after templates of people were added or removed, within the same transaction."""
 
     @property
     @abstractmethod
     def marks(self) -> set[str]:
-        """What the transaction has noted about itself; empty at its beginning."""
+        """Notes of the present transaction; empty at its beginning."""
 
     @abstractmethod
     def search(self, probes: NDArray[np.float32], top: int) -> Found:
@@ -75,7 +75,7 @@ class SqlStore(ABC):
     def damaged(self, why: object) -> GalleryError:
         """Return the error for a damaged store."""
         return GalleryError(
-            f"{self.place}: the gallery is damaged ({why}): coreface gallery check says more; restore a backup"
+            f"{self.place}: the gallery is damaged ({why}): run coreface gallery check, or restore a backup"
         )
 
     def record(self) -> GalleryRecord:
@@ -217,7 +217,7 @@ class SqlStore(ABC):
         return [AuditEntry(self._time(time), action, id, self._json(detail)) for time, action, id, detail in rows]
 
     def check(self) -> list[str]:
-        """Return what is wrong with the contents."""
+        """Return the problems of the contents."""
         wrong = []
         orphans = self.run(
             "SELECT COUNT(*) FROM template WHERE gallery = ? AND person NOT IN (SELECT number FROM person)",
@@ -236,7 +236,7 @@ class SqlStore(ABC):
         return wrong
 
     def _changed(self, people: list[int], removed: bool = False) -> None:
-        # Once a transaction: PostgreSQL would go through all versions of the row at each further change.
+        # Once per transaction: PostgreSQL reads all versions of the row at each further change.
         for mark, change in (("changed", "revision = revision + 1"), ("removed", "erase_due = revision")):
             if mark not in self.marks and (removed or mark == "changed"):
                 self.run(f"UPDATE gallery SET {change} WHERE number = ?", [self.gallery])
@@ -264,7 +264,7 @@ class SqlStore(ABC):
         except (TypeError, ValueError, RecursionError) as error:
             raise self.damaged(error) from error
         if not isinstance(content, dict):
-            raise self.damaged(f"{text[:40]!r} is no JSON object")
+            raise self.damaged(f"{text[:40]!r} is not a JSON object")
         return content
 
     def _time(self, text: Any) -> datetime:
@@ -275,7 +275,7 @@ class SqlStore(ABC):
 
 
 def new_id() -> str:
-    """Return a random id that says nothing of whom it stands for."""
+    """Return a random id, which reveals nothing about the person."""
     return secrets.token_hex(16)
 
 
@@ -286,7 +286,7 @@ def gallery_row(name: str, record: GalleryRecord) -> list[Any]:
 
 
 def _text(time: datetime) -> str:
-    """All times alike, so that their order is that of the texts."""
+    """Return a time as text of fixed width, so that texts sort like times."""
     return time.astimezone(UTC).isoformat(timespec="microseconds")
 
 

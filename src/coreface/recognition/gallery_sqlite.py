@@ -1,4 +1,4 @@
-"""Galleries in an SQLite file: one file, many readers, one writer at a time, and the templates in memory."""
+"""Galleries in an SQLite file: many readers, one writer at a time, and the templates in memory for searching."""
 
 import os
 import sqlite3
@@ -19,8 +19,8 @@ from coreface.recognition.gallery_store import Found, GalleryRecord
 _APPLICATION = 0x434F5246  # "CORF", in the header of the file
 _PAGE = 16384  # bytes; an embedding of 2 KB wastes half of a page of 4 KB
 _CHUNK = 2048  # rows read at a time
-_CHANGED_IN_FULL = 2000  # changed people, beyond which the templates are read anew
-_ERASE_WAIT = 1.0  # seconds that an erasure waits for readers
+_CHANGED_IN_FULL = 2000  # changed people, beyond which all templates are read again
+_ERASE_WAIT = 1.0  # seconds to wait for readers before erasing
 
 _TABLES = """
 CREATE TABLE gallery (
@@ -52,30 +52,30 @@ class SqliteStore(SqlStore):
     Args:
         path: the file.
         name: of the gallery in it.
-        new: what to store of the gallery where it does not exist; None raises.
+        new: the record to create if the gallery does not exist; None raises.
         timeout: seconds to wait for another writer.
 
     Raises:
-        GalleryError: there is no such gallery, or the file is damaged, or another program's.
+        GalleryError: there is no such gallery, or the file is damaged, or belongs to another program.
         StorageError: it cannot be opened or written.
     """
 
     def __init__(self, path: Path, name: str, new: GalleryRecord | None, timeout: float) -> None:
         self.name, self.place, self.timeout = name, str(path), timeout
         self._lock = threading.RLock()
-        self._inside = ""  # the kind of transaction around the current statement
+        self._inside = ""  # the kind of the surrounding transaction
         self._written = False
         self._marks: set[str] = set()
         self._matrix: TemplateMatrix | None = None
         self._revision = -1
         if not path.exists() and new is None:
-            raise GalleryError(f"{path}: no such gallery; coreface gallery create makes one")
+            raise GalleryError(f"{path}: no such gallery; create one with coreface gallery create")
         if path.is_dir() or not path.parent.is_dir():
             raise GalleryError(
                 f"{path}: {'a folder' if path.is_dir() else 'no such folder'}, expected the path of a file"
             )
         with self._errors():
-            if not path.exists():  # for the owner alone: SQLite gives the files beside it the same rights
+            if not path.exists():  # readable by its owner only; SQLite gives the files next to it the same rights
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._connection = sqlite3.connect(path, timeout, isolation_level=None, check_same_thread=False)
             try:
@@ -87,7 +87,7 @@ class SqliteStore(SqlStore):
     def _open(self, new: GalleryRecord | None) -> None:
         if self._value("PRAGMA user_version") == 0 and self._value("SELECT COUNT(*) FROM sqlite_schema") == 0:
             if new is None:
-                raise GalleryError(f"{self.place}: an empty file; coreface gallery create makes a gallery of it")
+                raise GalleryError(f"{self.place}: an empty file; create a gallery in it with coreface gallery create")
             self.run(f"PRAGMA page_size = {_PAGE}")
             self.run("PRAGMA journal_mode = WAL")
         elif self._value("PRAGMA application_id") != _APPLICATION:
@@ -113,7 +113,7 @@ class SqliteStore(SqlStore):
         return bool(rows)
 
     def _make(self, new: GalleryRecord) -> None:
-        """Make the gallery, and the tables where the file is new, unless another process has done so."""
+        """Create the gallery, and the tables in a new file, unless another process has done so."""
         if self._value("PRAGMA user_version") == 0:
             for statement in _TABLES.split(";")[:-1]:
                 self.run(statement)
@@ -129,7 +129,7 @@ class SqliteStore(SqlStore):
         version = self._value("PRAGMA user_version")
         if version != FORMAT:
             raise GalleryError(
-                f"{self.place}: a gallery of format {version}, expected {FORMAT}: a newer coreface has written it"
+                f"{self.place}: a gallery of format {version}, expected {FORMAT}: it was written by a newer coreface"
             )
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -160,7 +160,7 @@ class SqliteStore(SqlStore):
     @contextmanager
     def _begin(self, kind: str) -> Iterator[None]:
         with self._lock:
-            if self._inside:  # part of the one around it
+            if self._inside:  # part of the surrounding one
                 assert kind == "DEFERRED" or self._inside == "IMMEDIATE"
                 yield
                 return
@@ -190,7 +190,7 @@ class SqliteStore(SqlStore):
 
     def search(self, probes: NDArray[np.float32], top: int) -> Found:
         with self._lock:
-            # What a transaction has written and may take back must not get into memory.
+            # Uncommitted changes must not get into memory.
             assert not (self._inside and self._written)
             matrix, record = self._refreshed()
             if probes.shape[1] != record.embedding_size:
@@ -200,9 +200,9 @@ class SqliteStore(SqlStore):
             return Found(record, matrix.images, matrix.search(probes, top))
 
     def erase(self) -> bool:
-        """Write what the log beside the file holds into the file, and empty the log, unless a reader is in the way.
+        """Write the write-ahead log into the file and empty it, unless a reader prevents it.
 
-        The file itself holds zeros where something was deleted.
+        In the file itself deleted content is overwritten with zeros.
         """
         with self._lock:
             due = self.record().erase_due
@@ -220,12 +220,12 @@ class SqliteStore(SqlStore):
             return not blocked
 
     def check(self) -> list[str]:
-        """Return what SQLite finds wrong with the file, and what is wrong with the contents."""
+        """Return the problems that SQLite finds in the file, and those of the contents."""
         found = [row[0] for row in self.run("PRAGMA integrity_check")]
         return [line for line in found if line != "ok"] or super().check()
 
     def close(self) -> None:
-        """Close the file. The last process that does so writes the log beside it into it."""
+        """Close the file. The last process to do so writes the log into it."""
         with self._lock, self._errors():
             self._connection.close()
             self._matrix = None
@@ -241,7 +241,7 @@ class SqliteStore(SqlStore):
                 )
                 people = [row[0] for row in changed]
                 if len(people) > _CHANGED_IN_FULL:
-                    self._matrix = None  # before the other one is made: both may not fit into memory
+                    self._matrix = None  # before the new one is built: both may not fit into memory
                     self._matrix = self._loaded(record)
                 else:
                     self._matrix.replace(np.array(people, np.int64), *self._templates_of(people, record))

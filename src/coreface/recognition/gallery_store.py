@@ -1,4 +1,4 @@
-"""What a gallery needs of the place where it is kept: one protocol, whatever the store."""
+"""The interface of the stores of galleries."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -16,15 +16,15 @@ from coreface.recognition.gallery_records import AuditEntry, Person, Template
 
 @dataclass(frozen=True)
 class GalleryRecord:
-    """What is stored of a gallery itself.
+    """The stored description of a gallery.
 
     Attributes:
         contract: as `FacePipeline.contract`.
-        embedding_size: numbers in an embedding.
+        embedding_size: length of an embedding.
         pooling: ``mean`` or ``best``.
         created: UTC.
-        revision: rises with every change of people or templates.
-        erase_due: revision of the last deletion whose bytes may still be there; None where all are gone.
+        revision: increases with every change of people or templates.
+        erase_due: revision of the last deletion whose bytes may still exist; None if all are gone.
     """
 
     contract: dict[str, Any]
@@ -37,13 +37,13 @@ class GalleryRecord:
 
 @dataclass(frozen=True, eq=False)
 class StoredTemplate:
-    """All that is stored of an image.
+    """Everything stored about an image.
 
     Attributes:
-        template: what everybody may see of it.
+        template: the entry without the embedding.
         digest: SHA-256 of what was enrolled.
         embedding: (D,) float32, unit length.
-        crop: PNG; None where it was not kept.
+        crop: PNG; None if it was not kept.
     """
 
     template: Template
@@ -54,12 +54,12 @@ class StoredTemplate:
 
 @dataclass(frozen=True)
 class Found:
-    """Searches of several probes in one state of the gallery.
+    """The result of searches for several probes in one state of the gallery.
 
     Attributes:
         record: of the gallery in that state.
-        images: number of images -> people who have as many templates.
-        hits: of each probe.
+        images: number of images -> number of people with that many templates.
+        hits: for each probe.
     """
 
     record: GalleryRecord
@@ -74,51 +74,51 @@ class Found:
 
 
 class GalleryStore(Protocol):
-    """One gallery in a store. People go by their internal number, which is never used twice.
+    """One gallery in a store. People are identified by an internal number, which is never used twice.
 
-    Every method raises `StorageError` where the store cannot be read or written, and `GalleryError` where it is
-    damaged. Methods may be called from several threads.
+    Every method raises `StorageError` if the store cannot be read or written, and `GalleryError` if it is damaged.
+    Methods may be called from several threads.
     """
 
     name: str
     place: str
 
     def record(self) -> GalleryRecord:
-        """Return what is stored of the gallery."""
+        """Return the description of the gallery."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make all changes inside or, after an exception, none. Writers of the same gallery wait for each other."""
+        """Make all changes within it or, after an exception, none. Writers of the same gallery wait for each other."""
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Make all reads inside see one state."""
+        """Let all reads within it see one state."""
 
     def search(self, probes: NDArray[np.float32], top: int) -> Found:
-        """Return the people most similar to each probe (n, D), in the state of now; not after a change inside of a
-        transaction."""
+        """Return the people most similar to each probe (n, D), in the present state. Not after
+        a change in a transaction."""
 
     def person(self, id: str) -> tuple[int, Person] | None:
         """Return a person by the caller's id."""
 
     def people_by_number(self, numbers: Iterable[int]) -> dict[int, Person]:
-        """Return those of the people who are there."""
+        """Return the people with these numbers who exist."""
 
     def people(self, after: str | None, limit: int | None) -> list[Person]:
-        """Return people in the order of their ids, from behind ``after`` on."""
+        """Return people in the order of their ids, those after ``after``."""
 
     def numbers(self, retained_until: datetime, updated_before: datetime | None) -> list[tuple[int, str]]:
-        """Return number and opaque id of the people whose time is up, or who have not been updated since."""
+        """Return number and opaque id of the people whose retention has ended, or who have not been updated since."""
 
     def templates(self, person: int) -> list[Template]:
         """Return the templates of a person, the oldest first."""
 
     def stored(self, person: int | None) -> Iterator[tuple[int, StoredTemplate]]:
-        """Yield everything stored of the images of a person, or of everybody, with the number of the person."""
+        """Yield everything stored about the images of a person, or of everybody, with the number of the person."""
 
     def template_ids(self) -> set[str]:
         """Return the ids of all templates."""
 
     def crop(self, template: str) -> bytes | None:
-        """Return the crop of a template, PNG; None where there is none, or no template."""
+        """Return the crop of a template, PNG; None if there is none, or no template."""
 
     def counts(self) -> tuple[int, int, int]:
         """Return the numbers of people, templates and crops."""
@@ -133,25 +133,25 @@ class GalleryStore(Protocol):
         """Delete people with their templates, and return the number of templates."""
 
     def add_templates(self, person: int, templates: list[StoredTemplate]) -> list[str]:
-        """Store those whose digest the person does not have yet, and return their ids."""
+        """Store those whose digest is new for the person, and return their ids."""
 
     def remove_template(self, id: str) -> tuple[int, Person] | None:
-        """Delete a template, and return whose it was; None where there is none."""
+        """Delete a template, and return the number of its person; None if there is none."""
 
     def replace_embeddings(self, embeddings: dict[str, NDArray[np.float32]], record: GalleryRecord) -> None:
-        """Store other embeddings of all templates, by id, with the contract they belong to."""
+        """Replace the embeddings of all templates, by id, together with the contract."""
 
     def log(self, action: str, opaque_id: str | None, detail: dict[str, int]) -> None:
         """Add a line to the audit log; the oldest lines are dropped."""
 
     def audit(self, limit: int) -> list[AuditEntry]:
-        """Return the last lines of the audit log, the last first."""
+        """Return the latest lines of the audit log, the last first."""
 
     def erase(self) -> bool:
-        """Remove the bytes of what was deleted, and return whether none are left."""
+        """Remove the bytes of deleted content, and return whether none are left."""
 
     def check(self) -> list[str]:
-        """Return what is wrong inside of the store, a line each."""
+        """Return the problems of the store, one line each."""
 
     def close(self) -> None:
         """Close it."""

@@ -273,7 +273,7 @@ class FacePipeline:
 
         Raises:
             ModelError: there is neither a calibration nor a threshold.
-            InputError: ``fmr`` is out of range, or the threshold is no cosine.
+            InputError: ``fmr`` is out of range, or the threshold is not a cosine.
         """
         if threshold is not None:
             return DecisionAt.given(threshold)

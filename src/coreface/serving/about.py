@@ -1,4 +1,4 @@
-"""What the service says of itself: the model, its calibration, the limits, and what it does not do."""
+"""Description of the service: the model, its calibration, the limits, and what it does not do."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ class ThresholdMessage(BaseModel):
 
 
 class DistributionMessage(BaseModel):
-    """Shares of scores in bins between these edges."""
+    """Shares of scores in the bins between these edges."""
 
     edges: list[float]
     genuine: list[float] = Field(description="pairs of one person")
@@ -77,14 +77,14 @@ class InfoResponse(BaseModel):
 
 
 def service_info(pipeline: FacePipeline, settings: Settings, role: str) -> InfoResponse:
-    """Return what `GET /v1/info` answers."""
+    """Return the answer of `GET /v1/info`."""
     known = KNOWN.get(settings.model)
     limits = settings.limits
     return InfoResponse(
         version=__version__,
         gallery=settings.gallery is not None,
         model=ModelMessage(
-            name=settings.model.rstrip("/").rsplit("/", 1)[-1],  # not the path on this machine
+            name=settings.model.rstrip("/").rsplit("/", 1)[-1],  # without the path on this machine
             contract=pipeline.contract_digest,
             embedding_size=pipeline.encoder.embedding_size,
             detector=str(pipeline.detector.contract["name"]),
@@ -105,7 +105,7 @@ def service_info(pipeline: FacePipeline, settings: Settings, role: str) -> InfoR
 
 
 def score_fmr(calibration: Calibrator | None, score: float) -> float | None:
-    """Return the share of the calibration's impostor pairs that score as high."""
+    """Return the share of the calibration's impostor pairs with a score at least as high."""
     return None if calibration is None else float(calibration.fmr(np.array([score]))[0])
 
 
@@ -127,7 +127,7 @@ def _distribution(calibration: Calibrator) -> DistributionMessage:
     shares = []
     for tail in (calibration.genuine, calibration.impostor):
         reached = tail.reached(edges) / tail.count
-        reached[0] = 1.0  # a cosine may be -1 itself
-        reached[-1] = 0.0  # and 1, which belongs to the last bin
+        reached[0] = 1.0  # includes the cosine -1
+        reached[-1] = 0.0  # and the cosine 1, in the last bin
         shares.append((reached[:-1] - reached[1:]).round(6).tolist())
     return DistributionMessage(edges=edges.round(6).tolist(), genuine=shares[0], impostor=shares[1])

@@ -1,4 +1,4 @@
-"""The application: routes, and the layers that every request goes through."""
+"""The application: routes, and the middleware around them."""
 
 import re
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coreface._version import __version__
 from coreface.errors import CoreFaceError
-from coreface.serving.doors import Doors
+from coreface.serving.access import AccessControl
 from coreface.serving.envelope import Envelope
 from coreface.serving.gate import Gate
 from coreface.serving.messages import ProblemMessage
@@ -29,7 +29,7 @@ stable `code`. Where the service has no keys, requests other than GET need the h
 
 
 def create_app(service: Service) -> FastAPI:
-    """Return the ASGI application of a service, which ends with it."""
+    """Return the ASGI application of a service; it closes the service when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -40,7 +40,7 @@ def create_app(service: Service) -> FastAPI:
         title="coreface",
         version=__version__,
         description=_DESCRIPTION,
-        docs_url=None,  # both load programs from elsewhere
+        docs_url=None,  # the documentation pages of FastAPI load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -58,7 +58,7 @@ def create_app(service: Service) -> FastAPI:
     # The last one is the outermost.
     app.add_middleware(PathsAsSent)
     app.add_middleware(Gate, settings=service.settings)
-    app.add_middleware(Doors, settings=service.settings)
+    app.add_middleware(AccessControl, settings=service.settings)
     app.add_middleware(Envelope, metrics=service.metrics, tls=service.settings.tls or service.settings.behind_proxy)
     _document(app)
     return app
@@ -68,7 +68,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CoreFaceError)
     problem = problem_of(error)
     if problem.code == "internal-error":
-        raise error  # the outermost layer logs it
+        raise error  # logged by the outermost middleware
     return problem.response(request.state.request_id)
 
 
@@ -80,7 +80,7 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 async def _answer_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        problem = Problem("method-not-allowed", f"the address does not take {request.method[:16]}")
+        problem = Problem("method-not-allowed", f"the address does not accept {request.method[:16]}")
         response = problem.response(request.state.request_id)
         response.headers["Allow"] = ", ".join(_methods_at(request))
         return response
@@ -88,7 +88,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 
 
 class PathsAsSent:
-    """Matches paths before percent-encoding is undone, so that an encoded slash is a part of its segment."""
+    """Matches paths before percent-decoding, so that an encoded slash does not end a segment."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -100,7 +100,7 @@ class PathsAsSent:
 
 
 def _methods_at(request: Request) -> list[str]:
-    """Return all methods of an address; its routes know one each."""
+    """Return all methods of an address; each of its routes has one."""
     for path, operations in request.app.openapi()["paths"].items():
         if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.scope["path"]):
             return sorted(method.upper() for method in operations)
@@ -108,7 +108,7 @@ def _methods_at(request: Request) -> list[str]:
 
 
 def _document(app: FastAPI) -> None:
-    """Add the schema of errors to the OpenAPI document, and the key."""
+    """Add the schema of errors and the key to the OpenAPI document."""
     made = app.openapi()
     components = made.setdefault("components", {})
     components.setdefault("schemas", {}).update(

@@ -1,4 +1,4 @@
-"""Embeds the crops of several requests together."""
+"""Batched embedding of the crops of several requests."""
 
 import asyncio
 from collections import deque
@@ -14,14 +14,14 @@ Rows: TypeAlias = NDArray[np.float32]
 
 
 class Batcher:
-    """Collects crops while the encoder works, and gives it what has gathered, in the order of arrival.
+    """Collects crops while the encoder is busy, and embeds them together, in the order of arrival.
 
-    No crop waits for company: an idle encoder begins at once, and the next batch forms while it is busy.
+    No crop waits for others: an idle encoder starts at once, and the next batch is collected while it is busy.
 
     Args:
-        embed: crops -> (n, embedding_size); it runs in one thread of its own.
-        most: crops in a batch, where a single request does not bring more.
-        on_batch: told the number of crops of each batch.
+        embed: crops -> (n, embedding_size); called in a single thread.
+        most: largest number of crops in a batch, unless a single request has more.
+        on_batch: called with the number of crops of each batch.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Batcher:
         return await future
 
     def close(self) -> None:
-        """End the thread; crops that still wait are not embedded."""
+        """End the thread; waiting crops are not embedded."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
@@ -58,7 +58,7 @@ class Batcher:
                 continue
             start = 0
             for some, future in batch:
-                if not future.done():  # a request that took too long has left
+                if not future.done():  # its request has timed out
                     future.set_result(rows[start : start + len(some)])
                 start += len(some)
         self._task = None

@@ -1,4 +1,4 @@
-"""A client of the service: the library's result classes over HTTP, with nothing but the standard library."""
+"""A client of the service: returns the library's result classes, and needs only the standard library."""
 
 import base64
 import http.client
@@ -33,11 +33,11 @@ _ERRORS: dict[str, type[CoreFaceError]] = {
 
 
 class ServiceError(CoreFaceError):
-    """The service has refused a request, or cannot be reached.
+    """The service refused a request, or cannot be reached.
 
     Attributes:
-        code: what the service says, such as ``role-insufficient``; ``unreachable`` where it does not answer.
-        request_id: what its log calls the request.
+        code: of the service's answer, such as ``role-insufficient``; ``unreachable`` without an answer.
+        request_id: identifies the request in the service's log.
     """
 
     def __init__(self, message: str, code: str, request_id: str | None = None) -> None:
@@ -46,17 +46,17 @@ class ServiceError(CoreFaceError):
 
 
 class Client:
-    """A service that `coreface serve` runs. Threads may share a client.
+    """A client of a service started by `coreface serve`. Threads may share a client.
 
     Args:
         url: such as ``http://127.0.0.1:8300``.
-        key: as ``coreface serve keys add`` has shown it.
+        key: as shown by ``coreface serve keys add``.
         timeout: seconds to wait for an answer.
-        retries: further attempts where the service is busy, after the time that it asks for.
-        ca_file: certificates to trust, PEM; None trusts those of the system.
+        retries: further attempts if the service is busy, each after the time given in its answer.
+        ca_file: trusted certificates, PEM; None uses those of the system.
 
     Raises:
-        InputError: the URL is none, or a key would be sent to another machine without TLS.
+        InputError: the URL is not valid, or photographs and key would be sent to another machine without TLS.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Client:
         self._own = threading.local()
 
     def info(self) -> dict[str, Any]:
-        """Return what the service says of itself: model, calibration, limits."""
+        """Return the description of the service: model, calibration, limits."""
         return dict(self._call("GET", "/v1/info"))
 
     def faces(self, image: str | os.PathLike[str] | bytes) -> list[Face]:
@@ -93,13 +93,13 @@ class Client:
         *,
         threshold: float | None = None,
     ) -> Decision:
-        """Decide whether two photographs show one person, as `FacePipeline.verify` does; the score is rounded.
+        """Decide whether two photographs show the same person, as `FacePipeline.verify` does; the score is rounded.
 
         Raises:
             ImageError: a photograph cannot be read.
             FaceError: a photograph shows no face that can be used.
             InputError: ``fmr`` or ``threshold`` is out of range.
-            ServiceError: anything else that the service refuses.
+            ServiceError: the service refuses for another reason.
         """
         at = {"fmr": fmr} if threshold is None else {"threshold": threshold}
         found = self._call("POST", "/v1/verify", {"a": _encoded(a), "b": _encoded(b), **at})
@@ -115,7 +115,7 @@ class Client:
         *,
         threshold: float | None = None,
     ) -> Answer:
-        """Say who is in a photograph, as `Gallery.identify` does; what is known of the threshold stays at the service.
+        """Identify the people in a photograph, as `Gallery.identify` does, without the details of the threshold.
 
         Raises:
             ImageError, FaceError, InputError, ServiceError: as for `verify`.
@@ -146,7 +146,7 @@ class Client:
 
         Raises:
             InputError: an argument cannot be stored.
-            ServiceError: nothing could be enrolled (code ``nothing-enrolled``), or the service refuses.
+            ServiceError: nothing could be enrolled (code ``nothing-enrolled``), or another refusal.
         """
         given = [_encoded(image) for image in images]
         body = {"images": given, "allow_similar": allow_similar}
@@ -173,7 +173,7 @@ class Client:
         )
 
     def people(self, search: str | None = None) -> Iterator[Person]:
-        """Yield the people in the order of their ids, all or those with a text in their id or name."""
+        """Yield the people in the order of their ids: all, or those whose id or name contains a text."""
         query = {"limit": "200", **({} if search is None else {"search": search})}
         while True:
             page = self._call("GET", f"/v1/people?{urlencode(query)}")
@@ -183,11 +183,11 @@ class Client:
             query["cursor"] = page["next"]
 
     def person(self, id: str) -> Person:
-        """Return a person. Raises `UnknownPersonError` where there is none of that id."""
+        """Return a person. Raises `UnknownPersonError` if there is none with that id."""
         return _person(self._call("GET", f"/v1/people/{quote(id, safe='')}")["person"])
 
     def delete(self, id: str) -> None:
-        """Delete a person. Raises `UnknownPersonError` where there is none of that id."""
+        """Delete a person. Raises `UnknownPersonError` if there is none with that id."""
         self._call("DELETE", f"/v1/people/{quote(id, safe='')}")
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -203,7 +203,7 @@ class Client:
         raise _error(status, answer if isinstance(answer, dict) else {})
 
     def _ask(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> tuple[int, Any, float]:
-        """Return status, content, and the seconds to wait before another attempt."""
+        """Return status, content, and the seconds to wait before the next attempt."""
         kept = getattr(self._own, "connection", None)
         connection = self._own.connection = kept or self._connection()
         try:
@@ -211,7 +211,7 @@ class Client:
                 connection.request(method, path, content, headers)
                 response = connection.getresponse()
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-                # A connection that was kept may have been closed meanwhile. Only what changes nothing is sent twice:
+                # A kept connection may have been closed in the meantime. Only requests without effects are sent twice:
                 # an enrolment or deletion may have been done before the connection broke.
                 connection.close()
                 if kept is None or not (method == "GET" or path.endswith(("/detect", "/verify", "/identify"))):
@@ -227,7 +227,7 @@ class Client:
         try:
             answer = json.loads(text) if text else None
         except ValueError:
-            answer = None  # of a proxy, perhaps
+            answer = None  # perhaps an error page of a proxy
         return response.status, answer, min(60.0, float(response.headers.get("Retry-After") or 1))
 
     def _connection(self) -> http.client.HTTPConnection:

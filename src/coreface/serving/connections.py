@@ -1,4 +1,4 @@
-"""Connections that send the head of a request too slowly, or none at all, are closed."""
+"""Closes connections that send the head of a request too slowly, or not at all."""
 
 import asyncio
 from typing import Final
@@ -9,10 +9,10 @@ HEAD_SECONDS: Final = 10.0
 
 
 class TimedProtocol(H11Protocol):
-    """HTTP/1.1 with a limit on the time that the head of a request takes; uvicorn has none.
+    """HTTP/1.1 with a time limit for the head of a request, which uvicorn does not have.
 
-    The time runs from the opening of the connection, and after each answer from the first byte of the next request;
-    between the two, uvicorn's own limit for idle connections counts.
+    The time starts when the connection is opened, and after each answer with the first byte of the next request. In
+    between, uvicorn's limit for idle connections applies.
     """
 
     _head_timer: asyncio.TimerHandle | None = None
@@ -24,7 +24,7 @@ class TimedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_timer()  # a request is being answered, which the application bounds
+            self._stop_timer()  # a request is being answered; the application limits its time
         elif self._head_timer is None:
             self._await_head()
 

@@ -1,4 +1,4 @@
-"""Photographs of requests to faces and embeddings: decoded and searched in threads, embedded in batches."""
+"""From the images of requests to faces and embeddings: decoding and detection in threads, embedding in batches."""
 
 import asyncio
 import threading
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """What is seen in an image of a request.
+    """An image of a request, after detection.
 
     Attributes:
         width: pixels, upright.
         height: pixels, upright.
-        faces: all faces, the most confident first, where all were asked for.
-        crops: of the faces that are meant, where these were asked for.
+        faces: all faces, the most confident first, if requested.
+        crops: of the selected faces, if requested.
     """
 
     width: int
@@ -41,14 +41,15 @@ class Photograph:
 
 
 class FaceEngine:
-    """Works on the images of many requests; one image is one piece of work, so requests of many do not block others.
+    """Processes the images of many requests, one task per image, so that large requests do not block others.
 
     Args:
-        pipeline: how faces are found and embedded.
+        pipeline: detects and embeds faces.
         limits: of images.
-        threads: that decode and look for faces.
-        new_detector: makes a detector for each thread, for one runs one image at a time; None shares the pipeline's.
-        on_batch: told the number of crops of each batch.
+        threads: number of threads that decode and detect.
+        new_detector: creates a detector for each thread, since a detector processes one image at a time; None shares
+            the pipeline's.
+        on_batch: called with the number of crops of each batch.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class FaceEngine:
 
         Args:
             data: the encoded image.
-            field: what the request calls it.
+            field: its field in the request.
 
         Raises:
             Problem: it is too large, or cannot be read.
@@ -83,10 +84,10 @@ class FaceEngine:
         return await self._in_thread(look, field)
 
     async def crops(self, data: bytes, field: str, face: Choice = "largest") -> Photograph:
-        """Return the crops of the faces that are meant, at least one.
+        """Return the crops of the selected faces, at least one.
 
         Raises:
-            Problem: the image is too large, cannot be read, or shows no face that can be used.
+            Problem: the image is too large, cannot be read, or shows no usable face.
         """
 
         def cut() -> Photograph:
@@ -101,7 +102,7 @@ class FaceEngine:
         return await self._batcher.embed([crop.image for crop in crops])
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run something that takes a while beside the answering of requests."""
+        """Run a function in a thread, while other requests are answered."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:

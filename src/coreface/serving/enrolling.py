@@ -1,4 +1,4 @@
-"""From the images of a request to the images of a person in the gallery."""
+"""Enrolment of the images of a request."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from coreface.serving.problems import Problem
 async def enrol_images(
     engine: FaceEngine, gallery: Gallery, person: str, images: Sequence[bytes], **options: Any
 ) -> Enrolment:
-    """Enrol images of a person; one that cannot be used does not keep the others out.
+    """Enrol images of a person; images that cannot be used are refused, the others are enrolled.
 
     Args:
-        engine: finds and embeds the faces.
-        gallery: where they are enrolled.
+        engine: detects and embeds the faces.
+        gallery: in which they are enrolled.
         person: the id.
         images: encoded images.
-        options: as `Gallery.enrol` takes them.
+        options: of `Gallery.enrol`.
 
     Returns:
-        What was enrolled, with the numbers that the images have in the request.
+        What was enrolled, with the indices of the images in the request.
 
     Raises:
-        Problem: nothing could be enrolled; it says why for each image.
+        Problem: nothing could be enrolled; it gives the reason for each image.
     """
     work = (engine.crops(image, f"images.{number}") for number, image in enumerate(images))
     found = await asyncio.gather(*work, return_exceptions=True)
@@ -62,7 +62,7 @@ async def enrol_images(
 
 
 def nothing_enrolled(refused: Sequence[Refusal], similar: Sequence[dict[str, Any]] = ()) -> Problem:
-    """Return the problem that says why none of the images was enrolled."""
+    """Return the problem with the reasons why no image was enrolled."""
     rows = [RefusalMessage.of(refusal).model_dump() for refusal in refused]
     detail = "the person resembles another one" if similar else "none of the images can be used"
     return Problem("nothing-enrolled", detail, field="images", more={"refused": rows, "similar": list(similar)})

@@ -1,4 +1,5 @@
-"""Around every answer: a request id, security headers, a line in the log, a count, and no bare failure."""
+"""Outermost middleware: request id, security headers, a log line and a count for every answer, and a problem document
+for every unexpected exception."""
 
 import json
 import logging
@@ -29,12 +30,12 @@ _HEADERS: Final = {
 
 
 class Envelope:
-    """The outermost layer. It logs the route, never the path: a path may hold the id of a person.
+    """The outermost middleware. It logs the route instead of the path, because a path may contain the id of a person.
 
     Args:
-        app: what answers.
-        metrics: where requests are counted.
-        tls: whether browsers are told to come back over TLS only.
+        app: the wrapped application.
+        metrics: counts the requests.
+        tls: whether browsers are told to use only TLS from now on.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tls: bool) -> None:
@@ -70,7 +71,7 @@ class Envelope:
                 problem = problem_of(error) if isinstance(error, CoreFaceError) else _FAILED
                 await problem.response(request_id)(scope, receive, answer)
             elif isinstance(error, Problem):
-                raise  # the answer is cut off, which is all that can be said now
+                raise  # the head has been sent: all that is left is to cut the answer off
         seconds = time.perf_counter() - begun
         route = getattr(scope.get("route"), "path", None) or "other"
         self._metrics.count_request(route, scope["method"], status or 0, seconds)
@@ -96,6 +97,6 @@ def _write_line(
     }
     LOG.info(json.dumps(line))
     if failure is not None and not isinstance(failure, CoreFaceError):
-        # Where it happened and what kind it is; the message of an exception may hold anything.
+        # Only the place and the type: the message of an exception may contain anything.
         places = "".join(traceback.format_tb(failure.__traceback__))
         LOG.error("request %s failed with %s at\n%s", request_id, type(failure).__name__, places)

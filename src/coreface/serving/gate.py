@@ -1,4 +1,4 @@
-"""How much is let in at once: requests, bytes and seconds. What does not fit is told when to come back."""
+"""Load limits: requests, bytes and seconds. Requests beyond them are refused with a time to try again."""
 
 import asyncio
 from collections import Counter
@@ -12,21 +12,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coreface.serving.problems import Problem
 from coreface.serving.settings import Settings
 
-_ALWAYS: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # answered however busy the service is
-_BODIES_AT_ONCE: Final = 8  # of the largest size; smaller ones accordingly more
+_ALWAYS: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # answered regardless of the load
+_BODIES_AT_ONCE: Final = 8  # of the largest size, or more of smaller sizes
 
 
 class Gate:
-    """Bounds what requests take together, and each of them, before their bodies are read.
+    """Limits the resources of all requests together and of each of them, before their bodies are read.
 
     Args:
-        app: what answers.
+        app: the wrapped application.
         settings: of the service.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self._limits = app, settings.limits
-        # With keys there are several clients, and none of them may take all places.
+        # With keys there are several clients, and none of them may occupy all places.
         self._most_of_one = self._limits.requests if settings.keys is None else max(1, self._limits.requests // 2)
         self._clients: Counter[str] = Counter()
         self._requests = self._bytes = 0
@@ -55,11 +55,11 @@ class Gate:
                 ) from None
 
     def _body_size(self, headers: Headers) -> int:
-        """Return the bytes to expect, at most."""
+        """Return the largest size to expect, in bytes."""
         largest = self._limits.request_bytes
         if "transfer-encoding" in headers:
             return largest
-        size = int(headers.get("content-length", "0"))  # the server has refused what is no number
+        size = int(headers.get("content-length", "0"))  # the server has already refused other values
         if size > largest:
             raise Problem("body-too-large", f"the body has {size} bytes, expected at most {largest}")
         return size
@@ -83,7 +83,7 @@ class Gate:
                 del self._clients[client]
 
     def _bounded(self, receive: Receive) -> Receive:
-        """Count the body as it arrives, and end one that is too large or too slow."""
+        """Count the body as it arrives, and abort if it is too large or too slow."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.body_seconds
         received, whole = 0, False
@@ -91,7 +91,7 @@ class Gate:
         async def bounded() -> Message:
             nonlocal received, whole
             if whole:
-                return await receive()  # waits for the client to leave, not for its body
+                return await receive()  # waits for the client to disconnect, not for its body
             try:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()

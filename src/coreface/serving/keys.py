@@ -1,4 +1,4 @@
-"""Keys of the service: 32 random bytes, shown once; the file holds their SHA-256 and what each key may do."""
+"""Keys of the service: 32 random bytes, shown once. The file contains their SHA-256 and the role of each key."""
 
 import hashlib
 import hmac
@@ -15,22 +15,22 @@ from coreface.errors import InputError, StorageError
 from coreface.files import write_atomically
 
 Role: TypeAlias = Literal["read", "enrol", "admin"]
-ROLES: Final[tuple[Role, ...]] = get_args(Role)  #: each may do what those before it may
+ROLES: Final[tuple[Role, ...]] = get_args(Role)  #: each includes those before it
 
 _FORMAT = 1
 _SECRET_BYTES = 32
 _KEY = re.compile(r"cfk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_NOBODY = hashlib.sha256(b"").hexdigest()  # compared with where an id is unknown, so that both take the same time
+_NOBODY = hashlib.sha256(b"").hexdigest()  # compared with if an id is unknown, so that both cases take the same time
 
 
 @dataclass(frozen=True)
 class Key:
-    """What the file holds of a key.
+    """The entry of a key in the file.
 
     Attributes:
-        id: how it is found; no secret.
-        name: who it was made for.
+        id: public; the first part of the key.
+        name: of its user.
         role: what it allows.
         sha256: of the whole key.
         created: UTC, ISO 8601.
@@ -43,12 +43,12 @@ class Key:
     created: str
 
     def allows(self, role: Role) -> bool:
-        """Whether the key may do what needs a role."""
+        """Whether the key includes a role."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
 class KeyFile:
-    """A file of keys. A service that runs sees what was added or revoked at the next request.
+    """A file of keys. A running service sees added and revoked keys at the next request.
 
     Args:
         path: the file; for `add` it need not exist.
@@ -60,7 +60,7 @@ class KeyFile:
         self._keys: dict[str, Key] = {}
 
     def listed(self) -> list[Key]:
-        """Return the keys in the order in which they were made.
+        """Return the keys in the order of their creation.
 
         Raises:
             InputError: the file is missing or damaged.
@@ -68,10 +68,10 @@ class KeyFile:
         return list(self._read().values())
 
     def add(self, name: str, role: str) -> str:
-        """Make a key, and return it: it is not kept anywhere.
+        """Create a key and return it; it is not stored anywhere.
 
         Raises:
-            InputError: the name is not 1 to 64 letters, digits and ``._-``, or is taken; the role is none.
+            InputError: the name is not 1 to 64 letters, digits and ``._-``, or is taken; the role is unknown.
             StorageError: the file cannot be written.
         """
         if not _NAME.fullmatch(name):
@@ -80,7 +80,7 @@ class KeyFile:
             raise InputError(f"the role is {role!r}, expected one of {', '.join(ROLES)}")
         keys = self._read() if self.path.exists() else {}
         if name in {key.name for key in keys.values()}:
-            raise InputError(f"{self.path}: there is a key named {name}: revoke it first, or take another name")
+            raise InputError(f"{self.path}: there is a key named {name}: revoke it first, or choose another name")
         id = secrets.token_hex(6)
         text = f"cfk_{id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -91,7 +91,7 @@ class KeyFile:
         """Remove a key by its name.
 
         Raises:
-            InputError: there is none of that name.
+            InputError: there is none with that name.
             StorageError: the file cannot be written.
         """
         keys = self._read()
@@ -102,7 +102,7 @@ class KeyFile:
         return found
 
     def find(self, text: str) -> Key | None:
-        """Return the key that a client has sent; None if it is not one of these."""
+        """Return the entry of the key sent by a client; None if there is none."""
         match = _KEY.fullmatch(text)
         key = self._read().get(match[1]) if match else None
         same = hmac.compare_digest(_digest(text), _NOBODY if key is None else key.sha256)
@@ -121,14 +121,14 @@ class KeyFile:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"{self.path} cannot be read as a file of keys ({reason}): make one with coreface serve keys add NAME "
+                f"{self.path} is not a readable file of keys ({reason}): create one with coreface serve keys add NAME "
                 f"--keys {self.path}"
             ) from error
         return self._keys
 
     def _write(self, keys: dict[str, Key]) -> None:
         content = {"format": _FORMAT, "keys": [asdict(key) for key in keys.values()]}
-        before = os.umask(0o077)  # for its owner alone
+        before = os.umask(0o077)  # readable by its owner only
         try:
             write_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What requests and answers about photographs hold; the OpenAPI document is made of these."""
+"""Schemas of requests and answers about photographs; the OpenAPI document is generated from them."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from coreface.recognition.decision import Basis, Decision
 from coreface.recognition.detection import Face
 from coreface.serving.engine import Photograph
 
-SCORE_DIGITS = 3  #: decimals of scores in answers: finer ones would guide somebody who improves a picture by trial
+SCORE_DIGITS = 3  #: decimals of scores in answers; more would help to improve a forged image step by step
 
 
 def _image_bytes(value: object) -> bytes:
@@ -36,7 +36,7 @@ Cosine: TypeAlias = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 
 
 class RequestMessage(BaseModel):
-    """A body. What is not named here is refused."""
+    """A request body. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -87,7 +87,7 @@ class DetectResponse(BaseModel):
 
 
 class PhotographMessage(BaseModel):
-    """The face that was taken from a photograph."""
+    """The selected face of a photograph."""
 
     width: int
     height: int
@@ -99,7 +99,7 @@ class PhotographMessage(BaseModel):
 
 
 class VerifyResponse(BaseModel):
-    """Whether two photographs show one person."""
+    """Whether two photographs show the same person."""
 
     match: bool | None = Field(description="null where the calibration is too small for the requested rate")
     score: float = Field(description=f"cosine, rounded to {SCORE_DIGITS} decimals after the decision")
@@ -131,7 +131,7 @@ class FieldError(BaseModel):
 
 
 class ProblemMessage(BaseModel):
-    """An error, by RFC 9457."""
+    """An error as in RFC 9457."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -158,7 +158,7 @@ class ProblemMessage(BaseModel):
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the errors of a route for the OpenAPI document: these, and those that any route may have."""
+    """Return the errors of a route for the OpenAPI document: these, and those of every route."""
     schema = {"schema": {"$ref": "#/components/schemas/ProblemMessage"}}
     always = (401, 403, 408, 421, 429, 500, 503)
     return {
@@ -167,7 +167,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-#: The errors of a route that takes images.
+#: The errors of routes that take images.
 WITH_IMAGES = (400, 413, 415, 422)
 
 

@@ -1,4 +1,4 @@
-"""What requests and answers about the people of a gallery hold."""
+"""Schemas of requests and answers about the people of a gallery."""
 
 import json
 from datetime import datetime
@@ -51,7 +51,7 @@ class NewPersonRequest(ImagesRequest):
 
 
 class ChangeRequest(RequestMessage):
-    """What is not given stays."""
+    """Fields that are not given stay."""
 
     name: str = Field("", min_length=1, max_length=500)
     metadata: Metadata = Field(default_factory=dict)
@@ -101,7 +101,7 @@ class CandidateMessage(BaseModel):
 
     @classmethod
     def of(cls, candidate: Candidate) -> "CandidateMessage":
-        # Two digits of the rate: more of them would say more of the score than its rounding leaves.
+        # Two digits of the rate: more would reveal the score beyond its rounding.
         fpir = None if candidate.fpir is None else float(f"{candidate.fpir:.1e}")
         score = round(candidate.score, SCORE_DIGITS)
         return cls(person=candidate.person, name=candidate.name, score=score, fpir=fpir)
@@ -157,7 +157,7 @@ class FaceAnswerMessage(BaseModel):
 
 
 class IdentifyResponse(BaseModel):
-    """Who is in a photograph; the largest face first."""
+    """The people in a photograph; the largest face first."""
 
     model_config = ConfigDict(title="IdentifyResponse")
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests, times, refusals and batches; of all worker processes together."""
+"""Metrics for Prometheus: requests, times, refusals and batches, of all worker processes together."""
 
 import os
 from typing import Final
@@ -7,13 +7,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.multiprocess import MultiProcessCollector
 
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
-FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  #: environment variable: where worker processes keep their numbers
+FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"  #: environment variable: folder of the worker processes' numbers
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT"})
 
 
 class Metrics:
-    """The numbers of one process, or with `FOLDER` of all processes that share it."""
+    """The metrics of one process, or with `FOLDER` of all processes that share it."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -40,11 +40,11 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
     def count_batch(self, crops: int) -> None:
-        """Count crops that were embedded together."""
+        """Count the crops of a batch."""
         self._batches.observe(crops)
 
     def text(self) -> bytes:
-        """Return the numbers as Prometheus reads them."""
+        """Return the metrics in Prometheus's text format."""
         if FOLDER not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""The web page: three files, served as they are."""
+"""The web page: three static files."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ async def index() -> FileResponse:
 
 @page.get("/static/{name}")
 async def static(name: str) -> FileResponse:
-    """A file that the page loads."""
+    """A file loaded by the page."""
     if name not in _FILES:
         raise Problem("not-found", "there is no such address")
     return FileResponse(_WEB / name, media_type=_FILES[name])

@@ -1,4 +1,4 @@
-"""Errors over HTTP, by RFC 9457: a stable code, a status, a sentence that says what to do."""
+"""Errors over HTTP as in RFC 9457: a stable code, a status, and a sentence that says what to do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class _Kind:
     title: str
 
 
-#: Every code that the service answers with. A code keeps its meaning; clients may depend on it.
+#: All codes of the service. A code keeps its meaning; clients may depend on it.
 CODES: Final[Mapping[str, _Kind]] = {
     "malformed-request": _Kind(400, "The request cannot be parsed"),
     "key-required": _Kind(401, "A key is required"),
@@ -64,12 +64,12 @@ CODES: Final[Mapping[str, _Kind]] = {
 
 
 class Problem(CoreFaceError):  # noqa: N818 (the word of RFC 9457)
-    """An error that is answered to a client.
+    """An error with an answer for the client.
 
     Attributes:
         code: one of `CODES`.
-        field: the field of the request that is meant; None where it is the whole.
-        retry_after: seconds after which another try may succeed.
+        field: the field of the request; None for the whole request.
+        retry_after: seconds after which another attempt may succeed.
         more: further members of the document.
     """
 
@@ -113,11 +113,11 @@ class Problem(CoreFaceError):  # noqa: N818 (the word of RFC 9457)
 
 
 def problem_of(error: CoreFaceError, field: str | None = None) -> Problem:
-    """Return what a client is told of an error of the library.
+    """Return the problem for an error of the library.
 
     Args:
-        error: what was raised.
-        field: the field of the request that it comes from.
+        error: the exception.
+        field: the field of the request that caused it.
     """
     if isinstance(error, Problem):
         error.field = error.field or field

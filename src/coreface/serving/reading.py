@@ -1,4 +1,4 @@
-"""Bodies of requests: a form with files or JSON with base64 becomes a checked message. Nothing touches the disk."""
+"""Parses request bodies, forms with files or JSON with base64, into checked messages. Nothing is written to disk."""
 
 import json
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from coreface.serving.settings import Limits
 
 M = TypeVar("M", bound=RequestMessage)
 _MOST_FIELDS = 32
-_LONGEST_FIELD = 128 * 1024  # bytes; metadata of a person are the longest
+_LONGEST_FIELD = 128 * 1024  # bytes; metadata of a person are the longest field
 
 
 class _InMemoryParser(MultiPartParser):
-    spool_max_size = 2**62  # images of people are never written to a temporary file
+    spool_max_size = 2**62  # images are never written to a temporary file
     whole = False
 
     def on_end(self) -> None:
@@ -56,7 +56,7 @@ async def _body(request: Request) -> bytes:
 
 def _json(body: bytes) -> Any:
     def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     try:
         return json.loads(body.decode("utf-8"), parse_constant=refuse)
@@ -95,10 +95,10 @@ async def _form(request: Request, message: type[M], limits: Limits) -> dict[str,
 
 
 def invalid(found: Sequence[Any]) -> Problem:
-    """Return the problem that says what is wrong with which field, without the values, which may be images.
+    """Return a problem with the invalid fields and the reasons, without the values, which may be images.
 
     Args:
-        found: as pydantic lists errors.
+        found: the errors listed by pydantic.
     """
     rows = [
         {

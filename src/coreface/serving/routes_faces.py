@@ -37,7 +37,7 @@ async def info(request: Request) -> InfoResponse:
 
 @faces.post("/detect", responses=documented(*WITH_IMAGES), openapi_extra=body_of(DetectRequest))
 async def detect(request: Request) -> DetectResponse:
-    """All faces of a photograph, the most confident first; none is no error."""
+    """All faces of a photograph, the most confident first; may be empty."""
     service = service_of(request)
     message = await read_message(request, DetectRequest, service.settings.limits)
     return DetectResponse.of(await service.engine.detect(message.image, "image"))
@@ -45,7 +45,7 @@ async def detect(request: Request) -> DetectResponse:
 
 @faces.post("/verify", responses=documented(*WITH_IMAGES), openapi_extra=body_of(VerifyRequest))
 async def verify(request: Request) -> VerifyResponse:
-    """Whether two photographs show one person, at a calibrated false match rate or at a threshold."""
+    """Whether two photographs show the same person, at a calibrated false match rate or a given threshold."""
     service = service_of(request)
     message = await read_message(request, VerifyRequest, service.settings.limits)
     pipeline, engine = service.pipeline, service.engine
@@ -65,7 +65,7 @@ async def verify(request: Request) -> VerifyResponse:
 
 @embeddings.post("/embed", responses=documented(*WITH_IMAGES), openapi_extra=body_of(EmbedRequest))
 async def embed(request: Request) -> EmbedResponse:
-    """The embedding of a face: biometric data, which the service answers only if it was started to."""
+    """The embedding of a face. This is biometric data: the service must be started with --allow-embeddings."""
     service = service_of(request)
     message = await read_message(request, EmbedRequest, service.settings.limits)
     found = await service.engine.crops(message.image, "image", message.face)
@@ -78,7 +78,7 @@ async def embed(request: Request) -> EmbedResponse:
 
 
 async def _both(engine: FaceEngine, message: VerifyRequest) -> list[Photograph]:
-    """Look at both photographs at once; where both fail, the first one is named."""
+    """Process both photographs concurrently; if both fail, the error is that of the first."""
     work = engine.crops(message.a, "a", message.face), engine.crops(message.b, "b", message.face)
     found = await asyncio.gather(*work, return_exceptions=True)
     photographs = []

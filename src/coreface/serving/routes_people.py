@@ -1,4 +1,4 @@
-"""`/v1`: people of the gallery, and who is in a photograph."""
+"""`/v1`: the people of the gallery, and identification."""
 
 import base64
 import binascii
@@ -34,9 +34,9 @@ from coreface.serving.service import Needs, gallery_of, service_of
 
 people = APIRouter(prefix="/v1", tags=["people"])
 _READ, _ENROL, _ADMIN = ([Depends(Needs(role))] for role in ("read", "enrol", "admin"))
-_PAGE = 500  # people that a search reads at a time
+_PAGE = 500  # people read at a time by a search for a text
 
-# The path is matched as it was sent, so that an id may hold a slash: %2F does not end a segment.
+# The path is matched before percent-decoding: an id may contain a slash, %2F, which does not end a segment.
 Id = Annotated[str, AfterValidator(unquote), Path(description="the id of the person, percent-encoded")]
 
 
@@ -44,7 +44,7 @@ Id = Annotated[str, AfterValidator(unquote), Path(description="the id of the per
     "/identify", dependencies=_READ, responses=documented(*WITH_IMAGES), openapi_extra=body_of(IdentifyRequest)
 )
 async def identify(request: Request) -> IdentifyResponse:
-    """Who is in a photograph, at a threshold for the size of the gallery."""
+    """The people in a photograph, at the threshold for the size of the gallery."""
     service, gallery = service_of(request), gallery_of(request)
     message = await read_message(request, IdentifyRequest, service.settings.limits)
     found = await service.engine.crops(message.image, "image", message.face)
@@ -87,7 +87,7 @@ async def add_person(request: Request, response: Response) -> EnrolmentResponse:
     service, gallery = service_of(request), gallery_of(request)
     message = await read_message(request, NewPersonRequest, service.settings.limits)
     _check_number(message, service.settings.limits.images)
-    if await service.engine.in_thread(lambda: _exists(gallery, message.id)):  # before images are read
+    if await service.engine.in_thread(lambda: _exists(gallery, message.id)):  # before the images are read
         raise PersonExistsError("there is a person of this id already")
     enrolment = await enrol_images(
         service.engine,
@@ -117,7 +117,7 @@ async def add_images(request: Request, id: Id) -> EnrolmentResponse:
     service, gallery = service_of(request), gallery_of(request)
     message = await read_message(request, ImagesRequest, service.settings.limits)
     _check_number(message, service.settings.limits.images)
-    await service.engine.in_thread(lambda: gallery.person(id))  # before images are read
+    await service.engine.in_thread(lambda: gallery.person(id))  # before the images are read
     enrolment = await enrol_images(
         service.engine, gallery, id, message.images, allow_similar=message.allow_similar, expect="known"
     )
@@ -147,11 +147,11 @@ async def delete_image(request: Request, id: Id, image: str) -> None:
     responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}, **documented(404, 422)},
 )
 async def export_person(request: Request, id: Id) -> Response:
-    """All that is stored of a person, embeddings included, as `coreface gallery import` reads it."""
+    """Everything stored about a person, including embeddings, in the format of `coreface gallery import`."""
     service, gallery = service_of(request), gallery_of(request)
 
     def export() -> bytes:
-        with tempfile.TemporaryDirectory(prefix="coreface-export-") as folder:  # for its owner alone
+        with tempfile.TemporaryDirectory(prefix="coreface-export-") as folder:  # readable by its owner only
             path = FilePath(folder) / "person.jsonl"
             gallery.export(path, id)
             return path.read_bytes()
@@ -185,7 +185,7 @@ async def change_person(request: Request, id: Id) -> PersonMessage:
 
 @people.delete("/people/{id}", status_code=204, dependencies=_ADMIN, responses=documented(404, 422))
 async def delete_person(request: Request, id: Id) -> None:
-    """Delete a person; no search that begins after the answer finds the person, in any worker."""
+    """Delete a person; searches that begin after the answer do not find the person, in any worker."""
     service, gallery = service_of(request), gallery_of(request)
     await service.engine.in_thread(lambda: gallery.delete(id))
 

@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it is ready, and its numbers."""
+"""Health, readiness and metrics of the service."""
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ class StateResponse(BaseModel):
 
 @state.get("/healthz", responses=documented())
 async def healthz() -> StateResponse:
-    """The process answers."""
+    """The process is alive."""
     return StateResponse(status="ok")
 
 
@@ -31,5 +31,5 @@ async def readyz(request: Request) -> StateResponse:
 
 @state.get("/metrics", responses=documented(), response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Numbers for Prometheus."""
+    """Metrics for Prometheus."""
     return Response(service_of(request).metrics.text(), media_type=MEDIA_TYPE)

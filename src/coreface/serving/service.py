@@ -1,4 +1,4 @@
-"""What the routes work with, made once in each process."""
+"""The resources of a service, opened once in each process."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +23,10 @@ class Service:
     """One process of the service.
 
     Attributes:
-        settings: as it was started.
-        engine: finds and embeds faces.
-        gallery: the people; None where the service only compares.
-        metrics: what Prometheus reads.
+        settings: of the service.
+        engine: detects and embeds faces.
+        gallery: the people; None if the service only compares photographs.
+        metrics: for Prometheus.
     """
 
     settings: Settings
@@ -36,11 +36,11 @@ class Service:
 
     @classmethod
     def open(cls, settings: Settings, pipeline: FacePipeline | None = None) -> "Service":
-        """Open what the settings name.
+        """Open model, detector, calibration and gallery.
 
         Args:
             settings: of the service.
-            pipeline: instead of the one that the settings describe.
+            pipeline: used instead of the one in the settings.
 
         Raises:
             CoreFaceError: the model, the detector, the calibration or the gallery cannot be opened.
@@ -55,7 +55,7 @@ class Service:
 
     @property
     def pipeline(self) -> FacePipeline:
-        """How faces are found and embedded."""
+        """Detects and embeds faces."""
         return self.engine.pipeline
 
     def close(self) -> None:
@@ -82,31 +82,31 @@ def _detector(settings: Settings) -> Detector:
 
 
 def service_of(request: Request) -> Service:
-    """Return the service that a request has come to."""
+    """Return the service of a request."""
     return cast(Service, request.app.state.service)
 
 
 def gallery_of(request: Request) -> Gallery:
-    """Return the gallery of the service; the routes that need one are there only with it."""
+    """Return the gallery of the service; routes that need one exist only if there is one."""
     gallery = service_of(request).gallery
     assert gallery is not None
     return gallery
 
 
 def role_of(request: Request) -> Role:
-    """Return the role of the key of a request; without keys everything is allowed."""
+    """Return the role of a request's key; without keys everything is allowed."""
     key = getattr(request.state, "key", None)
     return "admin" if key is None else cast(Role, key.role)
 
 
 class Needs:
-    """The dependency of a route that needs a role."""
+    """A route's dependency on a role."""
 
     def __init__(self, role: Role) -> None:
         self.role = role
 
     async def __call__(self, request: Request) -> None:
-        """Refuse a key that does not allow it."""
+        """Raise a problem if the key does not include the role."""
         key = getattr(request.state, "key", None)
         if key is not None and not key.allows(self.role):
             raise Problem("role-insufficient", f"this needs a key of role {self.role}; the key has role {key.role}")

@@ -1,4 +1,4 @@
-"""What `coreface serve` is told: the model, the address, who may ask, and the limits."""
+"""Settings of `coreface serve`: model, address, access, limits."""
 
 import ipaddress
 import json
@@ -15,17 +15,17 @@ _MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all of them together, may take. Each is checked before anything is decoded.
+    """Limits of a single request and of all requests together, checked before anything is decoded.
 
     Attributes:
         image_bytes: largest encoded image.
         image_pixels: largest width times height.
-        images: images of one request.
+        images: largest number of images per request.
         request_bytes: largest body.
-        requests: requests that are worked on at once; half of them for one client.
-        seconds: for a request, from its head to the answer.
-        body_seconds: for the body to arrive.
-        rate: requests a second of one key, over time; twice as many at once.
+        requests: largest number of concurrent requests; half of it for one client.
+        seconds: from the head of a request to the answer.
+        body_seconds: until the body has arrived.
+        rate: requests per second of one key in the long run; twice as many at once.
     """
 
     image_bytes: int = 10 * _MEGABYTE
@@ -45,25 +45,25 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """All of one service.
+    """All settings of a service.
 
     Attributes:
-        gallery: file or URL of the gallery; None only compares photographs.
-        model: as `open_encoder` takes it.
+        gallery: file or URL of the gallery; None for a service that only compares photographs.
+        model: see `open_encoder`.
         detector: name or file.
-        alignment: of an encoder that does not record its own.
-        preprocessing: file that says how the input of an ONNX file is made which does not say it itself.
-        max_side: longest side in pixels at which the detector looks.
+        alignment: of an encoder that does not record it.
+        preprocessing: the file with the preprocessing of an ONNX file that does not contain it.
+        max_side: longest side in pixels of the detector's input.
         rotations: try photographs in four orientations.
         min_eyes: pixels between the eyes of the smallest face that is used.
-        calibration: a file; None looks beside the model.
-        host: address to listen at.
-        port: 0 takes a free one.
-        keys: file of keys; None serves this machine alone, without keys.
-        workers: processes.
+        calibration: a file; None searches next to the model.
+        host: address to listen on.
+        port: 0 chooses a free one.
+        keys: file of keys; None serves only this machine, without keys.
+        workers: number of processes.
         tls_cert: file of the certificate.
         tls_key: file of its private key.
-        behind_proxy: a proxy in front ends TLS, and its ``X-Forwarded-For`` is believed.
+        behind_proxy: a proxy terminates TLS, and its ``X-Forwarded-For`` is trusted.
         allow_embeddings: answer ``POST /v1/embed``.
         limits: of requests.
     """
@@ -102,12 +102,12 @@ class Settings:
         if not (self.loopback or self.tls or self.behind_proxy):
             raise InputError(
                 f"keys and photographs would reach {self.host} unencrypted: give --tls-cert and --tls-key, or "
-                "--behind-proxy if a proxy ends TLS"
+                "--behind-proxy if a proxy terminates TLS"
             )
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches the address."""
+        """Whether only this machine can reach the address."""
         if self.host == "localhost":
             return True
         try:
@@ -123,20 +123,20 @@ class Settings:
 
     @property
     def tls(self) -> bool:
-        """Whether the service itself speaks TLS."""
+        """Whether the service itself uses TLS."""
         return self.tls_cert is not None
 
     @property
     def threads(self) -> int:
-        """Threads that decode photographs and look for faces, in each process."""
+        """Number of threads that decode and detect, in each process."""
         return max(2, (os.cpu_count() or 1) // self.workers)
 
     def to_json(self) -> str:
-        """Return the settings as text, for worker processes."""
+        """Return the settings as JSON, for worker processes."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
-        """Return the settings that `to_json` described."""
+        """Return settings from the text of `to_json`."""
         content: dict[str, Any] = json.loads(text)
         return cls(**{**content, "limits": Limits(**content["limits"])})

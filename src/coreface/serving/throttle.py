@@ -1,4 +1,4 @@
-"""How often somebody may ask: a rate for each key, and longer and longer waits after wrong keys."""
+"""Rate limits: for each key, and growing waits after wrong keys."""
 
 import time
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_MOST = 10_000  # clients that are remembered; the one that was seen longest ago is forgotten first
+_MOST = 10_000  # remembered clients; the least recently seen is forgotten first
 _FREE_ATTEMPTS = 5
 _LONGEST_WAIT = 60.0  # seconds
 _FORGOTTEN_AFTER = 600.0  # seconds without an attempt
@@ -24,9 +24,9 @@ class RateLimit:
     """A token bucket for each client.
 
     Args:
-        rate: requests a second, over time.
-        burst: requests at once, after a rest.
-        clock: seconds.
+        rate: requests per second in the long run.
+        burst: requests at once, after a pause.
+        clock: returns seconds.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,7 +34,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def wait(self, client: str) -> float:
-        """Count a request; return 0, or the seconds until one is allowed, where this one is not."""
+        """Count a request; return 0 if it is allowed, otherwise the seconds until one is."""
         now = self._clock()
         bucket = self._buckets.pop(client, None) or _Bucket(self.burst, now)
         bucket.tokens = min(self.burst, bucket.tokens + (now - bucket.at) * self.rate)
@@ -56,7 +56,7 @@ class WrongKeys:
     """Attempts with wrong keys, by address: after five, each further one doubles the wait, up to a minute.
 
     Args:
-        clock: seconds.
+        clock: returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,7 +64,7 @@ class WrongKeys:
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
 
     def wait(self, address: str) -> float:
-        """Return the seconds until the address may try a key again; 0 for now."""
+        """Return the seconds until the address may try a key again; 0 for at once."""
         found = self._failures.get(address)
         if found is None or found.count < _FREE_ATTEMPTS:
             return 0.0
@@ -72,7 +72,7 @@ class WrongKeys:
         return max(0.0, found.last + wait - self._clock())
 
     def failed(self, address: str) -> None:
-        """Note an attempt with a wrong key."""
+        """Record an attempt with a wrong key."""
         now = self._clock()
         found = self._failures.pop(address, None)
         if found is None or now - found.last > _FORGOTTEN_AFTER:

@@ -1,4 +1,4 @@
-"""Who may come in: the host name, the web page behind a request, the key."""
+"""Access control: the host name, the web page behind a request, and the key."""
 
 import ipaddress
 import math
@@ -14,20 +14,20 @@ from coreface.serving.problems import Problem
 from coreface.serving.settings import Settings
 from coreface.serving.throttle import RateLimit, WrongKeys
 
-HEADER: Final = "X-Coreface"  #: what no web page of another origin can send without being asked for leave
+HEADER: Final = "X-Coreface"  #: web pages of another origin cannot send it without a preflight request
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE = frozenset({"same-origin", "none"})
 
 
-class Doors:
-    """Checks requests before anything of their body is read.
+class AccessControl:
+    """Checks requests before their bodies are read.
 
-    Without keys, only programs and pages of this machine may ask: the host name must be one of loopback, which a name
-    that was rebound to it is not; an origin must be the service's own; and what changes or computes must carry a header
-    that a form or a foreign page cannot set. With keys, everything but the page itself and the state needs one.
+    Without keys, only programs and pages on this machine are allowed: the host name must be a loopback name, which
+    prevents DNS rebinding; an origin must be the service's own; and requests other than GET need a header that forms
+    and pages of other origins cannot set. With keys, everything except the page and the health checks needs one.
 
     Args:
-        app: what answers.
+        app: the wrapped application.
         settings: of the service.
     """
 
@@ -41,14 +41,14 @@ class Doors:
         if scope["type"] == "http":
             headers, path = Headers(scope=scope), scope["path"]
             scope["state"]["client"] = self._address(scope, headers)
-            if not self._proxy:  # a proxy may call the service by another name than its visitors do
+            if not self._proxy:  # a proxy may use another host name than its clients
                 _check_origin(headers, scope["scheme"])
             if self._keys is None:
                 _check_host(headers)
                 if scope["method"] not in _READING and HEADER not in headers:
                     raise Problem(
                         "header-required",
-                        f"requests other than GET need the header {HEADER}: 1, which keeps web pages of others out",
+                        f"requests other than GET need the header {HEADER}: 1, which other origins cannot set",
                     )
             elif path.startswith("/v1/") or path == "/metrics":
                 self._check_key(scope, headers, self._keys)
@@ -70,13 +70,15 @@ class Doors:
             raise Problem("key-refused", "the key is unknown or was revoked")
         self._wrong.succeeded(address)
         if wait := self._rate.wait(key.id):
-            raise Problem("rate-limited", f"the key has asked too often, try again in {wait:.1f} s", retry_after=wait)
+            raise Problem(
+                "rate-limited", f"too many requests with this key, try again in {wait:.1f} s", retry_after=wait
+            )
         scope["state"]["key"] = key
         scope["state"]["client"] = key.id
 
     def _address(self, scope: Scope, headers: Headers) -> str:
         forwarded = headers.getlist("x-forwarded-for") if self._proxy else []
-        if forwarded:  # each proxy appends whom it has seen: the last one is ours
+        if forwarded:  # each proxy appends its client's address; the last proxy is the trusted one
             return forwarded[-1].rsplit(",", 1)[-1].strip()[:64]
         return str((scope.get("client") or ("unknown",))[0])
 
