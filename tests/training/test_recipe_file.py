@@ -225,6 +225,11 @@ def test_a_section_as_an_override_is_refused(refusal, tmp_path, section, value):
     assert f"--{section} is a section" in message
 
 
+@pytest.mark.parametrize(("name", "value"), [("evaluation.pairs", "lfw.bin"), ("optimizer.lr_drops", "4")])
+def test_one_value_for_a_list_is_answered_with_the_list(refusal, name, value):
+    assert f"--{name} is '{value}', expected a list: --{name} '[{value}]'" in refusal("{}", f"--{name}", value)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -189,6 +189,8 @@ def _check_overrides(recipe_type: type, given: list[tuple[str, str]]) -> None:
         _check_sections(recipe_type, {name: read} if name == "stages" else {}, "command line", "")
         if name in known:
             _require_value(read, known[name], f"--{name}")
+            if typing.get_origin(known[name]) is list and not isinstance(read, list):
+                raise RecipeError(f"--{name} is {value!r}, expected a list: --{name} '[{value}]'")
 
 
 def _is_margin_option(name: str) -> bool:
