@@ -1,14 +1,13 @@
 """What leaves a gallery and comes back: exports, imports, and the move to another encoder."""
 
 import base64
-import json
 
 import numpy as np
 import pytest
 
 import coreface as cf
 from coreface.errors import ContractError, GalleryError, StorageError, UnknownPersonError
-from support.galleries import SIZE, ToyEncoder, crops, embeddings, toy_pipeline
+from support.galleries import SIZE, ToyEncoder, crops, embeddings, rewritten_export, toy_pipeline
 
 
 @pytest.fixture
@@ -31,7 +30,8 @@ def test_there_and_back(gallery, places, tmp_path):
     assert (written.people, written.templates) == (2, 5)
     assert path.stat().st_mode & 0o777 == 0o600
     with cf.Gallery.open(places[1], toy_pipeline()) as other:
-        assert other.import_(path) == written
+        added = other.import_(path)
+        assert (added.people, added.templates, added.compared) == (2, 5, 2)  # two of alice's have crops
         again = other.import_(path)
         assert (again.people, again.templates) == (0, 0)
         mine, theirs = (g.person("alice").to_dict() for g in (gallery, other))
@@ -42,6 +42,9 @@ def test_there_and_back(gallery, places, tmp_path):
         assert other.info().crops == 2
         assert other.enrol("alice", crops(1, 2)).known == (0, 1)
     assert gallery.export(tmp_path / "bob.jsonl", "bob").templates == 3
+    with cf.Gallery.open(places[1], toy_pipeline()) as other:
+        other.delete("bob")
+        assert other.import_(tmp_path / "bob.jsonl").compared == 0
     assert "alice" not in (tmp_path / "bob.jsonl").read_text()
     with pytest.raises(UnknownPersonError):
         gallery.export(tmp_path / "x.jsonl", "nobody")
@@ -50,25 +53,13 @@ def test_there_and_back(gallery, places, tmp_path):
     assert [entry.action for entry in gallery.audit(2)] == ["export", "export"]
 
 
-def rewritten(path, change):
-    """Write an export with other lines, and a last line that fits them."""
-    import hashlib
-
-    lines = [json.loads(line) for line in path.read_text().splitlines()[:-1]]
-    change(lines)
-    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    forged = path.with_name("forged.jsonl")
-    forged.write_bytes(text + json.dumps({"sha256": hashlib.sha256(text).hexdigest()}).encode() + b"\n")
-    return forged
-
-
 def test_what_is_not_what_it_says_is_refused_whole(gallery, places, tmp_path):
     path = tmp_path / "all.jsonl"
     gallery.export(path)
     whole = path.read_bytes()
 
     def forge(change):
-        return rewritten(path, change)
+        return rewritten_export(path, change)
 
     def other_encoder(lines):
         lines[0]["contract"]["encoder"] = ToyEncoder(1).digest

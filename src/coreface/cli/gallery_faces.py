@@ -262,6 +262,12 @@ def _import(options: argparse.Namespace) -> None:
         print(json.dumps(vars(added), indent=2))
     else:
         print(f"added {counted(added.people, 'person')} and {counted(added.templates, 'template')}")
+    if added.templates and not added.compared:
+        print(
+            "coreface: the file has no crops, so no embedding could be checked: that they are of the encoder of this "
+            "gallery is only what the file says",
+            file=sys.stderr,
+        )
 
 
 def _migrate(options: argparse.Namespace) -> None:

@@ -37,7 +37,7 @@ from coreface.recognition.pipeline import FacePipeline
 _FORMAT = 1
 _LONGEST_LINE = 64 * 2**20  # bytes
 _FIELDS = ("id", "name", "metadata", "created", "updated", "retain_until")
-_PROBED = 8  # number of crops that are embedded again
+_COMPARED = 8  # number of crops that are embedded again
 _SAME = 0.98  # cosine between a stored embedding and that of its crop; other hardware still reaches 0.999
 
 
@@ -48,10 +48,13 @@ class Transfer:
     Attributes:
         people: number of people; for an import, of new ones.
         templates: likewise.
+        compared: number of imported embeddings that were compared with their crops. Without crops nothing shows that
+            the embeddings come from the pipeline of the gallery, except that the file says so.
     """
 
     people: int
     templates: int
+    compared: int = 0
 
 
 def export_people(store: GalleryStore, path: Path, id: str | None) -> Transfer:
@@ -136,7 +139,7 @@ def import_people(store: GalleryStore, path: Path, pipeline: FacePipeline | None
         if end.get("sha256") != digest.hexdigest():
             raise GalleryError(f"{path}: incomplete or changed since it was written; nothing was imported")
         store.log("import", None, {"people": people, "templates": templates})
-    return Transfer(people, templates)
+    return Transfer(people, templates, reader.compared)
 
 
 class _Reader:
@@ -146,7 +149,7 @@ class _Reader:
         self._path, self._record, self._pipeline = path, record, pipeline
         alignment = record.contract.get("alignment")
         self._size = alignment.get("size") if isinstance(alignment, dict) else None
-        self._probed = 0
+        self.compared = 0
 
     def person(self, content: Mapping[str, Any]) -> tuple[Person, list[StoredTemplate]]:
         created, updated = _time(content["created"]), _time(content["updated"])
@@ -171,8 +174,8 @@ class _Reader:
         image = load_image(base64.b64decode(text, validate=True), max_pixels=self._size**2)
         if image.shape[:2] != (self._size, self._size):
             raise InputError(f"a crop has {image.shape[1]} x {image.shape[0]} pixels, expected a side of {self._size}")
-        if self._pipeline is not None and self._probed < _PROBED:
-            self._probed += 1
+        if self._pipeline is not None and self.compared < _COMPARED:
+            self.compared += 1
             again = self._pipeline.encoder.embed([image], flip=self._pipeline.flip)[0]
             if float(again @ embedding) < _SAME:
                 raise InputError("an embedding is not that of its crop: the contract in the file is not the true one")
