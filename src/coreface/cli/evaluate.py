@@ -43,9 +43,23 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--protocol", **_chosen("NAME:TARGET"), help=f"{listed}; may be given again")
     for option in protocol_options():
         parser.add_argument(option.flag, metavar=option.metavar, help=option.help, type=option.parse)
+    add_quality_options(parser)
     add_embedding_options(parser)
     parser.add_argument("--json", action="store_true", help="print all numbers as JSON")
     parser.add_argument("--report", metavar="FILE", help="write a page with plots and the worst mistakes")
+
+
+def add_quality_options(parser: argparse.ArgumentParser) -> None:
+    """Add what draws error-versus-discard curves, which needs photographs and a detector."""
+    text = (
+        "photographs <identity>/<photograph>: how well size, sharpness, pose and other measures of quality predict the "
+        "errors; may be given again"
+    )
+    parser.add_argument("--quality", action="append", default=[], metavar="PHOTOS", help=text)
+    text = "of --quality: yunet, centerface, or its .onnx file (default: yunet)"
+    parser.add_argument("--detector", metavar="NAME", help=text)
+    text = "of --quality, for an encoder that does not record its alignment: arcface"
+    parser.add_argument("--alignment", metavar="NAME", help=text)
 
 
 def _chosen(metavar: str) -> dict[str, Any]:
@@ -65,7 +79,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     require_taker(options, options.model)
     given = _given(options)
     source = EmbeddingFile(Path(options.embeddings)) if options.embeddings else open_embeddings(options.model, options)
-    chosen = _chosen_protocols(options.model or source, options.protocol, given)  # a wrong path is found out first
+    chosen = _chosen_protocols(options.model or source, options, given)  # a wrong path is found out first
     evaluated = [entry for protocol in chosen for entry in protocol.photographs().items()]
     for place, photographs in evaluated:
         _warn(photographs, place, options.model, source)
@@ -115,7 +129,10 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         if name not in entries or text == f"{name}:" or ":" not in text:
             expected = ", ".join(f"{entry.name}:{entry.target}" for entry in entries.values() if not entry.flag)
             raise RecipeError(f"--protocol is {text}, expected {expected}")
-    used = {option for name in names or ["people"] for option in entries[name].options}
+    default = [] if options.quality else ["people"]
+    used = {option for name in names or default for option in entries[name].options}
+    if options.quality:
+        used |= {option for option in protocol_options() if option.keyword == "replicates"}
     given = {}
     for option in protocol_options():
         value = getattr(options, option.keyword)
@@ -132,11 +149,12 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _chosen_protocols(
-    model: "EmbeddingSource | str", chosen: list[str], given: dict[str, Any]
+    model: "EmbeddingSource | str", options: argparse.Namespace, given: dict[str, Any]
 ) -> "list[EvaluationProtocol[Result]]":
     from coreface.runs.evaluation import default_protocol
 
-    if not chosen:
+    quality = _quality_protocols(options, given.get("replicates"))
+    if not options.protocol and not quality:
         if astray := [
             option for option in protocol_options() if option.keyword in given.keys() & {"label", "identity_level"}
         ]:
@@ -146,8 +164,20 @@ def _chosen_protocols(
         return [default_protocol(model, **given)]
     entries = {entry.name: entry for entry in protocols()}
     built = []
-    for text in chosen:
+    for text in options.protocol:
         name, _, target = text.partition(":")
         takes = {option.keyword for option in entries[name].options}
         built.append(entries[name].build(target, **{word: given[word] for word in given.keys() & takes}))
-    return built
+    return built + quality
+
+
+def _quality_protocols(options: argparse.Namespace, replicates: int | None) -> "list[EvaluationProtocol[Result]]":
+    astray = [f"--{name}" for name in ("detector", "alignment") if getattr(options, name) is not None]
+    if astray and not options.quality:
+        raise RecipeError(f"{astray[0]} goes with --quality PHOTOS, whose faces it finds and aligns")
+    if not options.quality:
+        return []
+    from coreface.recognition.quality_evaluation import QualityOfPhotographs
+
+    chosen = {"detector": options.detector or "yunet", "alignment": options.alignment, "replicates": replicates}
+    return [QualityOfPhotographs(path, **chosen) for path in options.quality]

@@ -75,6 +75,11 @@ class AllPairs:
     def genuine_identity(self) -> NDArray[np.int32]:
         return np.repeat(self.labels, self.genuine)
 
+    def genuine_images(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return both images of each genuine pair, in the order of their scores."""
+        n, partner = self._rows(np.arange(int(self.genuine.sum())), genuine=True)
+        return self.order[n], self.order[partner]
+
     def compare(self, unit: Floats) -> tuple[Floats, Floats]:
         """Return the cosines of all genuine and of all impostor pairs of the rows of ``unit``, in row blocks."""
         unit = unit[self.order]

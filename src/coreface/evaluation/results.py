@@ -12,6 +12,7 @@ from coreface.data.source import FaceSource
 from coreface.evaluation.embedding import EmbeddedImages
 from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics.groups import GroupRates
+from coreface.evaluation.quality_curves import QualityCurves
 from coreface.evaluation.verification import Verification
 
 
@@ -122,6 +123,22 @@ class IdentificationResult(Result):
     def _numbers(self) -> dict[str, Any]:
         among = [{"distractors": d.distractors, "rate": d.rate, "searches": d.searches} for d in self.distractors]
         return {**self.identification.to_dict(), "distractors": among}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QualityResult(Result):
+    """How well measures of quality predict the errors of an encoder.
+
+    Attributes:
+        quality: their error-versus-discard curves.
+    """
+
+    kind = "quality"
+
+    quality: QualityCurves
+
+    def _numbers(self) -> dict[str, Any]:
+        return self.quality.to_dict()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

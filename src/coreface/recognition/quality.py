@@ -202,6 +202,21 @@ def judge(image: NDArray[np.uint8], face: Face, limits: QualityLimits) -> dict[s
     return limits.reasons(measure_quality(image, face))
 
 
+def higher_is_better(quality: Quality) -> dict[str, float]:
+    """Return the measures that are known so that each rises with quality, as error-versus-discard curves need them.
+
+    Of yaw, pitch and roll it is the negative size, of the residual the negative, of exposure the negative distance to
+    the middle of the grey levels.
+    """
+    known = {name: value for name, value in asdict(quality).items() if value is not None}
+    for name in ("yaw", "pitch", "roll", "residual"):
+        if name in known:
+            known[name] = -abs(known[name])
+    if "exposure" in known:
+        known["exposure"] = -abs(known["exposure"] - 127.5)
+    return known
+
+
 def pose(landmarks: NDArray[np.float64]) -> tuple[float, float, float]:
     """Return yaw, pitch and roll in degrees from landmarks (5, 2), as `Quality` defines them."""
     left, right, nose, *mouth = landmarks

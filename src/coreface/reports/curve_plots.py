@@ -1,4 +1,4 @@
-"""The other curves of the report: DET on probit axes, CMC, and FNIR against FPIR."""
+"""The other curves of the report: DET on probit axes, CMC, FNIR against FPIR, and error versus discard."""
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.evaluation.metrics import Cmc, Eer, FnirCurve, Roc
-from coreface.reports.plots import Panel, Style, draw, percent_label, percent_ticks, plot_line
+from coreface.evaluation.metrics.discard import DiscardCurve
+from coreface.reports.plots import HIGHLIGHT, Panel, Style, draw, percent_label, percent_ticks, plot_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,6 +82,25 @@ def fnir_panel(curves: Sequence[FnirCurve], styles: Sequence[Style], names: Sequ
         "A mated search is missed if its person is not at rank 1 or below the threshold; a search of an unknown person "
         "is a false alarm if any entry reaches it. Lower and further left is better.",
     )
+
+
+def discard_panels(curves: Mapping[str, DiscardCurve]) -> list[Panel]:
+    """FNMR over the share of genuine pairs discarded, a panel for each measure, all on the same axes."""
+    random = Style(HIGHLIGHT.colour, (4, 2), 0.9)
+    highest = 1.05 * max((float(curve.fnmr.max()) for curve in curves.values()), default=0.0) or 0.01
+
+    def panel(number: int, name: str, curve: DiscardCurve) -> Panel:
+        def paint(ax: "Axes") -> None:
+            plot_line(ax, curve.discarded, np.full(len(curve.discarded), curve.fnmr[0]), random)
+            plot_line(ax, curve.discarded, curve.fnmr, HIGHLIGHT)
+            ax.set(xlim=(0, curve.discarded[-1]), ylim=(0, highest))
+            ax.set(xlabel="Share of genuine pairs discarded", title="False non-match rate (FNMR)")
+            ax.xaxis.set_major_formatter(percent_label)
+            ax.yaxis.set_major_formatter(percent_label)
+
+        return Panel(name, draw(f"discard{number}", paint), ((HIGHLIGHT, name), (random, "discarded at random")))
+
+    return [panel(number, *item) for number, item in enumerate(curves.items())]
 
 
 def _between(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -5,11 +5,11 @@ from functools import singledispatch
 from html import escape
 
 from coreface.evaluation.metrics.groups import GroupRate, GroupRates
-from coreface.evaluation.results import IdentificationResult, Result, TableResult, VerificationResult
-from coreface.reports.curve_plots import cmc_panel, det_panel, fnir_panel
+from coreface.evaluation.results import IdentificationResult, QualityResult, Result, TableResult, VerificationResult
+from coreface.reports.curve_plots import cmc_panel, det_panel, discard_panels, fnir_panel
 from coreface.reports.plots import line_styles, roc_panel, score_panel
 from coreface.reports.sections import figures, hardest_pairs
-from coreface.reports.tables import no_table, percent, table_cell
+from coreface.reports.tables import QUALITY_COLUMNS, no_table, percent, quality_rows, table_cell
 from coreface.reports.threshold_table import threshold_table
 
 
@@ -94,6 +94,18 @@ def _identification(result: IdentificationResult) -> Iterator[str]:
         yield "<h3>Among distractors</h3>"
         among = [_row(f"{one.distractors:,}", [percent(one.rate), f"{one.searches:,}"]) for one in result.distractors]
         yield _table('<th scope="col">Distractors</th><th scope="col">Rank 1</th><th scope="col">Searches</th>', among)
+
+
+@_numbers.register
+def _quality(result: QualityResult) -> Iterator[str]:
+    quality = result.quality
+    yield (
+        f"<p>FNMR {percent(quality.fnmr)} of {quality.genuine:,} genuine pairs at T {quality.threshold:.4f}, FMR "
+        f"{percent(quality.fmr)} of {quality.impostor:,} impostor pairs.</p>"
+    )
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("", *QUALITY_COLUMNS))
+    yield _table(heads, [_row(name, cells) for name, cells in quality_rows(quality).items()])
+    yield figures(discard_panels(quality.curves))
 
 
 def _groups(groups: GroupRates) -> Iterator[str]:

@@ -12,7 +12,8 @@ from coreface.evaluation.identification import DistractorRate, Identification
 from coreface.evaluation.metrics import TarAtFar
 from coreface.evaluation.metrics.groups import FEWEST_ERRORS, GroupRate, GroupRates
 from coreface.evaluation.metrics.uncertainty import Difference, Interval
-from coreface.evaluation.results import IdentificationResult, Result, TableResult, VerificationResult
+from coreface.evaluation.quality_curves import QualityCurves
+from coreface.evaluation.results import IdentificationResult, QualityResult, Result, TableResult, VerificationResult
 from coreface.evaluation.verification import Verification
 from coreface.plurals import counted
 from coreface.reports.terminal_table import Column, print_line, print_table
@@ -36,7 +37,7 @@ def no_table(result: Result) -> InputError:
     """Return the error for a result of a class that has no table."""
     return InputError(
         f"{result.name}: the protocol returned a result of class {type(result).__name__}, expected a TableResult, "
-        "VerificationResult or IdentificationResult: these have a table and a page"
+        "VerificationResult, IdentificationResult or QualityResult: these have a table and a page"
     )
 
 
@@ -68,6 +69,43 @@ def _print_table_result(result: TableResult, console: Console | None = None) -> 
     print_line(result.name, console, "bold")
     rows = [[name, *map(table_cell, values)] for name, values in result.rows.items()]
     print_table((Column("", left=True), *result.columns), rows, notes=result.notes, console=console)
+
+
+@print_result.register
+def _print_quality_result(result: QualityResult, console: Console | None = None) -> None:
+    console = console or Console()
+    print_line(result.name, console, "bold")
+    quality = result.quality
+    print_table(
+        [Column("discard by", left=True), *(Column(text) for text in QUALITY_COLUMNS)],
+        [[name, *cells] for name, cells in quality_rows(quality).items()],
+        title=f"{counted(quality.identities, 'identity')}, {counted(quality.images, 'image')}: {quality.genuine} "
+        f"genuine pairs, FNMR {percent(quality.fnmr)} at the threshold {quality.threshold:.4f} (FMR "
+        f"{100 * quality.target:g} %, {quality.impostor} impostor pairs)",
+        notes=(
+            "area: mean FNMR with 0 to 20 % of the genuine pairs discarded, over that of all; 1 is chance. A measure "
+            "helps where its interval lies below 1.",
+            *result.notes,
+        ),
+        console=console,
+    )
+
+
+#: Headings of `quality_rows`.
+QUALITY_COLUMNS = ("area", "95 % interval", "FNMR less 5 %", "less 10 %", "less 20 %", "helps")
+
+
+def quality_rows(quality: QualityCurves) -> dict[str, list[str]]:
+    """Return the cells of each measure of quality: its area, and the FNMR at some shares discarded."""
+    rows = {}
+    for name, curve in quality.curves.items():
+        interval = curve.interval
+        known = interval is not None and interval.low is not None and interval.high is not None
+        between = f"{interval.low:.3f} to {interval.high:.3f}" if interval is not None and known else "-"
+        area = "-" if curve.area is None else f"{curve.area:.3f}"
+        rows[name] = [area, between, *(percent(curve.at(share)) for share in (0.05, 0.1, 0.2))]
+        rows[name].append("-" if not known else "yes" if curve.falls else "no")
+    return rows
 
 
 def table_cell(value: float | int | str | None) -> str:

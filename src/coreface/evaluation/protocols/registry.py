@@ -82,7 +82,7 @@ RESERVED = frozenset(
     (
         *("help", "import", "imports", "model", "embeddings", "protocol", "backbone", "no_flip", "cache", "no_cache"),
         *("preprocessing", "runtime", "precision", "threads", "batch_size"),
-        *("json", "report", "rest", "run_command", "takes_more"),
+        *("quality", "detector", "alignment", "json", "report", "rest", "run_command", "takes_more"),
     )
 )
 
