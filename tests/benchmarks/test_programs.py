@@ -259,6 +259,18 @@ RUNS = [
         (r"kill 1: after \d+ of \d+ rows", r"the same result to the last bit"),
     ),
     Run(
+        "quality_curves.py",
+        "PORTRAITS --kept KEPT --replicates 20",
+        (
+            r"8 photographs are damaged for the second set",
+            r"as they are, sface",
+            r"graded damage, sface",
+            r"eyes +\d+\.\d+ +",
+            r"  strict +\d+\.\d %",
+            r"  sharpness +\d+\.\d{3}",
+        ),
+    ),
+    Run(
         "near_duplicates.py", "FACES FACES", (r"12 test images against 12 training images", r"at least 0\.99: +12 test")
     ),
     Run(

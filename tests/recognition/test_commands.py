@@ -196,6 +196,7 @@ def test_faces(run, album, tmp_path):
     one, none = json.loads(out)
     assert (status, len(one["faces"]), none["faces"]) == (0, 1, [])
     assert np.shape(one["faces"][0]["landmarks"]) == (5, 2)
+    assert one["faces"][0]["quality"]["eyes"] > 20
     assert run("faces", album / "person1" / "=1+1.jpg")[0] == 4
     status, _, err = run("faces", album / "person3" / "clip.jpg", album / "person0" / "0.jpg")
     assert status == 2

@@ -12,7 +12,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     align = add_command(commands, "align", _align, "find and align the faces of people; resumes after an interruption")
     align.add_argument("photographs", metavar="PHOTOS", help="a folder <identity>/<photograph>")
     align.add_argument("aligned", metavar="ALIGNED", help="the folder to fill: crops, rejects.csv, samples.png")
-    add_face_options(align, ("largest", "only", "centre", "all"))
+    add_face_options(align, ("largest", "only", "centre", "all", "consistent"))
+    text = "of --face consistent, which resembles the person's others: a run, a saved encoder, an .onnx file, or sface"
+    align.add_argument("--model", metavar="MODEL", help=text)
     add_quality_option(align)
     align.add_argument("--size", type=int, default=112, metavar="N", help="side of a crop in pixels (default: 112)")
     text = "how crops are stored (default: jpg, one file each)"
@@ -37,8 +39,11 @@ def _align(options: argparse.Namespace) -> None:
         options.rotations,
         options.format,
         options.quality,
+        options.model,
+        tuple(options.imports),
     )
-    total = len(list_photographs(Path(options.photographs)))
+    # Every photograph is looked at twice for the consistent face.
+    total = len(list_photographs(Path(options.photographs))) * (2 if options.model else 1)
     with show_progress("aligning", total) as progress:
         found = align_folder(options.photographs, options.aligned, settings, workers=options.workers, progress=progress)
     before = f", {found.done_before} of them done before" if found.done_before else ""

@@ -4,10 +4,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from coreface.cli.pipeline_options import add_detector_options
 from coreface.cli.terminal import add_command
 from coreface.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coreface.recognition.detection import Face
 
 _NO_FACE = 4
 
@@ -18,7 +25,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     faces = add_command(commands, "faces", _faces, text)
     faces.add_argument("images", nargs="+", metavar="IMAGE", help="a photograph")
     faces.add_argument("--draw", metavar="FILE", help="write the photograph with its faces marked; of one IMAGE")
-    faces.add_argument("--json", action="store_true", help="print boxes, landmarks and scores as JSON")
+    faces.add_argument("--json", action="store_true", help="print boxes, landmarks, scores and quality as JSON")
     add_detector_options(faces)
 
 
@@ -41,7 +48,7 @@ def _faces(options: argparse.Namespace) -> int:
             print(f"coreface: {error}", file=sys.stderr)
             continue
         faces = detector.detect(image)
-        found.append({"image": path, "faces": [face.to_dict() for face in faces]})
+        found.append({"image": path, "faces": [{**face.to_dict(), "quality": _quality(image, face)} for face in faces]})
         if not options.json:
             print(f"{path}: {len(faces)} face{'' if len(faces) == 1 else 's'}")
             for face in faces:
@@ -55,3 +62,14 @@ def _faces(options: argparse.Namespace) -> int:
     if unreadable is not None:
         return 2
     return 0 if any(entry["faces"] for entry in found) else _NO_FACE
+
+
+def _quality(image: "NDArray[np.uint8]", face: "Face") -> dict[str, float | None] | None:
+    """Return the measures of quality of a face; None where its landmarks are those of no face."""
+    from coreface.errors import ImageError
+    from coreface.recognition.quality import measure_quality
+
+    try:
+        return measure_quality(image, face).to_dict()
+    except ImageError:
+        return None

@@ -2,11 +2,10 @@
 
 import csv
 import io
-import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -23,9 +22,12 @@ from coreface.errors import DataError, FaceError, ImageError, InputError
 from coreface.files import escaped, write_atomically
 from coreface.images.alignment import Alignment
 from coreface.images.load import load_image
+from coreface.recognition.align_consistent import Photograph, Pick, pick_faces
+from coreface.recognition.align_journal import Journal, state_of
 from coreface.recognition.crops import MIN_EYES, Choice, Cropper
 from coreface.recognition.detection import MAX_SIDE
 from coreface.recognition.detectors import open_detector
+from coreface.recognition.embed_folder import EmbedSettings
 from coreface.recognition.quality import LimitsName, QualityLimits, quality_limits
 from coreface.recognition.workers import run_ordered
 
@@ -41,7 +43,8 @@ class AlignSettings:
 
     Attributes:
         detector: ``yunet``, ``centerface``, or an ONNX file.
-        face: which face of a photograph is used.
+        face: which face of a photograph is used; ``consistent`` is the one that resembles the person's others, see
+            `coreface.recognition.consistent_faces`.
         min_eyes: pixels between the eyes of the smallest face that is used.
         size: side of a crop.
         alignment: template and border.
@@ -49,10 +52,15 @@ class AlignSettings:
         rotations: try photographs in four orientations.
         format: how crops are stored.
         quality: limits of the faces that are used, by name or in full.
+        model: the encoder that finds the consistent face; None for every other ``face``.
+        imports: modules that a worker imports first, for the names they register.
+
+    Raises:
+        InputError: a model is given or missing.
     """
 
     detector: str = "yunet"
-    face: Choice = "largest"
+    face: Choice | Literal["consistent"] = "largest"
     min_eyes: float = MIN_EYES
     size: int = 112
     alignment: Alignment = field(default_factory=Alignment)
@@ -60,25 +68,33 @@ class AlignSettings:
     rotations: bool = False
     format: Format = "jpg"
     quality: LimitsName | QualityLimits = "off"
+    model: str | None = None
+    imports: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.face == "consistent") != (self.model is not None):
+            raise InputError(
+                f"face is {self.face!r} and the model {self.model}: the consistent face needs a model (--model), and "
+                "no other does"
+            )
 
     def cropper(self) -> Cropper:
-        """Open the detector."""
+        """Open the detector. With the consistent face, the cropper cuts out all faces."""
+        face: Choice = "all" if self.face == "consistent" else self.face
         detector = open_detector(self.detector, max_side=self.max_side, rotations=self.rotations)
-        return Cropper(detector, self.alignment, self.size, self.face, self.min_eyes, self.quality)
+        return Cropper(detector, self.alignment, self.size, face, self.min_eyes, self.quality)
+
+    @property
+    def embedding(self) -> EmbedSettings:
+        """How faces are embedded to find the consistent one."""
+        options: dict[str, Any] = {"face": "all", "min_eyes": self.min_eyes, "quality": self.quality}
+        options |= {"alignment": self.alignment.template, "max_side": self.max_side, "rotations": self.rotations}
+        return EmbedSettings(self.model or "sface", self.detector, options, self.imports)
 
     @property
     def suffix(self) -> str:
         """Suffix of the crop files; RecordIO and shards contain JPEG."""
         return ".png" if self.format == "png" else ".jpg"
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A photograph, and the path of its crops without suffix."""
-
-    path: str
-    name: str
-    target: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,8 @@ def align_folder(
         target: the folder to fill.
         settings: how crops are made.
         workers: number of processes.
-        progress: called with the number of finished photographs.
+        progress: called with the number of finished photographs; with the consistent face every one counts twice, when
+            its faces are found and when one is cut out.
 
     Raises:
         DataError: there are no photographs, none of them has a face, or ``target`` contains other files or crops that
@@ -136,14 +153,25 @@ def align_folder(
         raise DataError(f"{folder} exists already: choose another name, or remove it")
     crops = folder.with_name(f".{folder.name}.crops") if stored else folder
     about = _about(settings)
-    journal = _Journal(crops, {**settings.alignment.to_dict(), **about, "format": settings.format})
-    done_before = sum(journal.has(photograph, settings.suffix) for photograph in todo)
-    waiting = [photograph for photograph in todo if not journal.has(photograph, settings.suffix)]
-    for number, entry in enumerate(run_ordered(_AlignJob(settings, str(crops)), waiting, workers), done_before + 1):
+    journal = Journal(crops / _JOURNAL, {**settings.alignment.to_dict(), **about, "format": settings.format})
+    picks: dict[str, Pick] = {}
+    if settings.face == "consistent":
+        picks = pick_faces(todo, crops, settings.embedding, workers, progress)
+    waiting = [photo for photo in todo if not _is_done(journal, photo, crops, settings, picks.get(photo.name))]
+    done = done_before = len(todo) - len(waiting)
+    stale: set[str] = set()
+    items = ((photograph, picks.get(photograph.name)) for photograph in waiting)
+    for entry in run_ordered(_AlignJob(settings, str(crops)), items, workers):
+        stale.update(journal.entries.get(entry["name"], {}).get("crops", ()))
         journal.add(entry)
+        done += 1
         if progress:
-            progress(number)
-    journal.finish(todo)
+            progress(len(todo) + done if picks else done)
+    for entry in journal.finish(photograph.name for photograph in todo):
+        stale.update(entry["crops"])
+    # Of photographs that are gone, or of which there is no crop any more; other photographs may have these names now.
+    for crop in stale.difference(*(entry["crops"] for entry in journal.entries.values())):
+        (crops / crop).unlink(missing_ok=True)
     entries = [journal.entries[photograph.name] for photograph in todo]
     rejected = [entry for entry in entries if not entry["crops"]]
     found = sum(len(entry["crops"]) for entry in entries)
@@ -167,8 +195,9 @@ def list_photographs(folder: Path) -> list[Photograph]:
     names = [path.relative_to(folder).as_posix() for path in paths]
     stems = Counter(name.rpartition(".")[0] for name in names)
     return [
-        Photograph(str(path), name, stem if stems[stem] == 1 else name)
-        for path, name, stem in zip(paths, names, (name.rpartition(".")[0] for name in names), strict=True)
+        Photograph(str(path), name, stem if stems[stem] == 1 else name, source.identity_names[source.identities[index]])
+        for index, (path, name) in enumerate(zip(paths, names, strict=True))
+        for stem in [name.rpartition(".")[0]]
     ]
 
 
@@ -177,13 +206,21 @@ class _AlignJob:
     settings: AlignSettings
     folder: str
 
-    def open(self) -> Callable[[Photograph], dict[str, Any]]:
+    def open(self) -> Callable[[tuple[Photograph, Pick | None]], dict[str, Any]]:
         cropper = self.settings.cropper()
 
-        def work(photograph: Photograph) -> dict[str, Any]:
-            entry: dict[str, Any] = {"name": photograph.name, "state": _state(photograph.path), "crops": []}
+        def work(item: tuple[Photograph, Pick | None]) -> dict[str, Any]:
+            photograph, pick = item
+            entry: dict[str, Any] = {"name": photograph.name, "state": state_of(photograph.path), "crops": []}
+            if pick is not None:
+                entry["mark"] = pick.mark
             try:
-                crops = cropper.crops(load_image(photograph.path))
+                if pick is None:
+                    crops = cropper.crops(load_image(photograph.path))
+                elif pick.face is None:
+                    return {**entry, "reason": pick.reason, "message": pick.message}
+                else:
+                    crops = [cropper.crop(load_image(photograph.path), pick.face)]
             except FaceError as error:
                 return {**entry, "reason": error.reason, "message": str(error)}
             except ImageError as error:
@@ -204,88 +241,30 @@ def _write_image(image: np.ndarray[Any, np.dtype[np.uint8]], path: Path) -> None
     path.write_bytes(cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes())
 
 
-def _state(path: str) -> list[int]:
-    """Return size and time of modification of a file; an empty list if they cannot be read."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
+def _is_done(
+    journal: Journal, photograph: Photograph, folder: Path, settings: AlignSettings, pick: Pick | None
+) -> bool:
+    entry = journal.entries.get(photograph.name)
+    if entry is None or entry["state"] != state_of(photograph.path):
+        return False
+    if pick is not None and (
+        entry.get("mark") != pick.mark or (pick.face is None and entry.get("message") != pick.message)
+    ):
+        return False
+    if any(not name.startswith(photograph.target) or not name.endswith(settings.suffix) for name in entry["crops"]):
+        return False
+    return all((folder / name).is_file() for name in entry["crops"])
 
 
 def _about(settings: AlignSettings) -> dict[str, Any]:
     cropper = settings.cropper()
     about = {"size": settings.size, "detector": cropper.detector.contract, "face": settings.face}
     about["min_eyes"] = settings.min_eyes
+    if settings.model is not None:
+        about["encoder"] = settings.embedding.pipeline().contract["encoder"]
     limits = quality_limits(settings.quality).to_dict()
     # Left out where there are none, so that crops of earlier versions are continued.
     return {**about, "quality": limits} if limits else about
-
-
-class _Journal:
-    """The finished photographs, in a file that survives a kill: a line with the settings, then one per photograph.
-
-    Raises:
-        DataError: the folder contains other files, or crops that were made with other settings.
-    """
-
-    def __init__(self, folder: Path, made: Mapping[str, Any]) -> None:
-        self._folder, self._path = folder, folder / _JOURNAL
-        self._head = json.dumps(dict(made), sort_keys=True)
-        self.entries: dict[str, dict[str, Any]] = {}
-        lines = self._lines()
-        if lines is None:
-            if folder.is_dir() and any(folder.iterdir()):
-                raise DataError(f"{folder} exists already and was not made by coreface align: choose another name")
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, self._head.encode() + b"\n")
-        elif lines[0] != self._head:
-            raise DataError(
-                f"{folder} contains crops that were made with other settings ({lines[0][:300]}; now {self._head[:300]}"
-                "): choose another name, or remove it"
-            )
-        else:
-            for line in lines[1:]:
-                try:
-                    entry = json.loads(line)
-                    self.entries[entry["name"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    continue  # the last line of a process that was killed
-        self._file = self._path.open("a", encoding="ascii")
-        self._file.write("\n")  # after a partial line of a process that was killed
-
-    def _lines(self) -> list[str] | None:
-        try:
-            return [line for line in self._path.read_text(encoding="ascii", errors="replace").split("\n") if line]
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError as error:
-            raise DataError(
-                f"{self._folder}: a file is in the way, expected a folder, or no file of that name"
-            ) from error
-
-    def has(self, photograph: Photograph, suffix: str) -> bool:
-        entry = self.entries.get(photograph.name)
-        if entry is None or entry["state"] != _state(photograph.path):
-            return False
-        if any(not name.startswith(photograph.target) or not name.endswith(suffix) for name in entry["crops"]):
-            return False
-        return all((self._folder / name).is_file() for name in entry["crops"])
-
-    def add(self, entry: dict[str, Any]) -> None:
-        self.entries[entry["name"]] = entry
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-
-    def finish(self, photographs: list[Photograph]) -> None:
-        """Rewrite the lines in the order of the photographs; crops of deleted photographs are removed."""
-        self._file.close()
-        kept = {name for photograph in photographs for name in self.entries[photograph.name]["crops"]}
-        for name in {photograph.name for photograph in photographs} ^ self.entries.keys():
-            for crop in set(self.entries.pop(name)["crops"]) - kept:
-                (self._folder / crop).unlink(missing_ok=True)
-        lines = [self._head, *(json.dumps(self.entries[photograph.name]) for photograph in photographs)]
-        write_atomically(self._path, "".join(line + "\n" for line in lines).encode("ascii"))
 
 
 def _reasons(rejected: list[dict[str, Any]]) -> dict[str, int]:

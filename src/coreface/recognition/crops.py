@@ -79,21 +79,26 @@ class Cropper:
             raise FaceError(f"{len(faces)} faces were found, expected only one", "several faces")
         height, width = image.shape[:2]
         if self.face == "centre":
-            return [self._crop(image, min(faces, key=lambda face: face.distance_to_centre(width, height)))]
-        return [self._crop(image, max(faces, key=lambda face: face.area))]
+            return [self.crop(image, min(faces, key=lambda face: face.distance_to_centre(width, height)))]
+        return [self.crop(image, max(faces, key=lambda face: face.area))]
 
     def _usable(self, image: NDArray[np.uint8], faces: list[Face]) -> list[Crop]:
         crops, failures = [], []
         for face in faces:
             try:
-                crops.append(self._crop(image, face))
+                crops.append(self.crop(image, face))
             except FaceError as error:
                 failures.append(error)
         if not crops:
             raise failures[0]
         return crops
 
-    def _crop(self, image: NDArray[np.uint8], face: Face) -> Crop:
+    def crop(self, image: NDArray[np.uint8], face: Face) -> Crop:
+        """Return the crop of a face.
+
+        Raises:
+            FaceError: it is not good enough, or its landmarks are those of no face.
+        """
         try:
             if reasons := judge(image, face, self.limits):
                 raise FaceError("; ".join(reasons.values()), next(iter(reasons)))
