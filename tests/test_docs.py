@@ -31,6 +31,7 @@ SMALL = shlex.split(
 PROCESSES = ROOT / "docs" / "scaling.md"  # a page that needs no other
 PHOTOGRAPHS = ROOT / "docs" / "photographs.md"
 GALLERIES = ROOT / "docs" / "galleries.md"
+QUALITY = ROOT / "docs" / "quality.md"
 
 
 def blocks(language, pages=PAGES):
@@ -83,7 +84,7 @@ def paste_people(folder, people):
 
 def test_the_pages_have_what_is_tested_here():
     assert len([line for line in commands() if line.startswith("coreface")]) >= 5
-    assert len(blocks("python")) == 6
+    assert len(blocks("python")) == 7
 
 
 def test_make_targets_exist():
@@ -116,7 +117,7 @@ def run(lines, capsys):
 
 def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    run(commands([page for page in PAGES if page not in (PROCESSES, PHOTOGRAPHS, GALLERIES)]), capsys)
+    run(commands([page for page in PAGES if page not in (PROCESSES, PHOTOGRAPHS, GALLERIES, QUALITY)]), capsys)
     assert (workplace / "others.html").is_file()
     assert (workplace / "runs" / "mine" / "report.html").is_file()
     for example in blocks("python"):
@@ -134,6 +135,12 @@ def test_commands_on_galleries(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([GALLERIES]), capsys)
     assert (workplace / "visitors.db").is_file()
+
+
+def test_commands_on_quality(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    run(commands([QUALITY]), capsys)
+    assert (workplace / "quality.html").is_file()
 
 
 def test_commands_of_several_processes(workplace, monkeypatch, capsys):
