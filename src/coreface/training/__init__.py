@@ -1,1 +1,1 @@
-"""Training: the recipe, the objective, and one loop that reads from top to bottom."""
+"""Training: the recipe, the objective, and the training loop."""

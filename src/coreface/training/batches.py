@@ -1,4 +1,4 @@
-"""The images of a training: its loader, how they were aligned, and which could not be read."""
+"""The images of a training: their loader, their alignment, and the list of unreadable ones."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -43,13 +43,13 @@ def build_loader(recipe: Recipe, faces: FaceSource, device: torch.device, proces
 
 
 def crops_alignment(faces: FaceSource, recipe: Recipe) -> Alignment:
-    """Return how the crops were aligned: as they say themselves, or else as the recipe says."""
+    """Return the alignment of the crops: the recorded one, or else the recipe's."""
     said = recipe.data.alignment
     return faces.alignment if faces.alignment.known or said is None else Alignment(said)
 
 
 def share_unreadable(loader: FaceLoader, processes: Processes) -> None:
-    """Tell every process what the others could not read: a collective call.
+    """Share the unreadable images of all processes: a collective call.
 
     Raises:
         DataError: together they are more than ``max_unreadable`` allows.
@@ -60,7 +60,7 @@ def share_unreadable(loader: FaceLoader, processes: Processes) -> None:
 
 
 def list_unreadable(unreadable: dict[int, str], folder: Path, log: RunLog) -> None:
-    """Write the list of a run again if there are more than it has, and warn."""
+    """Update the list of a run if it has grown, and warn."""
     path = folder / UNREADABLE
     listed = path.read_text(encoding="utf-8").count("\n") if path.exists() else 0
     if len(unreadable) > listed:

@@ -1,4 +1,4 @@
-"""The best encoder of a run, by the people it held out, beside the last one. Light: nothing here imports torch."""
+"""The best encoder of a run by its held-out people, kept next to the last one. This module does not import torch."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ _FACTS = "best.json"
 
 
 class Best(NamedTuple):
-    """The evaluation that the best encoder comes from: its step and epoch, and the equal error rate of the people."""
+    """The evaluation of the best encoder: step, epoch, and the equal error rate on the held-out people."""
 
     step: int
     epoch: int
@@ -22,7 +22,7 @@ class Best(NamedTuple):
 
 
 def read_best(run: Path) -> Best | None:
-    """Return which evaluation the best encoder of a run comes from; None where there is no such encoder."""
+    """Return the evaluation of the best encoder of a run; None if there is none."""
     try:
         facts = json.loads((run / BEST_ENCODER / _FACTS).read_bytes())
         return Best(int(facts["step"]), int(facts["epoch"]), float(facts["eer"]))
@@ -31,7 +31,7 @@ def read_best(run: Path) -> Best | None:
 
 
 def keep_best(run: Path, encoder: "FaceEncoder", best: Best) -> None:
-    """Save an encoder as the best of a run if no better one is there.
+    """Save an encoder as the best of a run unless there is a better one.
 
     Raises:
         OSError: it cannot be written.
@@ -39,14 +39,14 @@ def keep_best(run: Path, encoder: "FaceEncoder", best: Best) -> None:
     before = read_best(run)
     if before is not None and before.eer <= best.eer:
         return
-    # The file that says what it is goes first and comes last: without it the folder counts as none.
+    # The description is removed first and written last: without it the folder does not count.
     (run / BEST_ENCODER / _FACTS).unlink(missing_ok=True)
     encoder.save_pretrained(run / BEST_ENCODER)
     write_atomically(run / BEST_ENCODER / _FACTS, json.dumps(best._asdict()).encode())
 
 
 def forget_best_after(run: Path, step: int) -> None:
-    """Take no account of a best encoder of a later step, which a resumed training comes to once more."""
+    """Discard a best encoder of a later step, which a resumed training will reach again."""
     best = read_best(run)
     if best is not None and best.step > step:
         (run / BEST_ENCODER / _FACTS).unlink()

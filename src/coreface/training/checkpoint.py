@@ -5,10 +5,10 @@ torch.distributed.checkpoint, and our ``manifest.json``. A folder of that name i
 temporary name, forced to the disk and renamed.
 
 Nothing in a checkpoint is executed. The manifest is checked before anything else is read. The metadata is a pickle: it
-may name nothing but what metadata consists of. The tensors are read by torch.load(weights_only=True).
+may name only the classes that metadata consists of. The tensors are read by torch.load(weights_only=True).
 
 Sharded tensors (DTensor) use the same format: their shards are chunks in the same metadata, written by every process
-and read back by any number of them. Each process writes and digests its own file.
+and read back by any number of them. Each process writes and hashes its own file.
 """
 
 import os
@@ -74,7 +74,7 @@ class Checkpoint:
             tensors: of the shapes and types in `layout`; DTensors get their part, however the checkpoint was sharded.
 
         Raises:
-            CheckpointError: there is no tensor of that name, shape and type, or the files are not as they should be.
+            CheckpointError: there is no tensor of that name, shape and type, or a file is damaged.
         """
         for name, tensor in tensors.items():
             if name not in self.layout:
@@ -114,17 +114,17 @@ def write_checkpoint(
     facts: CheckpointFacts,
     processes: Processes | None = None,
 ) -> Path:
-    """Write ``root / "step_<N>"``, whole or not at all. A folder that has that name already is replaced at the end.
+    """Write ``root / "step_<N>"`` completely or not at all. An existing folder of that name is replaced at the end.
 
     Args:
-        root: the folder of the checkpoints; made if it is missing. All processes see the same one.
+        root: the folder of the checkpoints, created if missing; the same for all processes.
         step: N.
-        tensors: by name: shards on the CPU, tensors that all processes have alike, and those that one of them has.
+        tensors: by name: shards on the CPU, tensors equal in all processes, and tensors of one process.
         facts: everything else; those of the leader are written.
-        processes: a collective call over these; None writes from this process alone.
+        processes: those of the collective call; None writes from this process only.
 
     Raises:
-        OSError: the disk is full, or may not be written. What was written so far is removed.
+        OSError: the disk is full or not writable. What was written so far is removed.
         CheckpointError: the processes do not see the same folder.
     """
     processes = processes or Processes()
@@ -205,7 +205,7 @@ def checkpoint_folders(root: Path) -> list[Path]:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Remove what a process that died while it wrote has left. Only for the process that has the lock of the run."""
+    """Remove what a process left that died while writing. Only for the process that holds the lock of the run."""
     if not root.is_dir():
         return
     for path in root.glob(".step_*.replaced.tmp"):
@@ -243,7 +243,7 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 @contextmanager
 def _errors_of_torch(folder: Path) -> Iterator[None]:
-    """Turn the CheckpointException of torch, a BaseException that holds all causes, into our own errors."""
+    """Turn torch's CheckpointException, a BaseException with all causes, into errors of this package."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
@@ -259,7 +259,7 @@ def _errors_of_torch(folder: Path) -> Iterator[None]:
 
 
 def _os_error_behind(error: BaseException) -> OSError | None:
-    """Find the OSError: torch.save fails once more while it cleans up, and hides it behind a RuntimeError."""
+    """Find the OSError: torch.save fails again while cleaning up, and hides it behind a RuntimeError."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):

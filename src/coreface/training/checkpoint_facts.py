@@ -14,7 +14,7 @@ class MeterCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the numbers of a training come from, beside its recipe.
+    """The origin of a training's results, besides its recipe.
 
     Attributes:
         faces: ``images``, ``identities`` and ``sha256`` of what is trained on.
@@ -33,8 +33,8 @@ class CheckpointFacts:
         epoch: epochs done, including their evaluation.
         batch: batches done of the next epoch.
         rate: learning rate of the last step.
-        meter: what the sums among the tensors are of.
-        metrics_bytes: size of metrics.jsonl; rows beyond it are of steps that a resumed run takes again.
+        meter: counts that belong to the sums among the tensors.
+        metrics_bytes: size of metrics.jsonl; later rows belong to steps that a resumed run repeats.
         unreadable: images that could not be read: index -> message.
         world_size: number of processes.
         segments: of the loader, `coreface.data.loader.FaceLoader.segments`.
@@ -54,7 +54,7 @@ class CheckpointFacts:
     origin: Origin = field(default_factory=Origin)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts as in a manifest of format 2, which has older names for two of them."""
+        """Return the facts as in a manifest of format 2, in which two of them have older names."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -74,7 +74,7 @@ class CheckpointFacts:
         """Return the facts that `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError: they are not such facts.
+            KeyError, TypeError, ValueError, AttributeError: the content is not of this form.
         """
         return cls(
             epoch=int(values["epoch"]),

@@ -1,4 +1,4 @@
-"""The manifest of a checkpoint: what is in it, and the size and SHA-256 of every file, its own included."""
+"""The manifest of a checkpoint: its contents, and the size and SHA-256 of every file including itself."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ Files = dict[str, tuple[int, str]]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says.
+    """The contents of `manifest.json`.
 
     Attributes:
         step: optimizer steps the checkpoint was taken after.
@@ -70,7 +70,12 @@ class Manifest:
             }
             files = {name: (int(size), str(digest)) for name, (size, digest) in values["files"].items()}
             return cls(int(values["step"]), layout, files, CheckpointFacts.from_json(values))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:  # the seal is right, so this is not ours
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # the seal is right, so coreface did not write it
             raise CheckpointError(f"{path}: is not the manifest of a checkpoint ({error!r}); {_ADVICE}") from error
 
     def check_files(self, folder: Path) -> None:
@@ -106,7 +111,7 @@ def described(path: Path) -> tuple[int, str]:
 
 
 def sealed(values: Mapping[str, Any]) -> bytes:
-    """Return values as JSON whose last entry is the SHA-256 of all before it."""
+    """Return values as JSON whose last entry is the SHA-256 of everything before it."""
     digest = hashlib.sha256(json.dumps(values, allow_nan=False).encode()).hexdigest()
     return json.dumps({**values, _SEAL: digest}, indent=1, allow_nan=False).encode()
 
@@ -124,7 +129,7 @@ def _read_sealed(path: Path) -> dict[str, Any]:
         expected = sealed(values)
     except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged: it is not the JSON that was written; {_ADVICE}") from error
-    if content != expected:  # to the byte: a changed space is a changed file
+    if content != expected:  # exact: even a changed space counts
         raise CheckpointError(f"{path}: damaged: its SHA-256 differs from the one that was written; {_ADVICE}")
     return values
 

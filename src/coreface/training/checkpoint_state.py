@@ -14,7 +14,7 @@ _OPTIMIZER = "optimizer."
 
 
 def module_tensors(modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Return all parameters and buffers, by the name of their module and their own. Not copies.
+    """Return all parameters and buffers, not copied, by the names of module and tensor.
 
     Raises:
         CheckpointError: a state_dict holds something that is not a tensor.
@@ -31,7 +31,7 @@ def module_tensors(modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Return the optimizer's state by the name of the parameter it belongs to. Not copies.
+    """Return the optimizer's state, not copied, by the names of the parameters.
 
     Raises:
         CheckpointError: it holds something that is not a tensor.
@@ -53,7 +53,7 @@ def load_modules(checkpoint: Checkpoint, modules: Mapping[str, nn.Module]) -> No
     """Fill all parameters and buffers, in place.
 
     Raises:
-        CheckpointError: the names or shapes are not the same here and there, or a number is not finite.
+        CheckpointError: names or shapes differ, or a number is not finite.
     """
     tensors = module_tensors(modules)
     known = [name for name in checkpoint.layout if name.split(".")[0] in modules]
@@ -64,7 +64,7 @@ def load_modules(checkpoint: Checkpoint, modules: Mapping[str, nn.Module]) -> No
 
 
 def optimizer_changed(checkpoint: Checkpoint, recipe: Recipe) -> bool:
-    """Say whether the recipe has another optimizer than the checkpoint, which cannot use the checkpoint's state."""
+    """Return whether the recipe's optimizer differs from the checkpoint's, whose state it cannot use."""
     return bool(checkpoint.facts.recipe["optimizer"]["name"] != recipe.optimizer.name)
 
 
@@ -72,7 +72,7 @@ def load_optimizer(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, mod
     """Fill the optimizer's state.
 
     Raises:
-        CheckpointError: it belongs to parameters that are not here, or a number is not finite.
+        CheckpointError: it belongs to unknown parameters, or a number is not finite.
     """
     parameters = dict(_parameters(modules))
     by_parameter: dict[str, dict[str, torch.Tensor]] = {}

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when one is due, writing them while training continues, keeping the newest few."""
+"""The checkpoints of a run: when they are due, writing them while training continues, keeping the newest."""
 
 import errno
 import shutil
@@ -32,11 +32,11 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, err
 
 @dataclass(frozen=True)
 class Written:
-    """What a checkpoint cost.
+    """The cost of a checkpoint.
 
     Attributes:
         step: optimizer steps it was taken after.
-        waited: seconds the training was held up.
+        waited: seconds that the training waited.
         writing: seconds until it was on the disk; training continued during most of them.
         size: bytes of its tensors.
     """
@@ -48,22 +48,22 @@ class Written:
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run, in a thread unless the recipe says otherwise. Use it as a context manager.
+    """Writes the checkpoints of a run, in a thread unless the recipe disables it. Use it as a context manager.
 
-    The tensors are copied while the training waits, and written while it continues. A write that failed raises at the
-    next call, or at the end. Over several processes, making a writer, saving and waiting are collective calls.
+    The tensors are copied while the training waits, and written while it continues. A failed write raises at the
+    next call, or at the end. With several processes, creating a writer, saving and waiting are collective calls.
 
     Args:
         run: the run folder.
-        recipe: how often, and how many are kept.
+        recipe: how often to write, and how many to keep.
         step: the step of the checkpoint that the training resumes from; None for a new training.
-        processes: those that train; None for this one alone.
+        processes: those that train; None for only this one.
     """
 
     def __init__(
         self, run: Path, recipe: CheckpointRecipe, step: int | None = None, processes: Processes | None = None
     ) -> None:
-        # The collectives of the thread must not mix with those of the training.
+        # The thread's collectives must not mix with those of the training.
         self._processes = (processes or Processes()).with_new_group()
         self._run = run
         self._root = run / CHECKPOINTS
@@ -89,7 +89,7 @@ class CheckpointWriter:
             self._raise()
 
     def due(self, step: int) -> bool:
-        """Say whether it is time for a checkpoint after ``step`` steps."""
+        """Return whether a checkpoint is due after ``step`` steps."""
         every = self._recipe.every_steps
         if every is not None and step - (self._last_step or 0) >= every:
             return True
@@ -102,7 +102,7 @@ class CheckpointWriter:
             step: optimizer steps done.
             tensors: by name; copied before this returns.
             facts: everything that is not a tensor.
-            wait: return only when it is on the disk.
+            wait: return only after it is on the disk.
 
         Raises:
             StorageError: this one, or the one before, cannot be written.
@@ -113,7 +113,7 @@ class CheckpointWriter:
         copied = self._copy(tensors)
         copies = {name: with_layout_of(tensor, self._copies[name]) for name, tensor in tensors.items()}
         self._last_step, self._last_time = step, time.monotonic()
-        # Not a daemon: if the training ends with an error, the checkpoint is still written to its end.
+        # Not a daemon: if the training ends with an error, the checkpoint is still completed.
         self._thread = threading.Thread(
             target=self._write, args=(step, copies, facts, copied, started), name="checkpoint"
         )
@@ -150,11 +150,11 @@ class CheckpointWriter:
                     shutil.rmtree(old)
             size = sum(tensor.nbytes for tensor in self._copies.values())
             self._done.append((step, time.perf_counter() - started, size))
-        except BaseException as error:  # raised in the training thread, by its next call
+        except BaseException as error:  # raised in the training thread by its next call
             self._error = error
 
     def _copy(self, tensors: Mapping[str, torch.Tensor]) -> "torch.cuda.Event | None":
-        """Copy to CPU memory, reusing the copies of the last checkpoint where they fit."""
+        """Copy to CPU memory, reusing the memory of the previous checkpoint if it fits."""
         copies: dict[str, torch.Tensor] = {}
         on_gpu = False
         for name, tensor in tensors.items():
@@ -188,9 +188,9 @@ class CheckpointWriter:
 
 
 def raise_storage_error(run: Path, error: OSError) -> NoReturn:
-    """Raise `StorageError` for a run that cannot be written: what happened, what is safe, how to continue.
+    """Raise `StorageError` for a run that cannot be written; it says what happened, what is safe and how to continue.
 
-    An error that is not about the disk is raised as it is.
+    Errors that do not concern the disk are raised unchanged.
     """
     if error.errno not in _DISK:
         raise error
@@ -203,7 +203,7 @@ def raise_storage_error(run: Path, error: OSError) -> NoReturn:
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[tuple[Path, CheckpointError]]]:
-    """Return the newest intact checkpoint of a run, None if none was ever written, and what is wrong with newer ones.
+    """Return the newest intact checkpoint of a run (None if none was written) and the problems of newer ones.
 
     Raises:
         CheckpointError: there are checkpoints, and all of them are damaged.

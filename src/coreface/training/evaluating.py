@@ -1,4 +1,4 @@
-"""Evaluation while a training runs: which sets, when, in which process, and the best encoder so far."""
+"""Evaluation during training: the sets, the times, the shares of the processes, and the best encoder so far."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,31 +27,31 @@ _SETTLED_STEPS = 100
 
 
 class EvaluatedSet(Protocol):
-    """Photographs that an encoder is evaluated on while it trains.
+    """Photographs on which an encoder is evaluated during training.
 
-    Every process has such an object. Each embeds its share of the photographs; the leader turns the shares of all into
+    Every process has such an object. Each embeds its share of the photographs; the leader turns all shares into
     figures.
 
     Attributes:
         name: of a test set. None for the people of the run, whose figures make the rows of kind ``evaluation``.
-        held_out: whether these are the people that the run held out, by whom ``evaluation.keep_best`` chooses.
+        held_out: whether these are the held-out people of the run, on which ``evaluation.keep_best`` relies.
     """
 
     name: str | None
     held_out: bool
 
     def embed(self, encoder: FaceEncoder, rank: int, world_size: int) -> Any:
-        """Return the share of process ``rank``, which can be pickled."""
+        """Return the share of process ``rank``, a picklable object."""
 
     def figures(self, shares: list[Any]) -> Figures:
-        """Return what becomes a row of metrics.jsonl; ``shares`` come in the order of the ranks."""
+        """Return a row of metrics.jsonl; ``shares`` are in the order of the ranks."""
 
 
 class Evaluation:
-    """The evaluations of one training. No state of the training changes here.
+    """The evaluations of a training. They do not change its state.
 
     Args:
-        sets: what to evaluate on; none saves the encoder only.
+        sets: to evaluate on; without any, only the encoder is saved.
         recipe: of the training.
         folder: the run folder.
         device: of the encoder.
@@ -70,7 +70,7 @@ class Evaluation:
         self._device, self._processes = device, processes
 
     def begin(self, step: int) -> None:
-        """Begin, or resume, after the evaluation of ``step`` steps: a best encoder of a later step comes again."""
+        """Begin, or resume after the evaluation of ``step`` steps; a best encoder of a later step is discarded."""
         if self._processes.is_leader:
             forget_best_after(self._folder, step)
 
@@ -80,15 +80,15 @@ class Evaluation:
         return last or epoch % self._recipe.evaluation.every == 0 or self.due_after(step)
 
     def due_after(self, step: int) -> bool:
-        """Whether to evaluate after this step, wherever in an epoch it is."""
+        """Whether to evaluate after this step, which may be anywhere in an epoch."""
         every = self._recipe.evaluation.every_steps
         return every is not None and step > 0 and step % every == 0
 
     def run(self, encoder: FaceEncoder, log: RunLog, stop: StopSignals, *, step: int, epoch: int) -> None:
-        """Save the encoder, evaluate it on every set, show a line for each and write their rows.
+        """Save the encoder, evaluate it on every set, print a line for each and write their rows.
 
-        The rows are written when all sets are done: an evaluation that is interrupted leaves none, and is made again
-        from the beginning when the training resumes.
+        The rows are written after all sets: an interrupted evaluation leaves none and is repeated from the beginning
+        when the training resumes.
 
         Raises:
             TrainingStopped: a signal came to any process; raised in all of them.
@@ -124,7 +124,7 @@ class Evaluation:
     def _evaluate(self, one: EvaluatedSet, encoder: FaceEncoder, stop: StopSignals) -> Figures | EvaluationError:
         processes = self._processes
         share = _attempt(lambda: one.embed(encoder, processes.rank, processes.world_size), stop)
-        # What one process cannot do, and a signal that came to it, ends this for all at the same place.
+        # An error or a signal in one process ends the evaluation at the same place in all of them.
         if (problem := _first_problem(processes.gather(share if isinstance(share, _PROBLEM) else None))) is None:
             shares = processes.gather_on_leader(share)
             found = None if shares is None else _attempt(lambda: one.figures(shares), stop)
@@ -145,7 +145,7 @@ class Evaluation:
 
 
 class _Stopped:
-    """A signal that came while a process worked, on its way to the others."""
+    """A signal received by one process, to be sent to the others."""
 
     def __init__(self, signal: int) -> None:
         self.signal = signal
@@ -155,7 +155,7 @@ _PROBLEM = (EvaluationError, _Stopped)
 
 
 def _attempt(work: Callable[[], Result], stop: StopSignals) -> Result | EvaluationError | _Stopped:
-    """Return what ``work`` returns, or why it did not: whatever goes wrong in an evaluation does not end a training."""
+    """Return the result of ``work``, or its error: no error of an evaluation ends a training."""
     try:
         with stop.stopping_at_once():
             return work()
@@ -170,7 +170,7 @@ def _attempt(work: Callable[[], Result], stop: StopSignals) -> Result | Evaluati
 
 
 def _first_problem(outcomes: Sequence[EvaluationError | _Stopped | None]) -> EvaluationError | _Stopped | None:
-    """Return a signal, if one came, before any error."""
+    """Return the first signal, or else the first error."""
     problems = [outcome for outcome in outcomes if outcome is not None]
     return min(problems, key=lambda problem: not isinstance(problem, _Stopped), default=None)
 

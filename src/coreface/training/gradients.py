@@ -13,8 +13,8 @@ def clip_by_recipe(
     """Clip the gradients as the recipe says.
 
     Returns:
-        The norm over all gradients before clipping, which is not finite if a gradient is not; and the norm that was
-        clipped by, None if the recipe does not clip.
+        The norm of all gradients before clipping, which is not finite if a gradient is not; and the norm used for
+        clipping, None if the recipe does not clip.
     """
     everything = [*encoder.parameters(), *objective.parameters()]
     if recipe.clip_norm is None:

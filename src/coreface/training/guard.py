@@ -68,7 +68,7 @@ class NonFiniteGuard:
                 optimizer.step()
             finally:
                 del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
-        elif not bool(bad):  # without a fused kernel the host has to wait for the answer
+        elif not bool(bad):  # without a fused kernel the host has to read the value
             optimizer.step()
         for saved in self._saved:
             saved.restore(bad)
@@ -76,7 +76,7 @@ class NonFiniteGuard:
         self.last = bad
         blamed = bad if overflow is None else bad & ~overflow
         self.skipped += blamed
-        # An overflow says nothing about the batch, so it neither continues a row of bad ones nor ends it.
+        # An overflow says nothing about the batch, so it neither continues nor ends a sequence of bad ones.
         self.in_a_row = torch.where(bad, self.in_a_row + blamed, 0)
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ _EXPECTED = (
 
 
 def load_initial_weights(encoder: FaceEncoder, path: Path) -> None:
-    """Copy the weights of another encoder. Nothing else is taken, and nothing in the files is executed.
+    """Copy the weights of another encoder, and nothing else. Nothing in the files is executed.
 
     Args:
         encoder: of the same backbone and sizes.
@@ -27,7 +27,7 @@ def load_initial_weights(encoder: FaceEncoder, path: Path) -> None:
             a public InsightFace ``backbone.pth``.
 
     Raises:
-        ModelError: it is something else, which the message names, or another network.
+        ModelError: it is of another kind, named in the message, or another network.
         CheckpointError: the checkpoint is damaged, or of another network.
     """
     if path.is_file():
@@ -52,7 +52,7 @@ def _from_file(path: Path, backbone: str) -> FaceEncoder:
         raise ModelError(f"init_from is {path}, weights without their config.json: give the folder they are in")
     with path.open("rb") as file:
         start = file.read(8)
-    # A zip with a pickle inside, or a bare pickle as older torch wrote them.
+    # A zip file with a pickle, or a plain pickle from older versions of torch.
     if not start.startswith((b"PK\x03\x04", b"\x80")):
         kinds = {
             b"\x89PNG": "a PNG image",

@@ -1,4 +1,4 @@
-"""What a run shows and writes: a progress bar or plain lines, `metrics.jsonl`, and TensorBoard if installed."""
+"""The output of a run: a progress bar or plain lines, `metrics.jsonl`, and TensorBoard if installed."""
 
 import json
 import math
@@ -16,18 +16,18 @@ from coreface.plurals import counted
 from coreface.training.checkpoint_writer import Written
 from coreface.training.metrics_file import METRICS
 
-_PLAIN_EVERY = 15.0  # seconds between two lines where there is no terminal
+_PLAIN_EVERY = 15.0  # seconds between two lines without a terminal
 
 
 class RunLog:
     """Writes the rows of a run and shows its progress. Use it as a context manager.
 
     Args:
-        folder: the run folder, which exists; None writes and shows nothing, for processes that are not the leader.
+        folder: an existing run folder; None for no output, in processes other than the leader.
         total_steps: steps of the whole run.
         console: where to show progress; None shows it on standard error.
-        first_step: steps done before: the time left is estimated from the steps since; what TensorBoard has of later
-            steps is replaced.
+        first_step: steps done before: the remaining time is estimated from later steps, and TensorBoard's entries
+            of later steps are replaced.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class RunLog:
         self.row("warning", {"name": name, "message": message})
 
     def checkpoints(self, written: Iterable[Written]) -> None:
-        """Write a row for every checkpoint that has reached the disk."""
+        """Write a row for every completed checkpoint."""
         for one in written:
             self._written += 1
             self._waited += one.waited
@@ -92,7 +92,7 @@ class RunLog:
         self._evaluating += seconds
 
     def summary(self) -> None:
-        """Show what evaluations and checkpoints cost."""
+        """Show the cost of evaluations and checkpoints."""
         elapsed = time.monotonic() - self._started
         if self._evaluations:
             share = 100 * self._evaluating / elapsed
@@ -145,7 +145,7 @@ class RunLog:
 
 
 def say(console: Console, message: str) -> None:
-    """Show one line as it is, without markup, emoji or wrapping."""
+    """Show one line unchanged, without markup, emoji or wrapping."""
     console.print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 

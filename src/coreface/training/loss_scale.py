@@ -1,6 +1,6 @@
-"""Loss scaling for float16, whose smallest numbers are too large for many gradients.
+"""Loss scaling for float16, in which many gradients would underflow.
 
-Source: Micikevicius et al., "Mixed Precision Training" (ICLR 2018), section 3.2, with the scale found as in
+Source: Micikevicius et al., "Mixed Precision Training" (ICLR 2018), section 3.2, with the scale chosen as in
 torch.amp.GradScaler. As with the guard, nothing is read from the device.
 """
 
@@ -16,19 +16,19 @@ _PATIENCE = 2000  # finite steps after which the scale is doubled
 
 
 class LossScale:
-    """The factor that the loss has in the backward pass, and that is taken out of the gradients after it.
+    """The factor of the loss in the backward pass, by which the gradients are divided afterwards.
 
-    Where the loss is finite and the gradient is not, the scale was too large: it is halved, and the step is not taken.
-    That happens at the beginning and now and then later, and says nothing about the batch. Only at the least scale, 1,
-    is the batch to blame.
+    If the loss is finite and the gradient is not, the scale was too large: it is halved and the step is skipped.
+    This happens at the beginning and occasionally later, and says nothing about the batch, unless the scale is 1, its
+    smallest value.
 
     Args:
         device: where the training runs.
 
     Attributes:
         value: the scale, float32 scalar on the device.
-        finite: finite steps since it changed, int64 scalar on the device.
-        overflows: steps that were too much for the scale, int64 scalar on the device.
+        finite: finite steps since its last change, int64 scalar on the device.
+        overflows: skipped steps for which the scale was too large, int64 scalar on the device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,19 +38,19 @@ class LossScale:
         self.overflows = torch.zeros((), dtype=torch.int64, device=device)
 
     def unscale(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Take the scale out of all gradients, in place."""
+        """Divide all gradients by the scale, in place."""
         gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
         torch._foreach_mul_(gradients, 1 / self.value)
 
     def update(self, loss: torch.Tensor, gradient_norm: torch.Tensor) -> torch.Tensor:
-        """Find the scale of the next step.
+        """Update the scale for the next step.
 
         Args:
             loss: of the step, a scalar, not scaled.
             gradient_norm: over all gradients, a scalar, not scaled.
 
         Returns:
-            Whether the scale was to blame for a gradient that is not finite, a bool scalar on the device.
+            Whether the scale caused a non-finite gradient, a bool scalar on the device.
         """
         finite = torch.isfinite(gradient_norm).to(self._device)
         overflow = torch.isfinite(loss.detach()).to(self._device) & ~finite & (self.value > _LEAST)

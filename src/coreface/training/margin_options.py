@@ -20,14 +20,14 @@ def build_margin(recipe: MarginRecipe) -> Margin:
     """Build the margin of a recipe.
 
     Raises:
-        RecipeError: there is no such margin, it has no such option, or a value does not do.
+        RecipeError: there is no such margin, it has no such option, or a value is not valid.
     """
     try:
         kind = MARGINS[recipe.name]
     except InputError as error:
         raise RecipeError(f"{_SECTION}.name: {error}") from error
     given = dict(recipe.options)
-    # One that a module of yours has registered may leave its scale to the recipe.
+    # A margin registered by the user may have no default for its scale.
     if recipe.scale is not None or inspect.signature(kind).parameters["scale"].default is inspect.Parameter.empty:
         given["scale"] = _SCALE if recipe.scale is None else recipe.scale
     if recipe.margin is not None:
@@ -42,14 +42,14 @@ def build_margin(recipe: MarginRecipe) -> Margin:
 def _hints(kind: type[Margin]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind.__init__)
-    except NameError:  # a hint for readers only, as under TYPE_CHECKING
+    except NameError:  # a hint that cannot be resolved, as under TYPE_CHECKING
         return {}
 
 
 def _arguments(
     name: str, parameters: Mapping[str, inspect.Parameter], hints: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what was given, as the parameters of a margin's constructor have it."""
+    """Return the given options as arguments of a margin's constructor."""
     arguments = {}
     for option, value in given.items():
         if option not in parameters:
@@ -77,7 +77,7 @@ def _arguments(
 
 
 def _fitted(value: Any, hint: Any) -> Any:
-    """Return a plain value of YAML as a type hint has it. Raises TypeError or ValueError where it does not fit."""
+    """Convert a plain YAML value to a type hint. Raises TypeError or ValueError if it does not fit."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value

@@ -19,7 +19,7 @@ _COUNTED = "counted"  # steps that were not skipped
 
 @dataclass
 class _Interval:
-    """What has been added up since the last row."""
+    """Sums since the last row."""
 
     steps: int = 0
     images: int = 0
@@ -29,7 +29,7 @@ class _Interval:
 
 
 class Meter:
-    """Adds up what steps return. Tensors stay on their device until `row` reads them."""
+    """Sums the results of steps. Tensors stay on their device until `row` reads them."""
 
     def __init__(self) -> None:
         self._interval = _Interval()
@@ -40,7 +40,7 @@ class Meter:
         return self._interval.steps
 
     def timing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Pass batches on, and measure how long each is waited for."""
+        """Yield batches, and measure the time of waiting for each."""
         source = iter(batches)
         self._interval.started = time.perf_counter()
         while True:
@@ -54,7 +54,7 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time of what is done inside, such as an evaluation, out of the times of the steps."""
+        """Exclude the time spent inside, for example on an evaluation, from the times of the steps."""
         began = time.perf_counter()
         yield
         self._interval.started += time.perf_counter() - began
@@ -62,7 +62,7 @@ class Meter:
     def add(
         self, losses: Losses, gradient_norm: torch.Tensor | None, images: int, skipped: torch.Tensor | None = None
     ) -> None:
-        """Add one step. If ``skipped``, a bool scalar, is true, its losses enter no mean."""
+        """Add one step. If ``skipped``, a bool scalar, is true, its losses are not averaged."""
         interval = self._interval
         values = {"loss": losses.total.detach(), "classification": losses.classification}
         if losses.contrastive is not None and losses.contrast is not None:
@@ -82,11 +82,11 @@ class Meter:
         return dict(self._interval.sums)
 
     def counts(self) -> MeterCounts:
-        """Return what else `restore` needs."""
+        """Return the counts that `restore` needs."""
         return MeterCounts(self._interval.steps, self._interval.images)
 
     def restore(self, sums: dict[str, torch.Tensor], counts: MeterCounts) -> None:
-        """Continue from what `tensors` and `counts` returned. The times start at zero."""
+        """Continue from the results of `tensors` and `counts`. The times start at zero."""
         self._interval = _Interval(counts.steps, counts.images, dict(sums))
 
     def row(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Reads the rows of a run, `metrics.jsonl`. Light: nothing here imports torch."""
+"""Reads the rows of a run, `metrics.jsonl`. This module does not import torch."""
 
 import contextlib
 import json

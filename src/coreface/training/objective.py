@@ -27,7 +27,7 @@ class Objective(nn.Module):
 
     Over several processes, each with a part of the batch, a call is collective. The losses are those of the whole batch
     (contrastive losses without ``gather`` are means over the processes), and so are the gradients of this process's
-    tensors. Gradients of parameters that every process has a copy of have to be summed.
+    tensors. Gradients of replicated parameters have to be summed.
 
     Args:
         recipe: its classifier and stages are built.
@@ -80,9 +80,9 @@ class Objective(nn.Module):
 
         Args:
             stage: index of the stage.
-            views: tensors (batch, embedding_size), one a view.
+            views: tensors (batch, embedding_size), one per view.
             identities: (batch,), int64.
-            masks: what a margin that draws takes its random numbers from; None takes torch's generator.
+            masks: source of the random numbers of margins that draw; None uses torch's generator.
         """
         # One call for all views: the mean over all rows is the mean over the views, and the centres are read once.
         bits = None

@@ -1,7 +1,7 @@
-"""State that each process has for itself: its random state, and the running margin of a term without ``gather``.
+"""State that differs between processes: the random state, and the running margin of a term without ``gather``.
 
-A checkpoint holds all of it, by rank. The same number of processes gets its states back. Another number begins with
-random states drawn from seed and step, and with the mean of the margins.
+A checkpoint contains all of it, by rank. The same number of processes gets these states back. Another number starts
+with random states drawn from seed and step, and with the mean of the margins.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from coreface.training.random_state import RandomState, drawn_randomness
 
 
 def local_tensors(objective: Objective, randomness: RandomState, processes: Processes) -> dict[str, torch.Tensor]:
-    """Return by name what a checkpoint needs from this process. Over several processes a collective call.
+    """Return this process's part of a checkpoint by name. With several processes it is a collective call.
 
-    A margin that each process has for itself is returned twice: as it is here, and, under its name as a buffer of the
-    module, as the mean over the processes.
+    A margin that differs between processes is returned twice: this process's value, and, under the name of the module's
+    buffer, the mean over the processes.
     """
     tensors = {f"random.{processes.rank}.{name}": value for name, value in randomness.tensors().items()}
     if processes.world_size > 1:

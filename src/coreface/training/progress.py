@@ -1,4 +1,4 @@
-"""What a training reports while it runs: rows of metrics, a line of state, warnings, and why it cannot continue."""
+"""Reports of a running training: rows of metrics, the state, warnings, and the reason if it cannot continue."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Progress:
         self._watch = Watch(identities)
 
     def report_settings(self, log: RunLog) -> None:
-        """Say what in the recipe may surprise."""
+        """Report settings of the recipe that may surprise."""
         for text in self._recipe.never_reached():
             log.warn("never reached", text)
         if (count := self._recipe.optimizer.micro_batches) > 1:
@@ -54,7 +54,7 @@ class Progress:
         """Write the row of the steps since the last one, and show the state of the training.
 
         Args:
-            log: where to.
+            log: of the run.
             step: optimizer steps done.
             epoch: the current one, from 1.
             rate: learning rate of the last step.
@@ -90,7 +90,7 @@ class Progress:
         )
 
     def require_good_step(self, step: int) -> None:
-        """Raise `DivergedError` where none of ``step`` steps had a finite loss and gradient, at the end of a run."""
+        """Raise `DivergedError` if, at the end of a run, none of its ``step`` steps had a finite loss and gradient."""
         scale = self._stepper.scale
         if int(self._stepper.guard.skipped) + (0 if scale is None else int(scale.overflows)) == step:
             raise DivergedError(

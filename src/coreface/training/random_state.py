@@ -44,7 +44,7 @@ def seed_randomness(seed: int) -> None:
 
 
 def drawn_randomness(device: torch.device, *key: int) -> RandomState:
-    """Return the state of all global generators after seeding with a number drawn from a key. They do not move."""
+    """Return the state of all global generators after seeding with a number drawn from a key; they stay unchanged."""
     with kept_randomness(device):
         seed_randomness(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1)
         return get_randomness(device)
@@ -91,7 +91,7 @@ class OwnRandomness:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Set all global generators to this state; at the end keep the new state, and put that of the program back."""
+        """Set all global generators to this state; at the end keep the new state, and restore the program's."""
         with kept_randomness(self._device):
             if self.state is None:
                 seed_randomness(self._seed)
@@ -105,7 +105,7 @@ class OwnRandomness:
 
 @contextlib.contextmanager
 def kept_randomness(device: torch.device) -> Iterator[None]:
-    """Put the state of all global generators back at the end."""
+    """Restore the state of all global generators at the end."""
     before = get_randomness(device)
     try:
         yield

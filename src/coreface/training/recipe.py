@@ -1,4 +1,4 @@
-"""The recipe of a run: everything that decides its result, each thing said once. Nothing here imports torch."""
+"""The recipe of a run: everything that determines its result. This module does not import torch."""
 
 import math
 import os
@@ -20,24 +20,24 @@ from coreface.training.recipe_sections import (
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a run.
+    """Everything that determines a run.
 
     Attributes:
         model: The encoder.
         classifier: The identity centres and their margin.
         data: The faces.
-        stages: What is trained, from which epoch on.
+        stages: Views, dropout and contrastive term, from an epoch on.
         optimizer: The optimizer and its schedule.
         evaluation: Evaluation during training.
         checkpoint: The checkpoints, from which an interrupted run resumes.
         init_from: A run, a saved encoder, a checkpoint, or a public InsightFace .pth, for the encoder's first weights.
         seed: Of weights, order, flips and dropout masks.
-        precision: auto takes bf16 autocast where the processor has units for it, and float32 elsewhere; float16, for
+        precision: auto uses bf16 autocast if the processor has units for it, and float32 otherwise; float16, for
             GPUs without bf16, scales the loss.
-        matmul: tf32 rounds the factors of float32 products on GPUs that can; float32 rounds nothing.
+        matmul: tf32 rounds the factors of float32 products on GPUs that support it; float32 does not round.
         compile: Compile the trunk with torch.compile.
-        device: auto takes a GPU where there is one; or cpu, cuda, mps.
-        threads: Of the processor, for one process; null leaves their number to torch. It decides the last digits.
+        device: auto uses a GPU if there is one; or cpu, cuda, mps.
+        threads: Of the processor, per process; null uses torch's default. The number affects the last digits.
         log_every: Steps between two rows of metrics.
     """
 

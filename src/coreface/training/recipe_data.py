@@ -1,4 +1,4 @@
-"""The sections of a recipe that say which faces are trained and evaluated on, and how the images are changed.
+"""The sections of a recipe about the faces for training and evaluation, and about augmentation.
 
 As in `recipe_sections`, the attribute descriptions are the help texts of the command line, and nothing imports torch.
 """
@@ -12,16 +12,16 @@ from coreface.training.recipe_sections import require
 
 @dataclass(frozen=True)
 class AugmentRecipe:
-    """Random changes of the training images; without them, as published, images are mirrored alone.
+    """Random changes of the training images. The published method only mirrors them.
 
     Attributes:
-        scale: Smallest and largest factor by which the face grows, such as [0.9, 1.1].
+        scale: Smallest and largest factor of the size of the face, such as [0.9, 1.1].
         rotate: Degrees in either direction.
         shift: Share of the side in either direction.
         crop: Probability that all but a rectangle becomes black, 0.2 to 1 of the area.
         photometric: Probability that brightness, contrast and saturation change, each by a factor of 0.5 to 1.5.
         low_resolution: Probability that the image is reduced to 0.2 to 1 of its side and enlarged again.
-        erase: Probability that a rectangle gets one random colour, 0.02 to 1/3 of the area.
+        erase: Probability that a rectangle gets a random colour, 0.02 to 1/3 of the area.
     """
 
     scale: list[float] = field(default_factory=lambda: [1.0, 1.0])
@@ -50,17 +50,17 @@ class DataRecipe:
         train: A folder <identity>/<image>, a RecordIO .rec, tar shards, or the word orl for the faces of the demo.
         label: Of tar shards, where the labels are, cls, txt or json:FIELD; null for cls.
         identity_level: How many folders below a folder the identities are, 1 for <identity>/<session>/<image>; null
-            takes the folders that hold images.
+            uses the folders that contain images.
         image_size: Side of the input in pixels, a multiple of 16.
         workers: Processes that decode; 0 decodes in the training process.
         flip: Mirror half of the images at random.
         augment: Other random changes of the images, for small data.
-        holdout: Identities kept from training to evaluate on, a number or a share below 1; 0 keeps none.
-        holdout_seed: Seed of the draw; null takes them in the order of the source.
+        holdout: Identities held out of training for evaluation, a number or a share below 1; 0 for none.
+        holdout_seed: Seed of the draw; null uses the order of the source.
         holdout_fold: Number of the slice of that order.
         max_unreadable: Share of the images that may turn out unreadable before training stops.
-        alignment: How the crops were aligned (arcface) where no alignment.json beside them says it, as with public
-            RecordIO; it goes into the encoder, so that photographs are aligned alike.
+        alignment: Alignment of the crops (arcface) if no alignment.json next to them records it, as for public
+            RecordIO; it is stored with the encoder, so that photographs are aligned in the same way.
     """
 
     train: str = ""
@@ -96,14 +96,14 @@ class EvaluationRecipe:
     """Evaluation during training.
 
     Attributes:
-        faces: Other people to evaluate on, as for data.train; null takes the held-out identities.
+        faces: Other people to evaluate on, as for data.train; null uses the held-out identities.
         label: Of those, as for data.label.
         identity_level: Of those, as for data.identity_level.
         every: Epochs between evaluations; the last epoch is always evaluated.
-        every_steps: Steps between evaluations besides those at the end of epochs; null makes no others.
+        every_steps: Steps between further evaluations within epochs; null for none.
         pairs: Test sets, each as for coreface evaluate --pairs, FILE or FILE:IMAGES.
-        keep_best: held_out keeps the encoder with the lowest EER on the held-out identities, beside the last one; null
-            keeps the last one only. Test sets never choose.
+        keep_best: held_out also keeps the encoder with the lowest EER on the held-out identities; null keeps only the
+            last one. Test sets are never used to choose.
     """
 
     faces: str | None = None

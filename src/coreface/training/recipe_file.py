@@ -1,7 +1,8 @@
 """Recipes as YAML with overrides from the command line. Reading one imports and executes nothing.
 
-jsonargparse does the work. What it would do silently or at length is refused before it sees it: unknown fields, names
-of classes to import, whole sections from other files, and `--stages.x`, which would change the last stage only.
+jsonargparse parses the values. Some input is refused before, because jsonargparse would accept it silently or answer
+with a long usage text: unknown fields, classes to import, whole sections from other files, and `--stages.x`, which
+would change only the last stage.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from coreface.training.recipe_sections import ClassifierRecipe, ContrastiveRecip
 
 _FORBIDDEN = ("class_path", "init_args")
 _MARGIN = "classifier.margin."
-_PLAIN_MARGIN = ("name", "scale", "margin")  # fields of every margin's section; all others are options of one
+_PLAIN_MARGIN = ("name", "scale", "margin")  # fields of all margins; others are options of a single one
 
 Recipe = TypeVar("Recipe")  # the dataclass `coreface.training.recipe.Recipe`
 
@@ -127,7 +128,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _check_sections(section: type, values: Any, where: str, prefix: str) -> None:
-    """Walk what was read beside the dataclasses; raise at the first key that is no field."""
+    """Compare the content with the dataclasses; raise at the first key that is not a field."""
     if not isinstance(values, dict):
         named = f"{prefix[:-1]} is" if prefix else "holds"
         raise RecipeError(f"{where}: {named} a {type(values).__name__}, expected fields such as {_fields(section)[0]}")
@@ -136,7 +137,7 @@ def _check_sections(section: type, values: Any, where: str, prefix: str) -> None
         if key in _FORBIDDEN:
             raise RecipeError(f"{where}: {prefix}{key} names a class to import; a recipe holds values only: remove it")
         if section is MarginRecipe and key not in _PLAIN_MARGIN:
-            continue  # an option of the margin, which knows it
+            continue  # an option, checked by the margin
         if key not in hints:
             raise RecipeError(f"{where}: there is no field {prefix}{key}; {_nearest(str(key), _fields(section))}")
         inner, many = _section_of(hints[key])
@@ -180,12 +181,12 @@ def _check_overrides(recipe_type: type, given: list[tuple[str, str]]) -> None:
         if name not in known and not _is_margin_option(name):
             raise RecipeError(f"command line: there is no field {name}; {_nearest(name, sorted(known))}")
         if known.get(name) is str:
-            continue  # any text does
+            continue  # any text is valid
         try:
             read = yaml.safe_load(value)
         except (yaml.YAMLError, RecursionError) as error:
             raise RecipeError(f"--{name}: not YAML: {_one_line(error)}") from error
-        # jsonargparse would import what an item of text names.
+        # jsonargparse would import a class named by a text item.
         _check_sections(recipe_type, {name: read} if name == "stages" else {}, "command line", "")
         if name in known:
             _require_value(read, known[name], f"--{name}")
@@ -200,7 +201,7 @@ def _is_margin_option(name: str) -> bool:
 def _margin_options_apart(
     content: dict[str, Any], given: list[tuple[str, str]]
 ) -> tuple[dict[str, Any], list[tuple[str, str]], dict[str, Any]]:
-    """Return a checked recipe and its overrides without the options of the margin, and these: no field is named so."""
+    """Return a checked recipe and its overrides without the options of the margin, and these options."""
     classifier = content.get("classifier", {})
     margin = classifier.get("margin", {})
     options = {str(key): value for key, value in margin.items() if key not in _PLAIN_MARGIN}
@@ -212,9 +213,9 @@ def _margin_options_apart(
 
 
 def _with_margin_options(classifier: ClassifierRecipe, options: dict[str, Any]) -> ClassifierRecipe:
-    """Return the section with the options of its margin, which is built once, so that a mistake is found here."""
+    """Return the section with the options of its margin, which is built once to find mistakes here."""
     margin = dataclasses.replace(classifier.margin, options=options)
-    if margin.options or margin.name != MarginRecipe.name:  # the default one is known without torch
+    if margin.options or margin.name != MarginRecipe.name:  # the default needs no torch
         from coreface.training.margin_options import build_margin  # imports torch
 
         build_margin(margin)
@@ -222,7 +223,7 @@ def _with_margin_options(classifier: ClassifierRecipe, options: dict[str, Any]) 
 
 
 def _all_of_stages(text: str) -> str:
-    """Spell out what the stages leave to the defaults: jsonargparse would take it from the stages of the file."""
+    """Add the defaults to the stages: jsonargparse would take missing fields from the stages of the file."""
     stages = yaml.safe_load(text)
     if not isinstance(stages, list):
         return text

@@ -21,7 +21,7 @@ class ModelRecipe:
 
     Attributes:
         backbone: A name that `coreface backbones` lists, such as iresnet50, mobilefacenet or vit_t.
-        embedding_size: Numbers in an embedding.
+        embedding_size: Length of an embedding.
         view_statistics: Whether BatchNorm sees two views as two batches (separate, as published) or as one (joint).
         sync_batchnorm: Whether BatchNorm takes its statistics over the images of all processes, or of each alone.
         activation_checkpointing: Compute most activations again in the backward pass, for less memory and about a third
@@ -44,10 +44,10 @@ class MarginRecipe:
 
     Attributes:
         name: arcface, cosface, curricularface, magface, adaface, sphereface, sphereface_r, elasticface, dynamic_margin,
-            or one that a module of yours has registered.
-        scale: What cosines are multiplied by; null is the published one (64, for sphereface_r 30, for sphereface the
+            or a registered one.
+        scale: Factor of the cosines; null for the published one (64, for sphereface_r 30, for sphereface the
             length of the embedding).
-        margin: Radians, for cosface a difference of cosines, for the spherefaces a factor; null is the published one.
+        margin: Radians, for cosface a difference of cosines, for the spherefaces a factor; null for the published one.
             Always null for magface, whose margin follows the length of the embedding.
         options: Other parameters of the margin. In a recipe and on the command line they are fields like those above,
             classifier.margin.lengths for example; docs/extending.md.
@@ -74,7 +74,7 @@ class ClassifierRecipe:
     Attributes:
         margin: The margin-softmax.
         sample_rate: Share of the identities outside the batch that a step compares with; 1 takes all.
-        subcentres: Centres of an identity, the nearest of which counts; 3 helps where labels are wrong.
+        subcentres: Centres per identity, of which the nearest counts; 3 helps if labels are wrong.
     """
 
     margin: MarginRecipe = field(default_factory=MarginRecipe)
@@ -92,12 +92,12 @@ class ContrastiveRecipe:
 
     Attributes:
         weight: Its weight in the loss, the lambda of the paper.
-        scale: What cosines are multiplied by.
+        scale: Factor of the cosines.
         margin: adaptive, or a fixed number.
         ema: Weight of the new value in the running margin.
         mask: How other images of the same identity are left out, exclude or zero (as in the authors' release).
         protocol: Which cosines between the views are compared.
-        gather: Compare with the images of all processes; false, as published, with those of each process alone.
+        gather: Compare with the images of all processes; false, as published, with those of the same process.
     """
 
     weight: float = 0.05
@@ -119,12 +119,12 @@ class ContrastiveRecipe:
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """The epochs from one on, up to the next stage.
+    """The epochs from one up to the next stage.
 
     Attributes:
         from_epoch: First epoch of the stage; epochs are numbered from 1.
-        views: Dropout views of every image; each is classified. The contrastive term needs 2.
-        dropout: Rate of the masks on the features.
+        views: Dropout views per image; each is classified. The contrastive term needs 2.
+        dropout: Rate of the dropout on the features.
         contrastive: The CoReFace term; null for none.
     """
 
@@ -157,9 +157,9 @@ class OptimizerRecipe:
         power: Of the polynomial.
         warmup_epochs: Epochs over which the rate rises from 0.
         clip_norm: Largest norm of the gradient; null does not clip.
-        clip: What the norm is taken over, all parameters or those of the backbone (as in the authors' release).
+        clip: Parameters whose gradients form the norm: all, or backbone (as in the authors' release).
         micro_batches: Parts of a batch that pass through the network one at a time, for batches larger than the memory.
-        max_skips: Steps in a row without a finite loss and gradient after which training stops.
+        max_skips: Consecutive steps without a finite loss and gradient after which training stops.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -230,7 +230,7 @@ class CheckpointRecipe:
     """The checkpoints, from which an interrupted run resumes.
 
     Attributes:
-        every_minutes: Minutes between two checkpoints, the most that an interruption loses.
+        every_minutes: Minutes between two checkpoints, the most that an interruption can lose.
         every_steps: Steps between two checkpoints, whichever comes first; null counts minutes only.
         keep_last: Number of checkpoints that are kept.
         asynchronous: Write while training continues; false makes it wait.

@@ -1,4 +1,4 @@
-"""Batches as pictures, to look at what the network saw."""
+"""Batches as pictures, to see the input of the network."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _SAMPLES = 32
 
 
 def save_samples(images: torch.Tensor, path: Path) -> None:
-    """Write the first images of a batch, as the network sees them, to one picture of eight a row."""
+    """Write the first images of a batch, as the network sees them, to one picture with eight per row."""
     visible = images[:_SAMPLES].float().nan_to_num(-1.0).clamp(-1.0, 1.0)
     pixels = visible.permute(0, 2, 3, 1).add(1.0).mul(127.5).round().to(torch.uint8).cpu().numpy()
     rows = [np.concatenate(list(row), axis=1) for row in np.split(_fill(pixels), range(8, len(pixels), 8))]
@@ -22,7 +22,7 @@ def save_samples(images: torch.Tensor, path: Path) -> None:
 
 
 def save_batch(images: torch.Tensor, identities: torch.Tensor, path: Path) -> None:
-    """Write a whole batch: ``<path>.safetensors`` to the last bit, ``<path>.png`` to look at."""
+    """Write a whole batch: ``<path>.safetensors`` exactly, ``<path>.png`` for viewing."""
     tensors = {"images": images.detach().cpu().contiguous(), "identities": identities.cpu()}
     write_atomically(path.with_name(f"{path.name}.safetensors"), to_safetensors(tensors))
     save_samples(images, path.with_name(f"{path.name}.png"))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests that the training loop answers between two steps."""
+"""Ctrl-C and SIGTERM as requests that the training loop handles between two steps."""
 
 import contextlib
 import signal
@@ -13,10 +13,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Keeps the first Ctrl-C or SIGTERM in `received`; a second one acts as it did before. Use as a context manager.
+    """Records the first Ctrl-C or SIGTERM in `received`; a second one acts as usual. Use it as a context manager.
 
-    Python delivers signals to the main thread only. In another thread this does nothing, and the program's own handling
-    stays in place. One of several processes that leaves with an error ignores SIGTERM from then on, see
+    Python delivers signals to the main thread only. In another thread this does nothing, and the program's handlers
+    stay in place. One of several processes that leaves with an error ignores SIGTERM from then on, see
     `coreface.distributed.launch.ignore_termination`.
 
     Attributes:
@@ -39,14 +39,14 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not later: between two handlers the launcher's signal would end this process without a word.
+        # Not later: between two handlers the launcher's signal would end this process without a message.
         if error is not None and launched().world_size > 1 and self._before.get(signal.SIGTERM) == signal.SIG_DFL:
             self._before[signal.SIGTERM] = ignored
         self._restore()
 
     @contextlib.contextmanager
     def stopping_at_once(self) -> Any:
-        """Raise `TrainingStopped` as soon as the signal comes, in code that may be left anywhere."""
+        """Raise `TrainingStopped` as soon as the signal arrives, in code that may be interrupted anywhere."""
         self._at_once = True
         try:
             if self.received is not None:

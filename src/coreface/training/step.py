@@ -36,21 +36,21 @@ class TrainingStep:
     """Takes optimizer steps for one encoder and its objective. Owns the optimizer and the guard.
 
     The gradients of the encoder are summed over the processes while they are computed (DistributedDataParallel); those
-    of the identity centres stay with the process that has the centres. BatchNorm's running statistics, if each process
-    has its own, are averaged after each step, so that they are the same everywhere.
+    of the identity centres stay in the process that has the centres. BatchNorm's running statistics, if each process
+    has its own, are averaged after each step, so that they are equal everywhere.
 
     Args:
         encoder: trained in place.
         objective: trained in place.
         recipe: of the training.
         device: where both are.
-        precision: of the trunk's products; anything but float32 is autocast.
+        precision: of the trunk's products; autocast for all but float32.
         processes: those that train.
         rows: (batch,) int64, the positions of this process's images in the batch of all processes.
 
     Attributes:
         modules: encoder and objective by name.
-        optimizer: of all parameters that learn.
+        optimizer: of all trainable parameters.
         precision: as given.
         guard: undoes steps that are not finite.
         scale: of the loss, for float16; otherwise None.
@@ -108,7 +108,7 @@ class TrainingStep:
         """Take one optimizer step. If the loss or a gradient is not finite, only the guard's counts change.
 
         Args:
-            number: of the step, from 0. The number of steps before it that were not skipped decides the dropout masks.
+            number: of the step, from 0. The number of unskipped steps before it determines the dropout masks.
             stage: index of the recipe's stage.
             rate: learning rate.
             images: (batch, 3, size, size), normalised, on the device.
@@ -125,13 +125,13 @@ class TrainingStep:
         # A batch larger than the memory passes through the network in micro-batches of at least two images.
         count = max(1, min(recipe.micro_batches, len(images) // 2))
         micro_batches = [x.tensor_split(count) for x in (images, identities, self._rows[: len(images)])]
-        # A skipped step leaves no trace, not even in the dropout masks of the steps after it.
+        # A skipped step leaves no trace, not even in the dropout masks of later steps.
         taken = number - self.guard.skipped - (0 if self.scale is None else self.scale.overflows)
         losses = []
         for micro_batch, (some, labels, rows) in enumerate(zip(*micro_batches, strict=True), 1):
             share = len(some) / len(images)
             with contextlib.ExitStack() as stack:
-                # Gradients add up locally; the processes exchange them once, with the last micro-batch.
+                # Gradients are summed locally and exchanged once, with the last micro-batch.
                 if micro_batch < count and isinstance(self._views, DistributedDataParallel):
                     stack.enter_context(self._views.no_sync())
                 masks = RowMasks(self._recipe.seed, taken, rows)
@@ -154,7 +154,7 @@ class TrainingStep:
     ) -> Losses:
         """Add the gradients of a micro-batch, weighted by its share of the batch."""
         plan = self._recipe.stages[stage]
-        # Only the trunk runs in low precision. The losses choose theirs.
+        # Only the trunk runs in low precision. The losses choose their own.
         with torch.autocast(self._device.type, self.precision, enabled=self.precision != torch.float32):
             views = self._views(images, plan.views, plan.dropout, self._recipe.model.view_statistics, masks)
         losses: Losses = self._objective(stage, views, identities, masks)

@@ -1,4 +1,4 @@
-"""What a training step costs each process in memory, communication and operations, by a formula.
+"""The cost of a training step per process, in memory, communication and operations, by a formula.
 
 The formula follows the code: `coreface.losses.margin_softmax` (one matrix of cosines, chunks),
 `coreface.distributed.collectives` (what is gathered and what is summed), `coreface.losses.sampling`. All
@@ -21,10 +21,10 @@ _EMBEDDING_MATRICES = 5
 
 @dataclass(frozen=True)
 class Trunk:
-    """What the trunk with its embedding layer adds.
+    """The contribution of the trunk and its embedding layer.
 
     Attributes:
-        parameters: that learn; every process has a copy.
+        parameters: number of trainable parameters, replicated in every process.
         flops_per_image: of forward and backward with all views.
     """
 
@@ -39,13 +39,13 @@ class Setting:
     Attributes:
         identities: C.
         processes: P; above 1 the centres are sharded.
-        batch: images a process.
+        batch: images per process.
         views: of each image.
         embedding_size: D.
         sample_rate: of the classifier.
-        subcentres: K, of each identity.
+        subcentres: K, centres per identity.
         optimizer: sgd (with momentum) or adamw.
-        half: bf16 or float16 autocast: the cosines take 2 bytes each.
+        half: bf16 or float16 autocast: 2 bytes per cosine.
         gather: the contrastive term compares with the images of all processes.
         contrastive: there is a contrastive term (protocol ``one_way``).
         trunk: the rest of the network.
@@ -68,12 +68,12 @@ class Setting:
 
     @property
     def rows(self) -> int:
-        """Identities of the process with most of them."""
+        """Largest number of identities of a process."""
         return -(-self.identities // self.processes)
 
     @property
     def embeddings(self) -> int:
-        """Embeddings that every process compares with its centres: those of all processes and views."""
+        """Number of embeddings that every process compares with its centres: of all processes and views."""
         return self.processes * self.batch * self.views
 
     @property
@@ -85,7 +85,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process.
+    """Memory of one process in bytes.
 
     Attributes:
         weights: centres and trunk.
@@ -120,7 +120,7 @@ class Memory:
 
 def memory(setting: Setting) -> Memory:
     """Return the memory of a process at the peak of the classifier's step."""
-    size, sampled = setting.embedding_size * setting.subcentres, setting.sample_rate < 1  # numbers of an identity
+    size, sampled = setting.embedding_size * setting.subcentres, setting.sample_rate < 1  # numbers per identity
     weights = setting.rows * size + setting.trunk.parameters
     wide = setting.embeddings * setting.subcentres
     chunk_rows = min(max(1, setting.chunk // wide), setting.compared)
@@ -129,7 +129,7 @@ def memory(setting: Setting) -> Memory:
         chunk += chunk_rows * (wide * (_WIDE + 2) + 2 * size * 2)
     cosines = setting.compared * setting.embeddings * (2 if setting.half else _WIDE)
     if setting.subcentres > 1:
-        cosines += setting.compared * setting.embeddings  # one byte says which centre is the nearest
+        cosines += setting.compared * setting.embeddings  # one byte for the index of the nearest centre
         # The backward pass: two matrices of all centres of the chunk, and int64 places in them.
         chunk += chunk_rows * (2 * wide * _WIDE + setting.embeddings * _INDEX)
     sample = 2 * setting.compared * size * _WIDE if sampled else 0.0
@@ -149,7 +149,7 @@ def memory(setting: Setting) -> Memory:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step costs one process, in bytes or in operations, by purpose."""
+    """The cost of a step for one process, in bytes or in operations, by purpose."""
 
     classifier: float
     contrast: float
@@ -205,7 +205,7 @@ def flops(setting: Setting) -> Cost:
 def measured_trunk(backbone: str, views: int = 2, embedding_size: int = 512, image_size: int = 112) -> Trunk:
     """Count a backbone's parameters, and its operations with torch.utils.flop_counter.
 
-    Nothing is computed: the network is built on torch's meta device.
+    The network is built on torch's meta device, so nothing is computed.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode

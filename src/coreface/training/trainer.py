@@ -1,4 +1,4 @@
-"""The training loop. It reads from top to bottom; the recipe decides everything it does."""
+"""The training loop, which the recipe determines completely."""
 
 import copy
 import json
@@ -40,16 +40,16 @@ class Trainer:
     """Trains an encoder by a recipe and writes the run folder.
 
     Args:
-        recipe: what to do.
+        recipe: of the training.
         faces: the images to train on, after the recipe's ``data.train`` and hold-out have been applied.
-        folder: the run folder, which exists.
+        folder: the existing run folder.
         evaluated: what to evaluate the encoder on, when ``recipe.evaluation`` says so and after the last epoch.
         console: where to show progress; None shows it on standard error.
-        checkpoint: where to continue from: bit-exactly, if recipe, faces and machine are the same as when it was
-            written. None begins a new training, from the weights of ``init_from`` if the recipe has it.
+        checkpoint: to continue from, bit-identically if recipe, faces and machine are unchanged. None starts a
+            new training, from the weights of ``init_from`` if the recipe has it.
         origin: faces and environment, which every checkpoint records.
-        processes: those that train together, each with a trainer of its own that is made and called at the same places;
-            None takes all of torch.distributed, or this one alone. Only the leader shows progress and writes rows.
+        processes: those that train together, each with its own trainer, created and called at the same places; None
+            for all of torch.distributed, or only this one. Only the leader shows progress and writes rows.
 
     Raises:
         DataError: fewer than two identities, labels out of range, or too few images for a batch.
@@ -93,7 +93,7 @@ class Trainer:
         self._device = choose_device(recipe.device)
         self.precision = choose_precision(recipe.precision, self._device)
         with matmul_precision(recipe.matmul, self._device):
-            pass  # a device that cannot is found before anything is built
+            pass  # an unusable device is found before anything is built
 
         # The network and the identity centres. All processes draw the same weights.
         self._randomness = OwnRandomness(self._device, recipe.seed)
@@ -120,7 +120,7 @@ class Trainer:
         self._progress = Progress(recipe, faces.num_identities, self.stepper, folder, self._processes)
         self._evaluation = Evaluation(evaluated, recipe, folder, self._device, self._processes)
 
-        # From here on every process draws other numbers.
+        # From here on every process draws different numbers.
         if self._processes.world_size > 1:
             self._randomness.state = drawn_randomness(self._device, recipe.seed, 0, self._processes.rank)
         if checkpoint is not None:
@@ -136,15 +136,15 @@ class Trainer:
         """Train to the end of the recipe, or of epoch ``until_epoch``, and write a checkpoint there.
 
         Raises:
-            TrainingStopped: Ctrl-C or SIGTERM came; the step was finished and a checkpoint written.
+            TrainingStopped: after Ctrl-C or SIGTERM; the step was finished and a checkpoint written.
             DivergedError: too many steps in a row, or all of them, had no finite loss or gradient.
             StorageError: the run folder can no longer be written.
         """
         last = self.recipe.optimizer.epochs if until_epoch is None else until_epoch
         leader = self._processes.is_leader
         try:
-            # Whatever ends the training, the program gets its randomness and its signal handlers back, and a checkpoint
-            # that is being written is written to its end.
+            # However the training ends, the program's random state and signal handlers are restored, and a checkpoint
+            # in progress is completed.
             with (
                 self._randomness.active(),
                 matmul_precision(self.recipe.matmul, self._device),
@@ -166,7 +166,7 @@ class Trainer:
                         if leader:
                             list_unreadable(self.loader.unreadable, self._folder, log)
                     self._finish_epoch(log, stop, checkpoints, last=self.epoch + 1 == last)
-                # The row that calls the run finished comes when its last checkpoint is on the disk.
+                # The row that marks the run as finished is written after its last checkpoint is on the disk.
                 if self.epoch == self.recipe.optimizer.epochs:
                     checkpoints.wait()
                     log.checkpoints(checkpoints.written())
@@ -200,14 +200,14 @@ class Trainer:
             images_of_all = len(images) * self._processes.world_size
             self._progress.meter.add(losses, gradient_norm, images_of_all, self.stepper.guard.last)
 
-            # Reading a number from a GPU makes it wait, so that is done for a row of metrics only.
+            # Reading a number from a GPU makes it wait, so this is done only for rows of metrics.
             reported = self.step % self.recipe.log_every == 0
             if reported:
                 self._progress.report(log, step=self.step, epoch=epoch, rate=self._rate)
             if reported or self._device.type == "cpu":
                 self._progress.require_finite(images, identities, step=self.step, rate=self._rate)
 
-            # A signal may reach one process alone, and clocks differ: all stop or save if one has a reason to.
+            # A signal may reach only one process, and clocks differ: all stop or save if one has a reason to.
             received, due = self._processes.maximum(stop.received or 0, checkpoints.due(self.step))
             if received:
                 raise self._stopped(received, log, checkpoints)
@@ -218,7 +218,7 @@ class Trainer:
                 with self._progress.meter.paused():
                     self._evaluate(log, stop, checkpoints)
 
-        # The rest of the epoch's steps makes a row of its own.
+        # The remaining steps of the epoch form another row.
         self.batch = len(self.loader)
         if self._progress.meter.steps:
             self._progress.report(log, step=self.step, epoch=epoch, rate=self._rate)
@@ -226,11 +226,11 @@ class Trainer:
             raise DataError("no batch of the first epoch held two readable images: see unreadable.txt in the run")
 
     def _finish_epoch(self, log: RunLog, stop: StopSignals, checkpoints: CheckpointWriter, *, last: bool) -> None:
-        """Evaluate if it is time to."""
+        """Evaluate if due."""
         epoch = self.epoch + 1
         if last:
             self._progress.require_good_step(self.step)
-        # Before the evaluation, which may be long: an interruption must not cost the epoch.
+        # Before the evaluation, which may be long: an interruption must not lose the epoch.
         if last and self._saved_step != self.step:
             self._save(log, checkpoints, wait=False)
         if self._evaluation.due_after_epoch(epoch, self.step):

@@ -1,4 +1,4 @@
-"""Signs that a training has gone wrong although all numbers are finite. Each is reported once, by its name."""
+"""Signs of a failing training although all numbers are finite. Each is reported once, by its name."""
 
 import math
 
