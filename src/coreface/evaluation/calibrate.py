@@ -21,7 +21,7 @@ def calibrate(source: EmbeddingSource, faces: FaceSource, console: Console | Non
 
     Raises:
         DataError: there are fewer than two identities.
-        EvaluationError: the embeddings cannot be verification.
+        EvaluationError: the embeddings cannot be evaluated.
     """
     require_identities(faces, 2, "calibration")
     embedded = source.embed(faces, console)
