@@ -33,8 +33,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     info.add_argument("path", metavar="PATH", help=f"{_PATH}; or pairs: a .bin, .csv or pairs.txt")
     add_reader_options(info)
-    info.add_argument("--samples", metavar="FILE", help="write the first images to this .png (default: nowhere)")
-    info.add_argument("--images", metavar="DIR", help="where the images of a list of pairs are")
+    info.add_argument("--samples", metavar="FILE", help="write the first images to this .png")
+    info.add_argument("--images", metavar="DIR", help="folder of the images of a list of pairs")
     info.add_argument("--json", action="store_true", help="print the facts as JSON")
 
     check = add_command(
@@ -47,7 +47,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     check.add_argument("path", metavar="PATH", help=_PATH)
     add_reader_options(check)
     check.add_argument("--least", type=int, default=2, metavar="N", help="images an identity should have (%(default)s)")
-    check.add_argument("--json", action="store_true", help="print all as JSON; otherwise some of each")
+    check.add_argument("--json", action="store_true", help="print everything as JSON, not only examples")
 
     split = add_command(actions, "split", _split, "write two sources without common identities: OUT/train and OUT/test")
     split.add_argument("path", metavar="PATH", help=_PATH)
@@ -56,17 +56,19 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     split.add_argument("--test", type=float, default=0.1, metavar="X", help="share of the people, or their number")
     split.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
     split.add_argument(
-        "--family", metavar="REGEX", help="people for whose names this matches the same text stay together"
+        "--family", metavar="REGEX", help="people stay together if this matches the same text in their names"
     )
-    split.add_argument("--out", metavar="DIR", help="where to write (default: <name of PATH>-split here)")
-    split.add_argument("--to", choices=_STORAGES, help="what to write (default: as PATH)")
+    split.add_argument("--out", metavar="DIR", help="folder to write (default: <name of PATH>-split here)")
+    split.add_argument("--to", choices=_STORAGES, help="storage to write (default: that of PATH)")
 
     convert = add_command(actions, "convert", _convert, "write faces in another storage, images byte for byte")
     convert.add_argument("path", metavar="A", help=_PATH)
     add_reader_options(convert)
     convert.add_argument("target", metavar="B", help="the folder to write")
-    convert.add_argument("--to", choices=_STORAGES, help="what to write (default: recordio, from RecordIO a folder)")
-    convert.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="images a shard (%(default)s)")
+    convert.add_argument(
+        "--to", choices=_STORAGES, help="storage to write (default: recordio; a folder if A is RecordIO)"
+    )
+    convert.add_argument("--per-shard", type=int, default=10_000, metavar="N", help="images per shard (%(default)s)")
     convert.add_argument("--shuffle", type=int, metavar="SEED", help="write shards in random order, as training needs")
 
     add_clean(actions, _PATH, _STORAGES)
@@ -78,7 +80,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     pairs.add_argument("--count", type=int, metavar="N", help="pairs in all (default: 6000, or what is possible)")
     pairs.add_argument("--folds", type=int, default=10, metavar="N", help="of different people (default: %(default)s)")
     pairs.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    pairs.add_argument("--images", metavar="DIR", help="where the images of a list of pairs are")
+    pairs.add_argument("--images", metavar="DIR", help="folder of the images of a list of pairs")
 
 
 def _info(options: argparse.Namespace) -> None:

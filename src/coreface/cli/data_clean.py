@@ -42,7 +42,7 @@ def add_clean(
     add_embedding_options(clean)
     clean.add_argument("--apply", metavar="LIST", help="instead: write PATH as this list says, to --out")
     clean.add_argument("--out", metavar="NEW", help="with --apply: the folder to write")
-    clean.add_argument("--to", choices=storages, help="with --apply: what to write (default: as PATH)")
+    clean.add_argument("--to", choices=storages, help="with --apply: storage to write (default: that of PATH)")
 
 
 def _clean(options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="N",
         help="groups of ten people to test on, 1 to 4 (default: %(default)s)",
     )
-    demo.add_argument("--run", default="runs/demo", metavar="DIR", help="where to write (default: %(default)s)")
+    demo.add_argument("--run", default="runs/demo", metavar="DIR", help="folder to write (default: %(default)s)")
 
 
 def _demo(options: argparse.Namespace) -> None:

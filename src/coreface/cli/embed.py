@@ -15,7 +15,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "paths",
         nargs="+",
         metavar="PATH",
-        help="an image, a folder of images or of people, RecordIO, tar shards, or a .txt with a path a line",
+        help="an image, a folder of images or of people, RecordIO, tar shards, or a .txt with one path per line",
     )
     embed.add_argument("--out", required=True, metavar="FILE", help="the .npz to write")
     embed.add_argument("--no-flip", action="store_true", help="do not add the mirrored image's embedding")

@@ -17,29 +17,28 @@ if TYPE_CHECKING:
     from coreface.images.preprocessing import Preprocessing
 
 PREPROCESSING_HELP = (
-    "how the input of an .onnx file is made that does not say it itself, in the schema of preprocess.json (default: "
-    "the .json of the same name beside it)"
+    "preprocessing of an .onnx file that does not contain it, in the schema of preprocess.json (default: the .json "
+    "of the same name next to it)"
 )
 
 
 def add_embedding_options(parser: argparse.ArgumentParser) -> None:
     """Add how embeddings are made and kept."""
-    text = "of a MODEL that is a weight file (.pth): its network, such as iresnet50"
+    text = "the network of a MODEL that is a weight file (.pth), such as iresnet50"
     parser.add_argument("--backbone", metavar="NAME", help=text)
     parser.add_argument("--preprocessing", metavar="FILE", help=PREPROCESSING_HELP)
-    text = (
-        "what runs the encoder: auto, torch, onnxruntime or opencv; a run that is not run by torch is exported first "
-        "(default: auto)"
-    )
+    text = "runtime of the encoder; for another one than torch a run is exported first (default: auto)"
     parser.add_argument("--runtime", choices=("auto", "torch", "onnxruntime", "opencv"), help=text)
-    text = "of a run's products: float32, bf16, or auto for bf16 where there are units for it (default: float32)"
+    text = "precision of a run's products; auto: bf16 if the processor has units for it (default: float32)"
     parser.add_argument("--precision", choices=("float32", "bf16", "auto"), default="float32", help=text)
-    parser.add_argument("--threads", type=int, metavar="N", help="that compute (default: as many as the runtime takes)")
-    text = "images at a time, 64 at most (default: 64; 16 for an .onnx file)"
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads (default: the runtime's)")
+    text = "images per batch, at most 64 (default: 64; 16 for an .onnx file)"
     parser.add_argument("--batch-size", type=int, metavar="N", help=text)
     parser.add_argument("--no-flip", action="store_true", help="do not add the mirrored image's embedding")
-    parser.add_argument("--cache", metavar="DIR", help="where embeddings are kept (default: the user's cache folder)")
-    parser.add_argument("--no-cache", action="store_true", help="keep no embeddings")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="folder for caching embeddings (default: the user's cache folder)"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="do not cache embeddings")
 
 
 def cache_folder(options: argparse.Namespace) -> Path | None:

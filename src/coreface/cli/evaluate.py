@@ -1,4 +1,4 @@
-"""`coreface evaluate`: error rates of an encoder, or of embeddings made elsewhere, by any protocol."""
+"""`coreface evaluate`: error rates of an encoder, or of embeddings from elsewhere, by any protocol."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Add the command to the parser. The table of protocols says what it evaluates by, and with which options."""
     parser = add_command(commands, "evaluate", _evaluate, _TEXT)
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a run, a saved encoder, an .onnx file, or sface")
-    parser.add_argument("--embeddings", metavar="FILE", help="instead of MODEL: a .npz of embeddings made elsewhere")
+    parser.add_argument("--embeddings", metavar="FILE", help="instead of MODEL: a .npz of embeddings from elsewhere")
     table = protocols()
     for entry in table:
         if entry.flag:

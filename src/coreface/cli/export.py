@@ -22,7 +22,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     export.add_argument("--flip", action="store_true", help="add the mirrored image's embedding inside the model")
     text = (
         "static: int8 products, fastest; float16: weights in half the bytes; dynamic: uint8 weights, no faces needed; "
-        "each needs a calibration of its own afterwards"
+        "each needs a new calibration afterwards"
     )
     export.add_argument("--quantize", choices=("static", "float16", "dynamic"), help=text)
     text = "faces on which the scales of --quantize static are measured (default: training images of the run)"
@@ -36,7 +36,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     export.add_argument("--licence", metavar="TEXT", help="a note on the terms of the weights, kept in the file")
     text = "the network of a weight file (.pth), such as iresnet50"
     export.add_argument("--backbone", metavar="NAME", help=text)
-    export.add_argument("--json", action="store_true", help="print what the check found as JSON")
+    export.add_argument("--json", action="store_true", help="print the result of the check as JSON")
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ _DAMAGED = 1
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    text = "keep people in a gallery: enrol, identify, verify, list, delete, export"
+    text = "enrol people in a gallery, identify and verify them, list, delete and export them"
     gallery = commands.add_parser("gallery", help=text, description=text)
     actions = gallery.add_subparsers(title="commands", required=True, metavar="COMMAND")
     gallery_faces.add_to(actions)
@@ -44,7 +44,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     audit = add("audit", _audit, "list the last changes, by opaque ids")
     audit.add_argument("--limit", type=int, default=100, metavar="N", help="lines (default: 100)")
     purge = add("purge", _purge, "delete people whose retention has ended; erase what is left of deletions")
-    purge.add_argument("--older-than", type=float, metavar="DAYS", help="also those not updated for so many days")
+    purge.add_argument("--older-than", type=float, metavar="DAYS", help="also people not updated for this many days")
 
 
 def _open(options: argparse.Namespace) -> "Gallery":

@@ -30,7 +30,7 @@ def add_to(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the commands."""
     create = add_command(actions, "create", _create, "make an empty gallery")
     enrol = add_command(actions, "enrol", _enrol, "enrol people from folders of photographs")
-    text = "say who is in photographs; exit with 0 if somebody is known, 3 if nobody is, 4 if nothing can be decided"
+    text = "identify the people in photographs; exit with 0 if somebody is known, 3 if nobody is, 4 if undecidable"
     identify = add_command(actions, "identify", _identify, text)
     text = "decide whether a photograph shows a person; exit with 0 for a match, 3 for no match, 4 if undecided"
     verify = add_command(actions, "verify", _verify, text)

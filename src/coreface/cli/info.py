@@ -11,7 +11,7 @@ _DEEP = ("preprocessing", "source", "check", "calibration")
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    text = "describe a model: its input, digest, preprocessing, and what its export was checked for; nothing is run"
+    text = "describe a model: its input, digest, preprocessing, and the result of its export's check; nothing is run"
     info = add_command(commands, "info", _info, text)
     info.add_argument("model", metavar="MODEL", help="a run, a saved encoder, an .onnx file, or sface")
     info.add_argument("--json", action="store_true", help="print all as JSON")

@@ -9,7 +9,7 @@ from coreface.errors import CoreFaceError
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    models = add_command(commands, "models", _models, "list public weights that are known by name, and what is there")
+    models = add_command(commands, "models", _models, "list the known public weights, and whether they are installed")
     models.add_argument("--json", action="store_true", help="print all as JSON")
 
 

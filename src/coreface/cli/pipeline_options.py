@@ -14,14 +14,14 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector", default="yunet", metavar="NAME", help="yunet, centerface, or its .onnx file (default: yunet)"
     )
-    text = "longest side in pixels at which the detector looks (default: 640)"
+    text = "longest side in pixels of the detector's input (default: 640)"
     parser.add_argument("--max-side", type=int, default=640, metavar="N", help=text)
     parser.add_argument("--rotations", action="store_true", help="try photographs in four orientations")
 
 
 def add_face_options(parser: argparse.ArgumentParser, choices: tuple[str, ...]) -> None:
     """Add which faces are meant, and which are good enough."""
-    text = "which face of a photograph is meant (default: largest)"
+    text = "which face of a photograph is used (default: largest)"
     parser.add_argument("--face", choices=choices, default="largest", help=text)
     text = "pixels between the eyes of the smallest face that is used (default: 20)"
     parser.add_argument("--min-eyes", type=float, default=20.0, metavar="N", help=text)
@@ -45,7 +45,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="a run, a saved encoder, an .onnx file, or sface (the default)",
     )
     parser.add_argument("--preprocessing", metavar="FILE", help=PREPROCESSING_HELP)
-    text = "how the crops were aligned that the encoder was trained on, where it does not say it: arcface"
+    text = "alignment of the encoder's training crops, if it is not recorded: arcface"
     parser.add_argument("--alignment", metavar="NAME", help=text)
 
 

@@ -8,7 +8,7 @@ from coreface.cli.terminal import add_command, progress_console
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    text = "write the report of a run again: curves while it trains, error rates of its encoder afterwards"
+    text = "write the report of a run again: curves during training, error rates of its encoder afterwards"
     report = add_command(commands, "report", _report, text)
     report.add_argument("run", metavar="RUN", help="a run folder")
 

@@ -10,7 +10,7 @@ from coreface.cli.terminal import add_command
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
-    runs = add_command(commands, "runs", _runs, "list the runs: running, finished or interrupted, and how far")
+    runs = add_command(commands, "runs", _runs, "list the runs: running, finished or interrupted, and their progress")
     runs.add_argument("folder", nargs="?", default="runs", metavar="FOLDER", help="where to look (default: runs)")
     runs.add_argument("--json", action="store_true", help="print them as JSON")
 

@@ -24,7 +24,10 @@ _KEYS_USAGE = (
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     serve = add_command(
-        commands, "serve", _serve, "answer over HTTP, with a web page; serve keys add, list and revoke manage its keys"
+        commands,
+        "serve",
+        _serve,
+        "start the HTTP service with its web page; serve keys add, list and revoke manage its keys",
     )
     text = (
         "the gallery, as coreface gallery takes it (default: a temporary one); or keys add NAME, keys list, keys "

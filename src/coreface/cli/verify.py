@@ -19,7 +19,7 @@ _MATCH, _NO_MATCH, _UNDECIDED = 0, 3, 4
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the parser."""
     text = (
-        "decide whether two photographs show one person; exit with 0 for a match, 3 for no match, 4 if there is no "
+        "decide if two photographs show the same person; exit with 0 for a match, 3 for no match, 4 if there is no "
         "face or the calibration cannot decide"
     )
     verify = add_command(commands, "verify", _verify, text)

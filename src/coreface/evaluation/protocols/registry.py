@@ -88,8 +88,8 @@ RESERVED = frozenset(
 
 _REPLICATES = ProtocolOption("replicates", "N", "replicates of the bootstrap; 0 for no intervals", int, minimum=0)
 _FACES = (
-    ProtocolOption("label", "PLACE", "of faces in tar shards: where the labels are, cls, txt or json:FIELD"),
-    ProtocolOption("identity_level", "N", "of faces in a folder: how many folders below it the identities are", int, 1),
+    ProtocolOption("label", "PLACE", "place of the labels in tar shards: cls, txt or json:FIELD"),
+    ProtocolOption("identity_level", "N", "depth of the identities in a folder of faces", int, 1),
 )
 _VERIFICATION = (
     _REPLICATES,
