@@ -259,6 +259,11 @@ RUNS = [
         (r"kill 1: after \d+ of \d+ rows", r"the same result to the last bit"),
     ),
     Run(
+        "group_pictures.py",
+        "PHOTOS PHOTOS --kept KEPT",
+        (r"   50 %      50 % +\d+   largest +\d+\.\d %   consistent +\d+\.\d %   undecided .* EER .* -> ",),
+    ),
+    Run(
         "quality_curves.py",
         "PORTRAITS --kept KEPT --replicates 20",
         (

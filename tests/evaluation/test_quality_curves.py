@@ -1,5 +1,7 @@
 """Curves of measures of quality on embeddings: against plain loops, and what the combination may know."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,7 @@ def test_nobody_is_judged_by_what_was_fitted_to_them():
     assert (after[~same] != before[~same]).all()
 
 
-def test_the_combination_is_least_squares_on_ranks():
+def test_the_combination_is_least_squares_on_logarithms_of_ranks():
     embeddings, identities, noise = people(count=10)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     other = np.random.default_rng(2).normal(size=len(noise))
@@ -77,8 +79,8 @@ def test_the_combination_is_least_squares_on_ranks():
         fitted = [i for i in range(50) if fold[identities[i]] != number]
         rows, right = [], []
         for i in range(50):
-            ranks = [sum(values[j] <= values[i] for j in fitted) / len(fitted) for values in (-noise, other)]
-            rows.append([1.0, *ranks])
+            ranks = [1 + sum(values[j] <= values[i] for j in fitted) for values in (-noise, other)]
+            rows.append([1.0, *(math.log(rank) for rank in ranks)])
             others = [j for j in range(50) if identities[j] == identities[i] and j != i]
             right.append(sum(float(unit[i] @ unit[j]) for j in others) / len(others))
         rows, right = np.array(rows), np.array(right)

@@ -262,6 +262,15 @@ def test_the_larger_of_both_sizes_counts():
         cropper(quality="none")
 
 
+def test_named_limits_of_the_score_are_those_of_yunet(pipeline):
+    named = Cropper(pipeline.detector, Alignment(), quality="strict").limits
+    assert named == LIMITS["strict"]
+    assert named.min_score is not None
+    assert Cropper(OneFace(), Alignment(), quality="strict").limits == replace(LIMITS["strict"], min_score=None)
+    own = QualityLimits(min_score=0.5)
+    assert Cropper(OneFace(), Alignment(), quality=own).limits.min_score == 0.5
+
+
 @pytest.fixture(scope="module")
 def pictures(photograph, tmp_path_factory):
     """A sharp photograph of person 4, another, and a blurred one."""

@@ -28,7 +28,7 @@ from coreface.recognition.crops import MIN_EYES, Choice, Cropper
 from coreface.recognition.detection import MAX_SIDE
 from coreface.recognition.detectors import open_detector
 from coreface.recognition.embed_folder import EmbedSettings
-from coreface.recognition.quality import LimitsName, QualityLimits, quality_limits
+from coreface.recognition.quality import LIMITS, LimitsName, QualityLimits, quality_limits
 from coreface.recognition.workers import run_ordered
 
 Format: TypeAlias = Literal["jpg", "png", "recordio", "shards"]
@@ -262,9 +262,9 @@ def _about(settings: AlignSettings) -> dict[str, Any]:
     about["min_eyes"] = settings.min_eyes
     if settings.model is not None:
         about["encoder"] = settings.embedding.pipeline().contract["encoder"]
-    limits = quality_limits(settings.quality).to_dict()
-    # Left out where there are none, so that crops of earlier versions are continued.
-    return {**about, "quality": limits} if limits else about
+    if quality_limits(settings.quality) == LIMITS["off"]:  # so that crops of earlier versions are continued
+        return about
+    return {**about, "quality": cropper.limits.to_dict()}
 
 
 def _reasons(rejected: list[dict[str, Any]]) -> dict[str, int]:

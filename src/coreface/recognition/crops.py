@@ -111,6 +111,11 @@ class Cropper:
 
     @cached_property
     def limits(self) -> QualityLimits:
-        """The limits of the faces that are used, ``min_eyes`` among them."""
+        """The limits of the faces that are used, ``min_eyes`` among them.
+
+        The named limits of the score are those of yunet: other detectors have other scores, and are judged without.
+        """
         limits = quality_limits(self.quality)
+        if isinstance(self.quality, str) and self.detector.contract.get("name") != "yunet":
+            limits = replace(limits, min_score=None)
         return replace(limits, min_eyes=max(self.min_eyes, limits.min_eyes or 0))

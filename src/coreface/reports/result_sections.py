@@ -101,7 +101,8 @@ def _quality(result: QualityResult) -> Iterator[str]:
     quality = result.quality
     yield (
         f"<p>FNMR {percent(quality.fnmr)} of {quality.genuine:,} genuine pairs at T {quality.threshold:.4f}, FMR "
-        f"{percent(quality.fmr)} of {quality.impostor:,} impostor pairs.</p>"
+        f"{percent(quality.fmr)} of {quality.impostor:,} impostor pairs. "
+        "Less 5 %: the FNMR with that share of the genuine pairs discarded.</p>"
     )
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in ("", *QUALITY_COLUMNS))
     yield _table(heads, [_row(name, cells) for name, cells in quality_rows(quality).items()])

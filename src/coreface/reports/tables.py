@@ -83,8 +83,8 @@ def _print_quality_result(result: QualityResult, console: Console | None = None)
         f"genuine pairs, FNMR {percent(quality.fnmr)} at the threshold {quality.threshold:.4f} (FMR "
         f"{100 * quality.target:g} %, {quality.impostor} impostor pairs)",
         notes=(
-            "area: mean FNMR with 0 to 20 % of the genuine pairs discarded, over that of all; 1 is chance. A measure "
-            "helps where its interval lies below 1.",
+            "less 5 %: FNMR with that share of the genuine pairs discarded; area: its mean over 0 to 20 %, over that "
+            "of all, 1 for discarding at random. A measure helps where its interval lies below 1.",
             *result.notes,
         ),
         console=console,
@@ -92,7 +92,7 @@ def _print_quality_result(result: QualityResult, console: Console | None = None)
 
 
 #: Headings of `quality_rows`.
-QUALITY_COLUMNS = ("area", "95 % interval", "FNMR less 5 %", "less 10 %", "less 20 %", "helps")
+QUALITY_COLUMNS = ("area", "95 % interval", "less 5 %", "less 10 %", "less 20 %", "helps")
 
 
 def quality_rows(quality: QualityCurves) -> dict[str, list[str]]:
