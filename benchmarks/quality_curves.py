@@ -7,10 +7,10 @@ match at least one other of their person, where most of the others match each ot
 (the others show somebody else, and no quality tells that). Each gets one kind of damage, by its number, of one of four
 levels, the first of which is none:
 
-  blur      Gaussian, of a width of 0, 4, 8 and 16 % of the distance between the eyes
-  shrink    to 40, 20, 12 and 8 pixels between the eyes
-  dark      all grey levels times 1, 0.3, 0.12 and 0.05, then noise of 2 grey levels
-  rotate    in the picture by 0, 20, 40 and 60 degrees
+  blur      Gaussian, of a width of 0, 3, 6 and 12 % of the distance between the eyes
+  shrink    to 40, 24, 16 and 10 pixels between the eyes
+  dark      all grey levels times 1, 0.4, 0.2 and 0.1, then noise of 2 grey levels
+  rotate    in the picture by 0, 15, 30 and 45 degrees
 
 The set of graded photographs and all embeddings are kept in FOLDER. Every combination of a set and a model is measured
 by `coreface evaluate MODEL --quality`; what limits would do is counted at the same fixed threshold.
@@ -36,7 +36,7 @@ from coreface.reports.tables import print_result
 from coreface.runs.evaluation import open_source
 
 LEVELS = 4
-BLUR, EYES, LIGHT, DEGREES = (0, 0.04, 0.08, 0.16), (40, 20, 12, 8), (1, 0.3, 0.12, 0.05), (0, 20, 40, 60)
+BLUR, EYES, LIGHT, DEGREES = (0, 0.03, 0.06, 0.12), (40, 24, 16, 10), (1, 0.4, 0.2, 0.1), (0, 15, 30, 45)
 NOISE = 2.0
 KINDS = ("blur", "shrink", "dark", "rotate")
 
@@ -124,6 +124,8 @@ def main() -> None:
     parser.add_argument("--alignment", help="of encoders that do not record theirs")
     parser.add_argument("--kept", type=Path, required=True, help="folder where photographs and embeddings are kept")
     parser.add_argument("--replicates", type=int, default=1000)
+    text = "of the threshold; may be given again (default: 1 %%, or 10 %% with few people)"
+    parser.add_argument("--fmr", type=float, action="append", help=text)
     options = parser.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
     pipeline = FacePipeline.from_pretrained("sface")
@@ -135,14 +137,16 @@ def main() -> None:
         for model in options.model or ["sface"]:
             source = open_source(model, cache=options.kept / "cache")
             own = None if source.encoder is None or source.encoder.preprocessing.alignment.known else options.alignment
-            protocol = QualityOfPhotographs(place, alignment=own, replicates=options.replicates)
-            faces = protocol.measure(source)
-            result = protocol.result(faces, source.provenance)
+            chosen = {"alignment": own, "replicates": options.replicates}
+            faces = QualityOfPhotographs(place, **chosen).measure(source)
             print(f"\n{'as they are' if place == options.photos else 'graded damage'}, {model}")
             print(f"  {len(faces.unreadable)} photographs without a face")
-            print_result(result)
-            people = protocol.faces.identities[list(faces.numbers)]
-            print_limits(faces, people, result.quality.threshold)
+            for fmr in options.fmr or [None]:
+                protocol = QualityOfPhotographs(place, fmr=fmr, **chosen)
+                result = protocol.result(faces, source.provenance)
+                print_result(result)
+                people = protocol.faces.identities[list(faces.numbers)]
+                print_limits(faces, people, result.quality.threshold)
             if model == (options.model or ["sface"])[0]:
                 print_quantiles(faces.qualities)
 

@@ -100,6 +100,14 @@ def test_few_people_have_no_combination_and_a_coarser_threshold():
         quality_curves(embeddings[:3], identities[:3], {"noise": noise[:3]})
 
 
+def test_another_fmr_has_another_threshold():
+    embeddings, identities, noise = people()
+    found = quality_curves(embeddings, identities, {"noise": -noise}, fmr=0.2, replicates=0)
+    assert (found.target, found.fmr) == (0.2, pytest.approx(0.2, abs=1 / found.impostor))
+    with pytest.raises(EvaluationError, match="resolve no FMR of 1e-05"):
+        quality_curves(embeddings, identities, {"noise": -noise}, fmr=1e-5)
+
+
 def test_people_of_one_image_are_judged_and_not_fitted_to():
     embeddings, identities, noise = people()
     identities[:5] = np.arange(100, 105)

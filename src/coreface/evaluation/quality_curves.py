@@ -23,7 +23,7 @@ class QualityCurves:
 
     Attributes:
         threshold: the lowest that is safe for ``target``, from all impostor pairs.
-        target: the FMR asked for: 1 %, or 10 % where the impostor pairs do not resolve that.
+        target: the FMR asked for.
         fmr: the FMR at the threshold.
         fnmr: share of the genuine pairs below it.
         genuine: number of genuine pairs.
@@ -54,6 +54,7 @@ def quality_curves(
     identities: ArrayLike,
     measures: Mapping[str, ArrayLike],
     *,
+    fmr: float | None = None,
     limit: float = 0.2,
     replicates: int = 1000,
     seed: int = 0,
@@ -68,6 +69,7 @@ def quality_curves(
         embeddings: (N, D) float.
         identities: (N,) integers, who is on each image.
         measures: name -> (N,) of each image, higher is better.
+        fmr: the FMR that the threshold is for; None for 1 %, or 10 % where the impostor pairs do not resolve that.
         limit: the largest share of genuine pairs that is discarded.
         replicates: of the bootstrap over people; 0 for no intervals.
         seed: of the folds and the bootstrap.
@@ -92,7 +94,7 @@ def quality_curves(
     genuine, impostor = pairs.compare(unit)
     if not len(genuine) or not len(impostor):
         raise EvaluationError(f"{len(genuine)} genuine and {len(impostor)} impostor pairs; expected both")
-    target, threshold = _threshold(impostor)
+    target, threshold = _threshold(impostor, _FMRS if fmr is None else (fmr,))
     first, second = pairs.genuine_images()
     if len(columns) > 1 and pairs.identities >= _FOLDS:
         columns[COMBINATION] = combine_measures(unit, person, list(columns.values()), seed=seed)
@@ -159,9 +161,9 @@ def _mean_genuine_cosine(unit: Floats, person: NDArray[np.int32]) -> NDArray[np.
     return np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
 
 
-def _threshold(impostor: Floats) -> tuple[float, np.floating[Any]]:
-    for target in _FMRS:
+def _threshold(impostor: Floats, targets: tuple[float, ...]) -> tuple[float, np.floating[Any]]:
+    for target in targets:
         threshold = conservative_threshold(impostor, target)
         if threshold is not None:
             return target, threshold
-    raise EvaluationError(f"{len(impostor)} impostor pairs resolve no FMR of {_FMRS[-1]:g}: take more people")
+    raise EvaluationError(f"{len(impostor)} impostor pairs resolve no FMR of {targets[-1]:g}: take more people")

@@ -62,6 +62,7 @@ class QualityOfPhotographs(EvaluationProtocol[QualityResult]):
         detector: finds the faces.
         alignment: for an encoder whose alignment is not recorded.
         replicates: of the bootstrap over people; None for 1 000, 0 for no intervals.
+        fmr: the FMR that the threshold is for; None for 1 %, or 10 % with few people.
 
     Raises:
         DataError: there are fewer than two identities, or the folder cannot be read.
@@ -75,12 +76,13 @@ class QualityOfPhotographs(EvaluationProtocol[QualityResult]):
         detector: str | Detector = "yunet",
         alignment: str | None = None,
         replicates: int | None = None,
+        fmr: float | None = None,
     ) -> None:
         self.name = str(photographs)
         self.faces = FolderSource(photographs)
         require_identities(self.faces, 2, "evaluation")
         self.detector = open_detector(detector)
-        self.alignment, self.replicates = alignment, replicates
+        self.alignment, self.replicates, self.fmr = alignment, replicates, fmr
 
     def photographs(self) -> Mapping[str, FaceSource]:
         return {}  # they are not crops, so no warning about crops applies
@@ -101,6 +103,7 @@ class QualityOfPhotographs(EvaluationProtocol[QualityResult]):
             measured.embeddings,
             self.faces.identities[list(measured.numbers)],
             {name: np.array([row[name] for row in rows]) for name in rows[0]},
+            fmr=self.fmr,
             replicates=1000 if self.replicates is None else self.replicates,
         )
         statement = (
