@@ -21,7 +21,8 @@ from photograph_embeddings import Embedded, embed_folder
 from coreface.evaluation.all_pairs import AllPairs
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.template_scores import Pooling, TemplateScores, score_templates
-from coreface.recognition.pipeline import SHIPPED, FacePipeline
+from coreface.recognition.calibration_files import SHIPPED
+from coreface.recognition.pipeline import FacePipeline
 
 FOLDS, TARGETS = 5, (1e-2, 1e-3, 1e-4)
 WRONG_FMR = 1e-2

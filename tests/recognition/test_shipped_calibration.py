@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from coreface.cli import main
-from coreface.recognition.pipeline import SHIPPED, FacePipeline
+from coreface.recognition.calibration_files import SHIPPED
+from coreface.recognition.pipeline import FacePipeline
 
 
 @pytest.fixture(scope="module")

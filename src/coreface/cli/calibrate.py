@@ -96,7 +96,7 @@ def _of_encoder(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
     from coreface.evaluation.calibrate import calibrate
     from coreface.evaluation.calibration import CALIBRATION, Calibrator
     from coreface.models.open import encoder_folder, is_onnx
-    from coreface.recognition.pipeline import calibration_place
+    from coreface.recognition.calibration_files import calibration_place
 
     if Path(options.model).suffix == ".npz":
         raise RecipeError(
@@ -139,7 +139,7 @@ def _of_pipeline(options: argparse.Namespace) -> "tuple[Calibrator, str, Path]":
     from coreface.data.folder import FolderSource
     from coreface.data.source import require_identities
     from coreface.evaluation.calibrate import calibrate_embeddings
-    from coreface.recognition.pipeline import calibration_place
+    from coreface.recognition.calibration_files import calibration_place
 
     given = {"--runtime": options.runtime, "--threads": options.threads, "--batch-size": options.batch_size}
     if options.precision != "float32":

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,19 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coreface.errors import CoreFaceError, FaceError, ImageError, InputError, ModelError
-from coreface.evaluation.calibration import CALIBRATION, Calibrator
+from coreface.evaluation.calibration import Calibrator
 from coreface.images.alignment import Alignment
 from coreface.images.load import ImageSource, load_image
 from coreface.images.preprocessing import Preprocessing
-from coreface.models.known import KNOWN
 from coreface.models.open import Encoder, open_encoder
+from coreface.recognition.calibration_files import calibration_places
 from coreface.recognition.crops import MIN_EYES, Choice, Cropper
 from coreface.recognition.decision import Decision, DecisionAt
 from coreface.recognition.detection import MAX_SIDE, Detector, Face, WholeImage
 from coreface.recognition.detectors import open_detector
 from coreface.recognition.quality import LimitsName, Quality, QualityLimits, measure_quality
 
-SHIPPED = Path(__file__).parent / "calibrations"  #: calibrations of known weights, numbers only
 _BATCH = 32  # crops per batch
 
 
@@ -283,32 +282,6 @@ class FacePipeline:
                 "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
             )
         return DecisionAt.calibrated(self.calibration.threshold(fmr))
-
-
-def calibration_place(model: str | os.PathLike[str]) -> Path:
-    """Return the path of a new calibration of a model.
-
-    Raises:
-        ModelError: the model is known weights, whose folder must not be changed.
-    """
-    path = Path(model)
-    if os.fspath(model) in KNOWN:
-        raise ModelError(f"{model} is part of a package: give the calibration file with --out FILE")
-    if not path.is_dir():
-        return path.with_suffix(f".{CALIBRATION}")
-    return (path / "encoder" if (path / "encoder").is_dir() else path) / CALIBRATION
-
-
-def calibration_places(model: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the paths where the calibration of a model may be; the first that fits a pipeline is used."""
-    text, path = os.fspath(model), Path(model)
-    if text in KNOWN:
-        yield from sorted(SHIPPED.glob(f"{text}_*.json"))
-    elif path.is_dir():
-        yield path / CALIBRATION
-        yield path / "encoder" / CALIBRATION
-    else:
-        yield path.with_suffix(f".{CALIBRATION}")
 
 
 def _chosen_alignment(encoder: Encoder, given: str | Alignment | None, detector: Detector) -> Alignment:
