@@ -1,6 +1,6 @@
 """FPIR promised and achieved in galleries of several sizes, from embeddings that `calibrate_sface.py` has kept.
 
-python benchmarks/gallery_promise.py KEPT [--splits 20]
+python benchmarks/gallery_promise.py KEPT [--splits 20] [--seed 0]
 
 In every split strangers and people of the photos are divided without overlap: 1 000 strangers and 40 people calibrate,
 others fill the gallery, 1 000 strangers are unknown and searched for. People of the photos have one or five
@@ -41,12 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kept", type=Path)
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the first split; each further one has the next")
     options = parser.parse_args()
     photos, strangers = read(options.kept / "yunet_photos.npz"), read(options.kept / "yunet_strangers.npz")
     people = np.unique(photos.people)
     found: dict[tuple[int, str, float], list[tuple[float, float, bool]]] = defaultdict(list)
     for split in range(options.splits):
-        rng = np.random.default_rng(split)
+        rng = np.random.default_rng(options.seed + split)
         order, persons = rng.permutation(len(strangers.names)), rng.permutation(people)
         known, unknown = strangers.embeddings[order[:1000]], strangers.embeddings[order[1000 : 1000 + UNKNOWN]]
         fitting = np.isin(photos.people, persons[:CALIBRATING])

@@ -144,3 +144,9 @@ def test_the_test_sees_what_it_should(tmp_path):
     ):
         assert any(line.startswith(expected) for line in found), (expected, found)
     assert len(found) == 7
+
+
+def test_only_the_service_writes_a_log():
+    """What it writes is checked in each of its tests; onnx_export takes a logger of torch to silence it."""
+    writers = {path.name for path in PACKAGE.rglob("*.py") if "getLogger(" in path.read_text(encoding="utf-8")}
+    assert writers == {"envelope.py", "onnx_export.py"}

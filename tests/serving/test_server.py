@@ -1,5 +1,6 @@
 """`coreface serve` as a process: real connections, slow and broken ones, the end, several workers, TLS."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -27,6 +28,13 @@ def ask(server, method="GET", path="/healthz", body=None, headers=None, secure=N
         return response.status, json.loads(response.read() or b"null")
     finally:
         connection.close()
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def images(*contents):
+    return {"images": [base64.b64encode(content).decode() for content in contents]}
 
 
 def form(**images):
@@ -258,3 +266,45 @@ def test_tls(new_server, tmp_path, keys):
     assert ask(server, path="/v1/info", secure=context)[0] == 401
     status, body = ask(server, path="/v1/info", headers={"Authorization": f"Bearer {by_role['read']}"}, secure=context)
     assert (status, body["role"]) == (200, "read")
+
+
+@pytest.mark.slow
+def test_the_database_is_killed_and_comes_back(new_server, postgres, jpeg):
+    """Every answer meanwhile is right, or the problem that says to try again; nothing needs to be started anew."""
+    server = new_server(postgres.empty_database("killed"))
+    enrolled = ask(server, "POST", "/v1/people", json.dumps({"id": "alice", **images(jpeg(4))}), JSON)
+    assert enrolled[0] == 201
+    answers, done = [], threading.Event()
+
+    def search():
+        while not done.is_set():
+            status, body = ask(server, "POST", "/v1/identify", *form(image=jpeg(4, 3)))
+            answers.append((status, body["faces"][0]["person"] if status == 200 else body["code"]))
+
+    def until(status):
+        while answers[-1][0] != status:
+            assert threads[0].is_alive()
+            done.wait(0.05)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        while not answers:
+            done.wait(0.05)
+        postgres.kill()
+        until(503)
+        assert ask(server)[0] == 200
+        assert ask(server, path="/readyz")[0] == 503
+        status, body = ask(server, "POST", "/v1/people", json.dumps({"id": "bob", **images(jpeg(8))}), JSON)
+        assert (status, body["code"], body["status"]) == (503, "storage-failed", 503)
+        postgres.start()
+        until(200)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert set(answers) == {(200, "alice"), (503, "storage-failed")}
+    assert ask(server, path="/readyz")[0] == 200
+    assert [person["id"] for person in ask(server, path="/v1/people")[1]["people"]] == ["alice"]
+    assert ask(server, "POST", "/v1/people", json.dumps({"id": "bob", **images(jpeg(8))}), JSON)[0] == 201

@@ -1,6 +1,7 @@
 """Outermost middleware: request id, security headers, a log line and a count for every answer, and a problem document
 for every unexpected exception."""
 
+import contextlib
 import json
 import logging
 import re
@@ -69,7 +70,9 @@ class Envelope:
             failure = error
             if status is None:
                 problem = problem_of(error) if isinstance(error, CoreFaceError) else _FAILED
-                await problem.response(request_id)(scope, receive, answer)
+                # This fails if uvicorn has answered: the body was no HTTP. It would log the messages of both errors.
+                with contextlib.suppress(Exception):
+                    await problem.response(request_id)(scope, receive, answer)
             elif isinstance(error, Problem):
                 raise  # the head has been sent: all that is left is to cut the answer off
         seconds = time.perf_counter() - begun
