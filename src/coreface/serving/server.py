@@ -66,11 +66,12 @@ def serve(settings: Settings) -> None:
 
 
 class _Ending:
-    """Takes SIGINT and SIGTERM from the beginning on; uvicorn takes them later, and not all the time.
+    """Handles SIGINT and SIGTERM from the beginning to the end; uvicorn does so only while its server runs.
 
-    Nothing is raised where the signal arrives: Python drops an exception that a signal raises inside of a callback of
-    the garbage collector, and a temporary folder might be made but not yet known. The service is opened first, and
-    ends then. Whoever cannot wait for that sends a second signal.
+    Until then a process that a shell has started in the background would ignore SIGINT. The handler raises nothing:
+    Python drops an exception that is raised inside of a callback of the garbage collector, and a temporary folder
+    might be made but not yet known. The service is opened first, and then ends. A second signal before that ends the
+    process at once.
 
     Attributes:
         number: the signal that has come; None before.
@@ -81,11 +82,11 @@ class _Ending:
         self._server: uvicorn.Server | None = None
 
     def __enter__(self) -> "_Ending":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def tell(self, server: uvicorn.Server) -> None:
