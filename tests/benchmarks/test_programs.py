@@ -288,7 +288,7 @@ RUNS = [
             r"8 photographs are damaged for the second set",
             r"as they are, sface",
             r"graded damage, sface",
-            r"eyes +\d+\.\d+ +",
+            r"eyes +(-|\d+\.\d{3}) ",
             r"  strict +\d+\.\d %",
             r"  sharpness +\d+\.\d{3}",
         ),
