@@ -22,7 +22,8 @@ from coreface.evaluation.verification import verify
 from coreface.images.alignment import align
 from coreface.images.load import load_image
 from coreface.recognition.detectors import YuNet
-from coreface.recognition.embed_folder import EmbedSettings, embed_paths
+from coreface.recognition.embed_folder import embed_paths
+from coreface.recognition.embed_parts import EmbedSettings
 from coreface.recognition.pipeline import FacePipeline
 
 _EACH = 4  # photographs a person

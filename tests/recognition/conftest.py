@@ -39,6 +39,25 @@ def photograph(orl_face) -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def album(photograph, tmp_path_factory):
+    """Five people of three photographs; one more of nobody, one that is broken, one with a formula for a name."""
+    folder = tmp_path_factory.mktemp("album")
+    for person in range(5):
+        (folder / f"person{person}").mkdir()
+        for image in range(3):
+            picture = photograph([(person, image, 60 + 20 * image, 40, 160)], 320, 240)
+            cv2.imwrite(str(folder / f"person{person}" / f"{image}.jpg"), picture[..., ::-1])
+    cv2.imwrite(str(folder / "person0" / "0.png"), photograph([(0, 7, 60, 40, 160)], 320, 240)[..., ::-1])
+    cv2.imwrite(str(folder / "person1" / "=1+1.jpg"), photograph([], 320, 240))
+    cv2.imwrite(
+        str(folder / "person2" / "two.jpg"), photograph([(2, 4, 0, 20, 120), (9, 0, 170, 40, 150)], 320, 240)[..., ::-1]
+    )
+    (folder / "person3" / "clip.jpg").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(999))
+    cv2.imwrite(str(folder / "person4" / "far.jpg"), photograph([(4, 0, 60, 40, 40)], 320, 240)[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """A PostgreSQL server of our own."""
     pytest.importorskip("psycopg", reason="psycopg is not installed")

@@ -13,6 +13,7 @@ from coreface.cli import (
     align,
     backbones,
     calibrate,
+    cluster,
     compare,
     data,
     demo,
@@ -38,7 +39,7 @@ from coreface.registry import import_module
 _BAD_INPUT, _FAILED, _SIGNAL = 2, 1, 128
 _COMMANDS = (
     *(train, evaluate, calibrate, compare, study, runs, report),
-    *(align, faces, verify, gallery, serve, embed, export, info, data, demo, backbones, models),
+    *(align, faces, verify, gallery, serve, embed, cluster, export, info, data, demo, backbones, models),
 )
 
 

@@ -19,10 +19,10 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rotations", action="store_true", help="try photographs in four orientations")
 
 
-def add_face_options(parser: argparse.ArgumentParser, choices: tuple[str, ...]) -> None:
+def add_face_options(parser: argparse.ArgumentParser, choices: tuple[str, ...], default: str = "largest") -> None:
     """Add which faces are meant, and which are good enough."""
-    text = "which face of a photograph is used (default: largest)"
-    parser.add_argument("--face", choices=choices, default="largest", help=text)
+    text = f"which face of a photograph is used (default: {default})"
+    parser.add_argument("--face", choices=choices, default=default, help=text)
     text = "pixels between the eyes of the smallest face that is used (default: 20)"
     parser.add_argument("--min-eyes", type=float, default=20.0, metavar="N", help=text)
 

@@ -16,7 +16,7 @@ from coreface.images.load import load_image
 from coreface.recognition.align_journal import Journal, state_of
 from coreface.recognition.consistent_faces import ConsistentFace, consistent_faces
 from coreface.recognition.detection import Face
-from coreface.recognition.embed_folder import EmbedSettings
+from coreface.recognition.embed_parts import EmbedSettings
 from coreface.recognition.workers import run_ordered
 
 FACES = ".faces.jsonl"  # the faces of each photograph with their embeddings; hidden as the other journal is

@@ -27,7 +27,7 @@ from coreface.recognition.align_journal import Journal, state_of
 from coreface.recognition.crops import MIN_EYES, Choice, Cropper
 from coreface.recognition.detection import MAX_SIDE
 from coreface.recognition.detectors import open_detector
-from coreface.recognition.embed_folder import EmbedSettings
+from coreface.recognition.embed_parts import EmbedSettings
 from coreface.recognition.quality import LIMITS, LimitsName, QualityLimits, quality_limits
 from coreface.recognition.workers import run_ordered
 

@@ -23,14 +23,16 @@ def check_contract(place: str, stored: Mapping[str, Any], given: Mapping[str, An
         )
 
 
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield each difference between two contracts as a phrase."""
+def differences(
+    stored: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "", of: str = "the gallery"
+) -> Iterator[str]:
+    """Yield each difference between two contracts as a phrase; ``of`` names what the stored one belongs to."""
     for key in sorted({*stored, *given}):
         old, new = stored.get(key), given.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from differences(old, new, f"{prefix}{key}.")
+            yield from differences(old, new, f"{prefix}{key}.", of)
         elif old != new:
-            yield f"{prefix}{key} is {_shown(new)}, that of the gallery is {_shown(old)}"
+            yield f"{prefix}{key} is {_shown(new)}, that of {of} is {_shown(old)}"
 
 
 def _shown(value: Any) -> str:

@@ -86,6 +86,8 @@ figure { margin: 0; }
 .findings p { margin: 0 0 .3rem; font-size: .9rem; }
 .findings div { display: flex; flex-wrap: wrap; gap: .75rem 2rem; }
 .findings img { height: 6rem; width: auto; border-radius: 3px; margin-right: 3px; }
+.findings.faces div { gap: .5rem; }
+.findings.faces img { margin: 0; }
 pre { margin: 0; padding: 1rem 1.1rem; background: var(--shade); border-radius: 6px; overflow-x: auto;
   font: .8rem/1.55 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 @media print {
