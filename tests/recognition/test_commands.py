@@ -16,7 +16,7 @@ import pytest
 import coreface as cf
 from coreface.data import open_faces
 from coreface.images.alignment import Alignment, align
-from coreface.recognition.align_folder import harmless
+from coreface.recognition.align_folder import align_folder, harmless
 from coreface.recognition.pipeline import FacePipeline
 
 
@@ -106,6 +106,27 @@ def test_only_what_is_new_or_changed_is_done_again(run, album, photograph, tmp_p
     assert changed == {"person1/0.png", "person1/1.png", "person1/9.png", "person2/0.png"}
     run("align", mine, tmp_path / "anew", "--format", "png")
     assert content(target) == content(tmp_path / "anew")
+
+
+def test_what_has_no_face_any_more_loses_its_crop_even_after_a_kill(album, photograph, tmp_path, monkeypatch):
+    people, made = tmp_path / "people", tmp_path / "made"
+    (people / "person0").mkdir(parents=True)
+    for image in range(2):
+        (people / "person0" / f"{image}.jpg").write_bytes((album / "person0" / f"{image}.jpg").read_bytes())
+    align_folder(people, made)
+    assert (made / "person0" / "1.jpg").is_file()
+    cv2.imwrite(str(people / "person0" / "1.jpg"), photograph([], 320, 240))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("coreface.recognition.align_folder._remove_stale", killed)
+        with pytest.raises(KeyboardInterrupt):
+            align_folder(people, made)
+    assert align_folder(people, made).rejects == {"no face": 1}
+    assert not (made / "person0" / "1.jpg").exists()
+    assert len(open_faces(made)) == 1
 
 
 def test_other_settings_and_other_folders_are_refused(run, album, tmp_path):

@@ -159,19 +159,16 @@ def align_folder(
         picks = pick_faces(todo, crops, settings.embedding, workers, progress)
     waiting = [photo for photo in todo if not _is_done(journal, photo, crops, settings, picks.get(photo.name))]
     done = done_before = len(todo) - len(waiting)
-    stale: set[str] = set()
     items = ((photograph, picks.get(photograph.name)) for photograph in waiting)
     for entry in run_ordered(_AlignJob(settings, str(crops)), items, workers):
-        stale.update(journal.entries.get(entry["name"], {}).get("crops", ()))
+        before = journal.entries.get(entry["name"], {})
+        entry["replaced"] = [*before.get("crops", ()), *before.get("replaced", ())]
         journal.add(entry)
         done += 1
         if progress:
             progress(len(todo) + done if picks else done)
-    for entry in journal.finish(photograph.name for photograph in todo):
-        stale.update(entry["crops"])
-    # Of photographs that are gone, or of which there is no crop any more; other photographs may have these names now.
-    for crop in stale.difference(*(entry["crops"] for entry in journal.entries.values())):
-        (crops / crop).unlink(missing_ok=True)
+    _remove_stale(journal, {photograph.name for photograph in todo}, crops)
+    journal.finish(photograph.name for photograph in todo)
     entries = [journal.entries[photograph.name] for photograph in todo]
     rejected = [entry for entry in entries if not entry["crops"]]
     found = sum(len(entry["crops"]) for entry in entries)
@@ -199,6 +196,15 @@ def list_photographs(folder: Path) -> list[Photograph]:
         for index, (path, name) in enumerate(zip(paths, names, strict=True))
         for stem in [name.rpartition(".")[0]]
     ]
+
+
+def _remove_stale(journal: Journal, names: set[str], folder: Path) -> None:
+    """Remove the crops of photographs that are gone, or that changed and have other crops, or none, now."""
+    stale = {crop for entry in journal.entries.values() for crop in entry.pop("replaced", ())}
+    stale |= {crop for name, entry in journal.entries.items() if name not in names for crop in entry["crops"]}
+    # Another photograph may have a crop of that name now.
+    for crop in stale.difference(*(journal.entries[name]["crops"] for name in names)):
+        (folder / crop).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -62,15 +62,12 @@ class Journal:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 
-    def finish(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """Rewrite the entries of these names in their order, and return the others, which are left out."""
+    def finish(self, names: Iterable[str]) -> None:
+        """Rewrite the entries of these names in their order; the others are left out."""
         self._file.close()
-        kept = {name: self.entries[name] for name in names}
-        dropped = [entry for name, entry in self.entries.items() if name not in kept]
-        self.entries = kept
-        lines = [self._head, *(json.dumps(entry) for entry in kept.values())]
+        self.entries = {name: self.entries[name] for name in names}
+        lines = [self._head, *(json.dumps(entry) for entry in self.entries.values())]
         write_atomically(self._path, "".join(line + "\n" for line in lines).encode("ascii"))
-        return dropped
 
 
 def state_of(path: str) -> list[int]:
