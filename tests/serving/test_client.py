@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -128,6 +129,29 @@ def test_a_busy_service_is_asked_again(moody):
     with pytest.raises(cf.ServiceError, match="later"):
         client.info()
     assert len(moody.asked) == 6
+
+
+def test_a_connection_that_was_closed_meanwhile_is_replaced():
+    """A service closes connections that are not used for a while; the next change must not fail for it."""
+    closed = threading.Event()
+
+    def answer():
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection:
+                while not connection.recv(65536).endswith(b"\r\n\r\n"):
+                    pass
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        client = cf.Client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        client.delete("alice")
+        assert closed.wait(60)
+        client.delete("bob")
+        thread.join()
 
 
 def test_only_what_changes_nothing_is_sent_twice_over_a_broken_connection(moody):

@@ -4,6 +4,8 @@ import base64
 import http.client
 import json
 import os
+import selectors
+import socket
 import ssl
 import threading
 import time
@@ -206,6 +208,8 @@ class Client:
         """Return status, content, and the seconds to wait before the next attempt."""
         kept = getattr(self._own, "connection", None)
         connection = self._own.connection = kept or self._connection()
+        if connection.sock is not None and _is_readable(connection.sock):
+            connection.close()  # by the service, which sends nothing unasked; a new one is opened below
         try:
             try:
                 connection.request(method, path, content, headers)
@@ -234,6 +238,12 @@ class Client:
         if self._context is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._context)
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _encoded(image: str | os.PathLike[str] | bytes) -> str:
