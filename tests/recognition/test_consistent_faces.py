@@ -220,22 +220,43 @@ def test_new_photographs_change_the_choice(photographs, photograph, tmp_path):
     assert not (made / "s0" / "group.jpg").exists()
 
 
-def test_killed_in_either_pass_and_with_more_workers_it_is_the_same(photographs, tmp_path):
-    chosen = AlignSettings(face="consistent", model="sface", format="png")
-    whole = tmp_path / "whole"
-    align_folder(photographs, whole, chosen)
-    cut = tmp_path / "cut"
-    words = ["align", photographs, cut, "--face", "consistent", "--model", "sface", "--format", "png"]
+@pytest.fixture(scope="module")
+def whole(photographs, tmp_path_factory):
+    """The crops of a call that nothing interrupted."""
+    made = tmp_path_factory.mktemp("made") / "whole"
+    align_folder(photographs, made, AlignSettings(face="consistent", model="sface", format="png"))
+    return made
+
+
+def test_interrupted_in_either_pass_it_is_the_same(photographs, whole, tmp_path):
+    chosen, made = AlignSettings(face="consistent", model="sface", format="png"), tmp_path / "cut"
+    for last in (4, 20):  # of 15 photographs, each counted twice
+
+        def interrupt(done, last=last):
+            if done >= last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            align_folder(photographs, made, chosen, progress=interrupt)
+        assert content(made).keys() < content(whole).keys()
+    found = align_folder(photographs, made, chosen)
+    assert (found.crops, found.rejects, found.done_before) == (13, {"undecided": 1, "no face": 1}, 5)
+    assert content(made) == content(whole)
+
+
+@pytest.mark.slow
+def test_killed_in_either_pass_and_with_more_workers_it_is_the_same(photographs, whole, tmp_path):
+    made = tmp_path / "cut"
+    words = ["align", photographs, made, "--face", "consistent", "--model", "sface", "--format", "png"]
     for journal, lines in ((".faces.jsonl", 4), (".aligned.jsonl", 4)):
         process = subprocess.Popen([sys.executable, "-m", "coreface", *map(str, words)], stdout=subprocess.DEVNULL)
         while process.poll() is None:
-            path = cut / journal
+            path = made / journal
             if path.is_file() and len(path.read_bytes().split(b"\n")) > lines:
                 os.kill(process.pid, signal.SIGKILL)
             time.sleep(0.002)
-    found = align_folder(photographs, cut, chosen, workers=2)
-    assert (found.crops, found.rejects) == (13, {"undecided": 1, "no face": 1})
-    assert content(cut) == content(whole)
+    align_folder(photographs, made, AlignSettings(face="consistent", model="sface", format="png"), workers=2)
+    assert content(made) == content(whole)
 
 
 def test_a_model_goes_with_the_consistent_face_alone(run, photographs, tmp_path):
