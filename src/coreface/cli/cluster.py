@@ -76,9 +76,9 @@ def _cluster(options: argparse.Namespace) -> None:
 
 def _thresholds(found: "Clusters") -> str:
     grouping = found.table.grouping
-    given = "given" if grouping["fmr"] is None else f"of an FMR of {grouping['fmr']:g}"
+    given = "as given" if grouping["fmr"] is None else f"that of an FMR of {grouping['fmr']:g}"
     once = ", one face of a person at most in a photograph" if grouping["once"] else ""
-    return f"Groups have a mean cosine of at least {grouping['threshold']:.3f}, {given}{once}"
+    return f"Groups are merged from a mean cosine of {grouping['threshold']:.3f} on, {given}{once}"
 
 
 def _agreement(found: "Clusters") -> str:

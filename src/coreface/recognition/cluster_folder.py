@@ -33,13 +33,11 @@ class Clusters:
     Attributes:
         table: the faces with their groups.
         added: number of photographs that this call has embedded, or taken from a file.
-        grouped_before: number of faces that had a group before.
         agreement: of the groups with the folders or labels of photographs, by their largest faces.
     """
 
     table: FaceTable
     added: int
-    grouped_before: int
     agreement: PairwiseAgreement
 
 
@@ -100,7 +98,7 @@ def cluster_photographs(
     write_lists(table, folder)
     shown = table.largest
     agreement = pairwise_agreement(table.rows["groups"][shown], table.rows["identities"][shown])
-    return Clusters(table, added, int((table.rows["groups"] > 0).sum()), agreement)
+    return Clusters(table, added, agreement)
 
 
 def count_new(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[str]) -> int:

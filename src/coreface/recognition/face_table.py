@@ -99,15 +99,18 @@ class FaceTable:
 
 
 def table_rows(embedded: Arrays) -> Arrays:
-    """Return the rows of a table for what `embed_photographs` has returned, without groups."""
-    names = embedded["names"]
+    """Return the rows of a table for what `embed_photographs` has returned, without groups; paths become absolute."""
+    names: list[str] = embedded["names"].tolist()
+    stamps = [stamp_of(name) for name in names]
+    absolute = [os.path.abspath(name) if any(stamp) else name for name, stamp in zip(names, stamps, strict=True)]  # noqa: PTH100 (links are not followed)
     identities = embedded.get("identities")
     if identities is None:
-        identities = np.array([os.path.dirname(name) for name in names.tolist()], np.str_)  # noqa: PTH120
+        identities = np.array([str(Path(name).parent) for name in absolute], np.str_)
     return {
-        **{name: embedded[name] for name in ("embeddings", "names", "reasons", "boxes", "landmarks")},
+        **{name: embedded[name] for name in ("embeddings", "reasons", "boxes", "landmarks")},
+        "names": np.array(absolute, np.str_),
         "identities": identities,
-        "stamps": np.array([stamp_of(name) for name in names.tolist()], np.int64).reshape(-1, 2),
+        "stamps": np.array(stamps, np.int64).reshape(-1, 2),
         "groups": np.zeros(len(names), np.int64),
     }
 
