@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coreface as cf
@@ -118,6 +118,7 @@ def test_blur_shrinking_and_darkness_are_seen(orl_face):
     assert dark.sharpness == pytest.approx(bright.sharpness, rel=0.15)  # light does not count
 
 
+@settings(deadline=None)
 @given(st.floats(-170, 170), st.floats(0.5, 8), st.floats(-30, 300))
 def test_a_similarity_changes_roll_alone(angle, scale, shift):
     turn = np.radians(angle)
@@ -155,6 +156,7 @@ def test_pose_of_points_that_coincide():
     assert pose(landmarks)[0] == 90
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-4, 4), min_size=10, max_size=10))
 def test_residual_is_the_mean_distance_after_the_best_similarity(offsets):
     landmarks = TEMPLATE + np.reshape(offsets, (5, 2))
@@ -196,6 +198,7 @@ def test_every_limit_has_its_reason(change, limits, reason, words):
     assert limits.reasons(Quality()) == {}  # what is not known fulfils every limit
 
 
+@settings(deadline=None)
 @given(st.floats(0, 100), st.floats(0, 100))
 def test_a_value_at_the_limit_is_good_enough(limit, value):
     assert (QualityLimits(min_eyes=limit).reasons(Quality(eyes=value)) == {}) == (value >= limit)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coreface.errors import EvaluationError, InputError
@@ -96,6 +96,7 @@ def test_without_errors_there_is_no_area():
     assert discard_curve(np.zeros(10), np.arange(10.0), np.arange(10), 0.5, replicates=0).interval is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 4)), min_size=1, max_size=40),
     st.integers(0, 2**20),
