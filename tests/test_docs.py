@@ -115,6 +115,7 @@ def run(lines, capsys):
         assert main(words) in ((0, 3, 4) if decides else (0,)), capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([page for page in PAGES if page not in (PROCESSES, PHOTOGRAPHS, GALLERIES, QUALITY)]), capsys)
@@ -125,6 +126,7 @@ def test_commands_and_examples_in_order(workplace, monkeypatch, capsys):
     assert "cosine similarity" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_commands_on_photographs(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([PHOTOGRAPHS]), capsys)
@@ -137,12 +139,14 @@ def test_commands_on_galleries(workplace, monkeypatch, capsys):
     assert (workplace / "visitors.db").is_file()
 
 
+@pytest.mark.slow
 def test_commands_on_quality(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([QUALITY]), capsys)
     assert (workplace / "quality.html").is_file()
 
 
+@pytest.mark.slow
 def test_commands_of_several_processes(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([PROCESSES]), capsys)

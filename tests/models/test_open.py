@@ -52,7 +52,7 @@ def test_a_saved_encoder_run_by_something_else_is_the_same(saved, monkeypatch):
         ("sface", {"runtime": "torch"}, "the runtime is torch, expected auto, onnxruntime or opencv for sface"),
         (None, {"runtime": "tensorrt"}, "runtime is 'tensorrt', expected auto, torch, onnxruntime, opencv"),
         (None, {"threads": 0}, "threads is 0, expected at least 1"),
-        (None, {"preprocessing": Preprocessing(16)}, "only for an ONNX file that does not say its own"),
+        (None, {"preprocessing": Preprocessing(16)}, "only for an ONNX file that does not contain it"),
     ],
 )
 def test_what_does_not_go_together(saved, model, options, message):

@@ -383,6 +383,7 @@ log_every: 1
     return path
 
 
+@pytest.mark.slow
 def test_two_processes_of_torchrun_write_each_row_once(small, sets, tmp_path):
     done = launch(["-m", "coreface"], "train", small, "--run-dir", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -96,6 +96,7 @@ def check_same(folder, finished):
     assert is_finished(folder)
 
 
+@pytest.mark.slow
 def test_two_processes_print_and_write_once(finished):
     folder, out, err = finished
     assert out.count("EER") == 1

@@ -86,6 +86,7 @@ def test_runs_end_with_a_study_that_is_killed_and_two_studies_share_the_work(sta
     assert json.loads((folder / "study.json").read_text())["finished"] == 6
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_with_its_last_words_and_the_rest_goes_on(start, tmp_path):
     (tmp_path / "study.yaml").write_text(STUDY.replace("[1, 2]", "[1]"))
     blocked = tmp_path / "out" / "runs" / "seed_1" / "plain"
