@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from coreface.evaluation.calibration import Calibrator
 from coreface.recognition import cluster_folder
+from coreface.recognition.pipeline import FacePipeline
 
 AT = ("--threshold", "0.45")
 
@@ -179,6 +181,17 @@ def test_known_names_and_thresholds_of_the_calibration(run, album, tmp_path):
     status, text, _ = run("cluster", album, "--out", tmp_path / "g", "--names", "folders", "--fmr", "1e-4")
     assert f"Pairwise precision {100 * counted['precision']:.2f} % ({right} of {len(grouped)} pairs" in text
     assert run("cluster", album, "--out", tmp_path / "g", "--fmr", "1e-9")[0] == 2
+
+
+def test_a_calibration_of_ones_own(run, album, tmp_path):
+    rng = np.random.default_rng(0)
+    calibrator = Calibrator.fit(rng.normal(0.6, 0.1, 100), rng.normal(0.1, 0.1, 10_000))
+    pipeline = FacePipeline.from_pretrained("sface", "whole")
+    calibrator.save(tmp_path / "own.json", pipeline.contract_digest)
+    words = ("--detector", "whole", "--calibration", tmp_path / "own.json", "--fmr", "1e-2", "--json")
+    status, text, err = run("cluster", album / "person0", "--out", tmp_path / "g", *words)
+    assert status == 0, err
+    assert json.loads(text)["threshold"] == calibrator.threshold(1e-2).threshold
 
 
 def test_embeddings_made_elsewhere(run, party, album, tmp_path, monkeypatch):

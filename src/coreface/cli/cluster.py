@@ -24,11 +24,12 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     cluster.add_argument("--out", required=True, metavar="FOLDER", help=text)
     text = "false match rate of two single faces, for the thresholds of the calibration (default: 1e-5)"
     cluster.add_argument("--fmr", type=float, default=1e-5, metavar="RATE", help=text)
+    cluster.add_argument("--calibration", metavar="FILE", help="of this model and detector (default: next to the model)")
     cluster.add_argument("--threshold", type=float, metavar="COSINE", help="a cosine to use instead of a calibration")
     text = "faces of one photograph are never one person"
     cluster.add_argument("--once-a-picture", action="store_true", help=text)
     cluster.add_argument("--regroup", action="store_true", help="dissolve the groups without a name, and group again")
-    text = "compare the groups with known names: folders, that of a photograph's folder is of its largest face"
+    text = "compare the groups with known names: folders, where a photograph's folder is the name of its largest face"
     cluster.add_argument("--names", choices=("folders",), help=text)
     text = "also fill FOLDER/people/NAME-OR-NUMBER/ with links to the photographs, or copies"
     cluster.add_argument("--folders", action="store_true", help=text)
@@ -47,7 +48,7 @@ def _cluster(options: argparse.Namespace) -> None:
         found = cluster_photographs(
             options.paths,
             options.out,
-            embed_settings(options),
+            embed_settings(options, calibration=options.calibration),
             fmr=options.fmr,
             threshold=options.threshold,
             once=options.once_a_picture,

@@ -152,6 +152,7 @@ class AverageLinkage:
         waiting = groups[~self._known[groups]]
         if len(waiting) > _BATCH:
             waiting = np.sort(waiting[np.argsort(-self._score[waiting], kind="stable")[:_BATCH]])
+        # If all is known and nothing mutual, any search will do: rounding is at work, which _merge_mutual resolves.
         return waiting if len(waiting) else groups[:1]
 
     def _outdated(self, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
