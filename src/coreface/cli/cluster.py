@@ -24,7 +24,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     cluster.add_argument("--out", required=True, metavar="FOLDER", help=text)
     text = "false match rate of two single faces, for the thresholds of the calibration (default: 1e-5)"
     cluster.add_argument("--fmr", type=float, default=1e-5, metavar="RATE", help=text)
-    cluster.add_argument("--calibration", metavar="FILE", help="of this model and detector (default: next to the model)")
+    text = "of this model and detector (default: next to the model)"
+    cluster.add_argument("--calibration", metavar="FILE", help=text)
     cluster.add_argument("--threshold", type=float, metavar="COSINE", help="a cosine to use instead of a calibration")
     text = "faces of one photograph are never one person"
     cluster.add_argument("--once-a-picture", action="store_true", help=text)
