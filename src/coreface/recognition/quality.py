@@ -26,20 +26,20 @@ _NOSE_PLACE = 0.557  # between the eyes (0) and the corners of the mouth (1)
 
 @dataclass(frozen=True)
 class Quality:
-    """The measures of one face. None is not known, as where the image was a crop already and has no landmarks.
+    """The measures of one face; None if unknown, for example of a crop without landmarks.
 
     Attributes:
         eyes: distance between the eyes, in pixels of the photograph.
-        sharpness: standard deviation of the Laplacian (four neighbours less four times the pixel) over the contrast, so
-            that light does not count; no unit. It falls with blur and with small faces, which the crop enlarges, and
-            rises with noise. 0 for a face of one grey level.
+        sharpness: standard deviation of the Laplacian (four neighbours less four times the pixel) over the contrast,
+            which removes the effect of light; no unit. It falls with blur and with small faces, which the crop
+            enlarges, and rises with noise. 0 for a face of one grey level.
         exposure: mean grey level, 0 to 255.
         contrast: standard deviation of the grey levels.
-        yaw: degrees to the side, 0 for a frontal face, positive where the nose points to the right of the picture. A
-            stand-in: the arc tangent of how far the nose lies beside the line from between the eyes to between the
-            corners of the mouth, over half the distance of the eyes, which is about how far a nose stands out.
-        pitch: degrees, positive downwards; the same along that line, from 0.557 of its length, where yunet has the
-            noses of most people (median of 375).
+        yaw: degrees to the side, 0 for a frontal face, positive if the nose points to the right of the picture. An
+            approximation: the arc tangent of d / (e / 2), with d the distance of the nose from the line between the
+            centres of the eyes and of the mouth, e the distance between the eyes, and e / 2 the depth of the nose.
+        pitch: degrees, positive downwards; the same with the distance along that line from 0.557 of its length, the
+            median position of the nose with yunet (375 people).
         roll: degrees of the line between the eyes, positive clockwise; alignment undoes it.
         score: the detector's confidence, 0 to 1.
         residual: mean distance of the aligned landmarks to the template, in pixels of a crop of 112.
@@ -81,7 +81,7 @@ UNITS: Final[dict[str, str]] = {
 
 @dataclass(frozen=True)
 class QualityLimits:
-    """What a face must fulfil to be used. None is no limit; a measure that is not known fulfils every limit.
+    """Requirements of a face. None is no limit; an unknown measure fulfils every limit.
 
     Attributes:
         min_eyes: least pixels between the eyes; the larger of this and a pipeline's ``min_eyes`` counts.
@@ -114,11 +114,11 @@ class QualityLimits:
                 raise InputError(f"{field.name} is {value}, expected 0 or more, or None for no limit")
 
     def to_dict(self) -> dict[str, float]:
-        """Return the limits that there are."""
+        """Return the limits that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def reasons(self, quality: Quality) -> dict[str, str]:
-        """Return why a face is not used: a short name and a sentence for each limit that it fails; empty if it is."""
+        """Return a short name and a sentence for each limit that a face fails; empty if it fulfils all."""
         found = {}
         for limit, (name, text, unit) in _REASONS.items():
             allowed, value = getattr(self, limit), getattr(quality, limit.partition("_")[2])
@@ -169,14 +169,14 @@ def quality_limits(quality: LimitsName | QualityLimits) -> QualityLimits:
 
 
 def measure_quality(image: NDArray[np.uint8], face: Face) -> Quality:
-    """Measure a face in the photograph that it was found in.
+    """Measure a face in its photograph.
 
     Args:
         image: uint8 RGB (H, W, 3).
-        face: where it is.
+        face: its place.
 
     Raises:
-        ImageError: the landmarks are those of no face, or outside of the image.
+        ImageError: the landmarks cannot be aligned, or are outside of the image.
         InputError: the image has another shape or dtype.
     """
     if face.landmarks is None:
@@ -192,7 +192,7 @@ def measure_quality(image: NDArray[np.uint8], face: Face) -> Quality:
 
 
 def judge(image: NDArray[np.uint8], face: Face, limits: QualityLimits) -> dict[str, str]:
-    """Return why a face is not used, as `QualityLimits.reasons`; measures nothing that the limits do not need.
+    """Return the reasons against a face, as `QualityLimits.reasons`; only what the limits need is measured.
 
     Raises:
         ImageError, InputError: as `measure_quality`.
@@ -204,10 +204,10 @@ def judge(image: NDArray[np.uint8], face: Face, limits: QualityLimits) -> dict[s
 
 
 def higher_is_better(quality: Quality) -> dict[str, float]:
-    """Return the measures that are known so that each rises with quality, as error-versus-discard curves need them.
+    """Return the known measures such that each rises with quality, as error-versus-discard curves need them.
 
-    Of yaw, pitch and roll it is the negative size, of the residual the negative, of exposure the negative distance to
-    the middle of the grey levels.
+    Yaw, pitch, roll and the residual become negative absolute values, exposure the negative distance to the middle of
+    the grey levels.
     """
     known = {name: value for name, value in asdict(quality).items() if value is not None}
     for name in ("yaw", "pitch", "roll", "residual"):
@@ -225,7 +225,7 @@ def pose(landmarks: NDArray[np.float64]) -> tuple[float, float, float]:
     across = right - left
     width, height = float(np.hypot(*across)), float(np.hypot(*(lips - eyes)))
     if width == 0 or height == 0:
-        return 90.0, 90.0, 0.0  # eyes in one place: a profile at best
+        return 90.0, 90.0, 0.0  # both eyes in one place
     down = (lips - eyes) / height
     beside = float(down[1] * (nose - eyes)[0] - down[0] * (nose - eyes)[1])
     along = float(down @ (nose - eyes)) - _NOSE_PLACE * height
@@ -237,7 +237,7 @@ def alignment_residual(landmarks: NDArray[np.float64]) -> float:
     """Return the mean distance of aligned landmarks (5, 2) to the template, in pixels of a crop of 112.
 
     Raises:
-        ImageError: the landmarks are those of no face.
+        ImageError: the landmarks cannot be aligned.
     """
     matrix = similarity(landmarks, TEMPLATE_SIZE, _TEMPLATE)
     places = landmarks @ matrix[:, :2].T + matrix[:, 2]
