@@ -79,7 +79,7 @@ async def list_people(
     "/people",
     status_code=201,
     dependencies=_ENROL,
-    responses=documented(*WITH_IMAGES, 409),
+    responses=documented(*WITH_IMAGES, 404, 409),  # 404 if the person was deleted before this was answered
     openapi_extra=body_of(NewPersonRequest),
 )
 async def add_person(request: Request, response: Response) -> EnrolmentResponse:
