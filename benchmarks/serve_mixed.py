@@ -4,8 +4,7 @@ python benchmarks/serve_mixed.py [--requests 10000] [--clients 4]
 
 The requests compare, identify, find faces, enrol, change, list, export and delete people, and send photographs without
 a face, files that are no image, unknown fields and addresses. Rows: after each tenth the memory of the process (RSS);
-the answers by status. It ends with 1 if an answer has a status of 500 or more, except 503, which asks
-to try again.
+the answers by status. It ends with 1 if an answer has a status of 500 or more, except 503, which asks to try again.
 """
 
 import argparse
@@ -128,9 +127,8 @@ def main() -> None:
     for (method, route, status), count in sorted(answers.items()):
         print(f"{method:6} {route:24} {status} {count:6}")
     failed = sum(count for (_, _, status), count in answers.items() if status >= 500 and status != 503)
-    print(
-        f"{failed} answers of 500 or more except 503; memory at the end {memory[-1] / memory[0]:.3f} of that after a tenth"
-    )
+    growth = memory[-1] / memory[0]
+    print(f"{failed} answers of 500 or more except 503; memory at the end {growth:.3f} of that after a tenth")
     if failed:
         raise SystemExit(1)
 
