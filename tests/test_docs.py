@@ -133,6 +133,7 @@ def test_commands_on_photographs(workplace, monkeypatch, capsys):
     assert (workplace / "runs" / "people" / "encoder" / "calibration.json").is_file()
 
 
+@pytest.mark.slow
 def test_commands_on_galleries(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     run(commands([GALLERIES]), capsys)

@@ -18,7 +18,9 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("backbone", ["toy_vit", "vit_t", "mobilefacenet_large", "iresnet18_w25"])
+@pytest.mark.parametrize(
+    "backbone", ["toy_vit", "vit_t", pytest.param("mobilefacenet_large", marks=pytest.mark.slow), "iresnet18_w25"]
+)
 def test_backbones_train_and_resume(tiny, change, make_trainer, backbone, tmp_path):
     """Two steps with a checkpoint after the first, and the second once more from there: what is random as well."""
     recipe = change(tiny, model__backbone=backbone, data__image_size=32 if backbone == "toy_vit" else 16)
