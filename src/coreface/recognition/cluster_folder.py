@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from coreface.data.folder import IMAGE_SUFFIXES
-from coreface.errors import DataError, InputError, ModelError
+from coreface.errors import DataError, InputError
 from coreface.evaluation.metrics.groupings import PairwiseAgreement, pairwise_agreement
 from coreface.recognition.cluster_files import read_names, write_lists
 from coreface.recognition.clustering import GroupingThresholds, group_faces
@@ -19,6 +19,7 @@ from coreface.recognition.embed_folder import embed_photographs
 from coreface.recognition.embed_parts import Arrays, EmbedSettings
 from coreface.recognition.face_table import FaceTable, stamp_of, table_rows
 from coreface.recognition.gallery_contract import differences
+from coreface.recognition.gallery_decisions import calibration_of
 from coreface.recognition.photograph_list import PhotographList
 from coreface.recognition.pipeline import FacePipeline
 
@@ -111,12 +112,7 @@ def count_new(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[st
 def _thresholds(pipeline: FacePipeline, fmr: float, threshold: float | None) -> GroupingThresholds:
     if threshold is not None:
         return GroupingThresholds.given(threshold)
-    if pipeline.calibration is None:
-        raise ModelError(
-            f"no calibration for this pipeline ({pipeline.no_calibration}): make one on photographs of other people "
-            "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
-        )
-    return GroupingThresholds.calibrated(pipeline.calibration, fmr)
+    return GroupingThresholds.calibrated(calibration_of(pipeline), fmr)
 
 
 def _opened(folder: Path, pipeline: FacePipeline) -> FaceTable:
