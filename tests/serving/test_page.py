@@ -301,7 +301,8 @@ def identify(browser, server, path):
 
 
 def listed(browser):
-    return [item.text for item in browser.find_elements(By.CSS_SELECTOR, "#people-list strong")]
+    # In one step: the page may draw the list again between finding an element and reading it.
+    return browser.execute_script("return [...document.querySelectorAll('#people-list strong')].map(e => e.innerText)")
 
 
 def test_people_are_enrolled_found_and_forgotten(browser, new_server, files, jpeg):
