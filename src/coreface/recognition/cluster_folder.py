@@ -19,7 +19,6 @@ from coreface.recognition.embed_folder import embed_photographs
 from coreface.recognition.embed_parts import Arrays, EmbedSettings
 from coreface.recognition.face_table import FaceTable, stamp_of, table_rows
 from coreface.recognition.gallery_contract import differences
-from coreface.recognition.gallery_decisions import calibration_of
 from coreface.recognition.photograph_list import PhotographList
 from coreface.recognition.pipeline import FacePipeline
 
@@ -112,7 +111,7 @@ def count_new(paths: Iterable[str | os.PathLike[str]], out: str | os.PathLike[st
 def _thresholds(pipeline: FacePipeline, fmr: float, threshold: float | None) -> GroupingThresholds:
     if threshold is not None:
         return GroupingThresholds.given(threshold)
-    return GroupingThresholds.calibrated(calibration_of(pipeline), fmr)
+    return GroupingThresholds.calibrated(pipeline.require_calibration(), fmr)
 
 
 def _opened(folder: Path, pipeline: FacePipeline) -> FaceTable:

@@ -14,7 +14,7 @@ from coreface.evaluation.template_scores import POOLINGS, Pooling
 from coreface.recognition import gallery_enrolment
 from coreface.recognition.crops import Choice
 from coreface.recognition.gallery_answers import Answer, Candidate, PersonDecision
-from coreface.recognition.gallery_decisions import calibration_of, candidates, checked_cosine, decide, gallery_threshold
+from coreface.recognition.gallery_decisions import candidates, checked_cosine, decide, gallery_threshold
 from coreface.recognition.gallery_enrolment import Expected, checked_id, new_person
 from coreface.recognition.gallery_faces import Sample, failure_of, listed, read_samples
 from coreface.recognition.gallery_management import ManagedGallery
@@ -217,7 +217,7 @@ class Gallery(ManagedGallery):
             ImageError, FaceError, ModelError, InputError, ContractError: as for `identify`.
         """
         pipeline = self._needed_pipeline()
-        calibration = None if threshold is not None else calibration_of(pipeline)
+        calibration = None if threshold is not None else pipeline.require_calibration()
         if threshold is not None:
             checked_cosine(threshold)
         choice = pipeline.cropper.face

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coreface.errors import InputError, ModelError
+from coreface.errors import InputError
 from coreface.evaluation.calibrated_threshold import CalibratedThreshold
 from coreface.evaluation.calibration import Calibrator
 from coreface.evaluation.gallery_calibration import expected_fpir, threshold_of_templates
@@ -39,20 +39,6 @@ class GalleryThreshold:
         )
 
 
-def calibration_of(pipeline: FacePipeline) -> Calibrator:
-    """Return the calibration of a pipeline.
-
-    Raises:
-        ModelError: it has none.
-    """
-    if pipeline.calibration is None:
-        raise ModelError(
-            f"no calibration for this pipeline ({pipeline.no_calibration}): make one on photographs of other people "
-            "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
-        )
-    return pipeline.calibration
-
-
 def gallery_threshold(pipeline: FacePipeline, found: Found, fpir: float, given: float | None) -> GalleryThreshold:
     """Return the threshold for a false positive identification rate in the gallery of a search.
 
@@ -62,7 +48,7 @@ def gallery_threshold(pipeline: FacePipeline, found: Found, fpir: float, given: 
     """
     if given is not None:
         return GalleryThreshold(checked_cosine(given), "given", None)
-    calibration = calibration_of(pipeline)
+    calibration = pipeline.require_calibration()
     # An invalid rate is an error in an empty gallery, too.
     at = threshold_of_templates(calibration, found.images or {1: 1}, found.record.pooling, fpir)
     if not found.images:

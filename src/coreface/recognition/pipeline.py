@@ -276,12 +276,20 @@ class FacePipeline:
         """
         if threshold is not None:
             return DecisionAt.given(threshold)
+        return DecisionAt.calibrated(self.require_calibration().threshold(fmr))
+
+    def require_calibration(self) -> Calibrator:
+        """Return the calibration.
+
+        Raises:
+            ModelError: there is none.
+        """
         if self.calibration is None:
             raise ModelError(
                 f"no calibration for this pipeline ({self.no_calibration}): make one on photographs of other people "
                 "with coreface calibrate MODEL --photos FOLDER, or give a threshold"
             )
-        return DecisionAt.calibrated(self.calibration.threshold(fmr))
+        return self.calibration
 
 
 def _chosen_alignment(encoder: Encoder, given: str | Alignment | None, detector: Detector) -> Alignment:
